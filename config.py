@@ -1,0 +1,294 @@
+"""Every setting, once, from the environment. Refuses to start half-configured.
+
+Each field below is an environment variable of the same name in capitals; `.env.example` lists them all.
+"""
+
+import logging
+import os
+import re
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import limits
+import sqlalchemy as sa
+import structlog
+from flask import current_app
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+ROOT = Path(__file__).resolve().parent
+# What development uses so that nothing need be set; production refuses each of them.
+DEVELOPMENT_SECRET = "development-only-secret-do-not-use-in-production"  # noqa: S105 - never a real one
+DEVELOPMENT_LINK_SECRET = "development-only-link-secret-do-not-use-in-production"  # noqa: S105 - never a real one
+SANDBOX_KEY = "sk_test_sandbox"
+SANDBOX_WEBHOOK_SECRET = "whsec_development_only_sandbox_secret"  # noqa: S105 - never a real one
+DEMONSTRATION_OPERATOR = "Standing (demonstration)"
+SHORTEST_SECRET = 32
+# An origin as browsers write it, since forms are compared with it letter by letter.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+_HTMX = re.compile(r"(https?:/)?/[^#\s\"'<>]+#sha384-[A-Za-z0-9+/]{64}")
+
+
+class NotConfigured(SystemExit):
+    """A setting is missing or unsafe; the text names it.
+
+    It ends whichever program loads the application (flask, granian) with these words and without a traceback,
+    which an operator would have to read to the end.
+    """
+
+
+class Settings(BaseSettings):
+    """What an operator can set. The defaults are for development and are refused in production."""
+
+    # An empty variable is one that was not set: compose files and the like cannot leave one out.
+    model_config = SettingsConfigDict(env_file=None, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    environment: Literal["development", "test", "production"] = "development"
+    database_url: str = f"sqlite:///{ROOT / 'var' / 'standing.db'}"
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    secret_key: str = DEVELOPMENT_SECRET
+    secret_key_fallbacks: tuple[str, ...] = ()
+    link_secret: str = DEVELOPMENT_LINK_SECRET
+    link_secret_fallbacks: tuple[str, ...] = ()
+
+    site_url: str = "http://127.0.0.1:8000"
+    site_name: str = "Standing"
+    operator_name: str = DEMONSTRATION_OPERATOR
+    contact_email: str = "help@example.org"
+    display_zone: str = "Europe/London"
+
+    stripe_secret_key: str = SANDBOX_KEY
+    stripe_webhook_secret: str = SANDBOX_WEBHOOK_SECRET
+    stripe_api_base: str = ""
+    checkout_origin: str = "https://checkout.stripe.com"
+    capture_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+
+    mail_url: str = "file:var/letters"
+    mail_from: str = "Standing <letters@example.org>"
+
+    htmx_src: str = (
+        "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"
+        "#sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"
+    )
+    trusted_proxies: Annotated[int, Field(ge=0)] = 0
+    rate_login: str = "10 per 15 minutes"
+    rate_pledge: str = "30 per hour"
+    rate_comment: str = "20 per hour"
+    rate_letter: str = "10 per hour"
+
+    @field_validator("site_url", "checkout_origin", "stripe_api_base")
+    @classmethod
+    def _an_origin(cls, url: str, setting: ValidationInfo) -> str:
+        origin = url.rstrip("/")
+        if origin == "" and setting.field_name == "stripe_api_base":
+            return origin
+        if not _ORIGIN.fullmatch(origin) or urlsplit(origin).port == 0:
+            raise ValueError("must be an origin like https://example.org, in small letters and without a path")
+        return origin
+
+    @field_validator("database_url")
+    @classmethod
+    def _a_database_we_know(cls, url: str) -> str:
+        """A relative SQLite file is below the project's folder, wherever a command is started."""
+        path = url.removeprefix("sqlite:///")
+        if path != url and path not in ("", ":memory:"):
+            return f"sqlite:///{ROOT / path}"
+        if not url.startswith("postgresql"):
+            raise ValueError("must begin with sqlite:/// and a file, or with postgresql+psycopg://")
+        try:
+            sa.make_url(url).get_dialect().import_dbapi()
+        except ImportError as missing:
+            raise ValueError(f"needs a driver that is not installed ({missing})") from missing
+        except sa.exc.SQLAlchemyError as wrong:
+            raise ValueError("cannot be understood") from wrong
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _a_doorbell(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("mail_url")
+    @classmethod
+    def _a_road_for_letters(cls, url: str) -> str:
+        where = urlsplit(url)
+        to_a_server = where.scheme in ("smtp", "smtps") and where.hostname and where.port != 0
+        to_a_folder = where.scheme == "file" and where.netloc + where.path
+        if not (to_a_server or to_a_folder):
+            raise ValueError("must be smtp://HOST, smtps://HOST or file:FOLDER")
+        if bool(where.username) != bool(where.password):
+            raise ValueError("must have both a user and a password, or neither")
+        return url
+
+    @field_validator("mail_from", "contact_email")
+    @classmethod
+    def _an_address(cls, written: str) -> str:
+        name, address = parseaddr(written)
+        try:
+            Address(display_name=name, addr_spec=address)
+        except (ValueError, IndexError, MessageError) as wrong:
+            raise ValueError("must be an e-mail address") from wrong
+        return written
+
+    @field_validator("htmx_src")
+    @classmethod
+    def _an_address_and_its_hash(cls, source: str) -> str:
+        """The hash goes into the script policy, so nothing else may stand there."""
+        if not _HTMX.fullmatch(source):
+            raise ValueError("must end with # and the sha384 hash of the script")
+        return source
+
+    @field_validator("rate_login", "rate_pledge", "rate_comment", "rate_letter")
+    @classmethod
+    def _a_rate(cls, rate: str) -> str:
+        try:
+            limits.parse_many(rate)
+        except ValueError as wrong:
+            raise ValueError("must be a rate like 10 per 15 minutes") from wrong
+        return rate
+
+    @field_validator("display_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as unknown:
+            raise ValueError("is not a time zone, such as Europe/London") from unknown
+        return zone
+
+    @property
+    def is_https(self) -> bool:
+        """Cookies are Secure and `__Host-` exactly when the site's own address is https."""
+        return self.site_url.startswith("https://")
+
+    @property
+    def trusted_hosts(self) -> list[str]:
+        """The names by which the site may be asked for: its own, and in development this machine's."""
+        own = urlsplit(self.site_url).hostname or ""
+        return [own] if self.environment == "production" else [own, "127.0.0.1", "localhost"]
+
+    @property
+    def htmx_url(self) -> str:
+        return self.htmx_src.partition("#")[0]
+
+    @property
+    def htmx_integrity(self) -> str:
+        """The hash behind the `#` of HTMX_SRC, which is also all that the script policy allows."""
+        return self.htmx_src.partition("#")[2]
+
+    @property
+    def livemode(self) -> bool:
+        """Whether the Stripe key moves real money; events of the other mode are refused."""
+        return "_live_" in self.stripe_secret_key
+
+
+def load(overrides: dict[str, object] | None = None) -> Settings:
+    """The settings of the environment with `overrides` on top; raises NotConfigured naming what is wrong."""
+    try:
+        settings = Settings(**(overrides or {}))  # type: ignore[arg-type]
+    except ValidationError as wrong:
+        raise _refusal([_in_words(dict(error)) for error in wrong.errors()]) from None
+    except SettingsError as wrong:
+        named = re.search(r'field "(\w+)"', str(wrong))
+        raise _refusal([f"{named.group(1).upper() if named else 'A setting'} must be a list in JSON."]) from None
+    troubles = _troubles(settings)
+    if troubles:
+        raise _refusal(troubles)
+    return settings
+
+
+def _refusal(troubles: list[str]) -> NotConfigured:
+    return NotConfigured("\n  ".join(["Standing cannot start like this:", *troubles]))
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    """What pydantic found, without the value: it may be a secret."""
+    name = str(error["loc"][0]).upper() if error["loc"] else "A setting"
+    return f"{name} {error['msg'].removeprefix('Value error, ').removeprefix('Input ')}."
+
+
+def _troubles(settings: Settings) -> list[str]:
+    """What must not be started with, in the order in which an operator would mend it."""
+    found = []
+    if settings.livemode and settings.stripe_api_base:
+        found.append("STRIPE_API_BASE must be empty when STRIPE_SECRET_KEY is a live key.")
+    if settings.livemode and settings.environment == "development":
+        # Whoever forgets ENVIRONMENT on a real server would take real money with secrets that everybody knows.
+        found.append("ENVIRONMENT must be production when STRIPE_SECRET_KEY is a live key.")
+    if settings.environment == "production":
+        found += _production_troubles(settings)
+    return found
+
+
+def _production_troubles(settings: Settings) -> list[str]:
+    """Each line is something that must not be so in production, and the sentence that says it."""
+    key, hook = settings.stripe_secret_key, settings.stripe_webhook_secret
+    known = (DEVELOPMENT_SECRET, DEVELOPMENT_LINK_SECRET)
+    # An old secret opens the same doors as a new one, so the fallbacks must be as good.
+    secrets = {
+        "SECRET_KEY": (settings.secret_key,),
+        "SECRET_KEY_FALLBACKS": settings.secret_key_fallbacks,
+        "LINK_SECRET": (settings.link_secret,),
+        "LINK_SECRET_FALLBACKS": settings.link_secret_fallbacks,
+    }
+    found = [
+        f"{name} still has its development value." for name, all_of_it in secrets.items() if {*all_of_it} & {*known}
+    ]
+    found += [
+        f"{name} must have at least {SHORTEST_SECRET} characters."
+        for name, all_of_it in secrets.items()
+        if any(len(secret.strip()) < SHORTEST_SECRET for secret in all_of_it)
+    ]
+    wrong = {
+        "SECRET_KEY and LINK_SECRET must differ.": settings.secret_key == settings.link_secret,
+        "SITE_URL must begin with https:// in production.": not settings.is_https,
+        "STRIPE_API_BASE is for the sandbox only and must be empty in production.": settings.stripe_api_base != "",
+        "STRIPE_SECRET_KEY is missing: set the account's secret or restricted key.": (
+            key == SANDBOX_KEY or not key.startswith(("sk_", "rk_"))
+        ),
+        "STRIPE_WEBHOOK_SECRET is missing: set the endpoint's signing secret.": (
+            hook == SANDBOX_WEBHOOK_SECRET or not hook.startswith("whsec_") or len(hook) < SHORTEST_SECRET
+        ),
+        "CHECKOUT_ORIGIN must be an https:// origin.": not settings.checkout_origin.startswith("https://"),
+        "MAIL_URL must be smtp:// or smtps:// in production.": not settings.mail_url.startswith(
+            ("smtp://", "smtps://")
+        ),
+        "OPERATOR_NAME still has its demonstration value.": settings.operator_name == DEMONSTRATION_OPERATOR,
+        "CONTACT_EMAIL still has its example address.": settings.contact_email.endswith("example.org"),
+        "MAIL_FROM still has its example address.": "example.org" in settings.mail_from,
+        "FLASK_DEBUG must not be set in production.": os.environ.get("FLASK_DEBUG", "0") not in ("", "0"),
+    }
+    return found + [sentence for sentence, so in wrong.items() if so]
+
+
+def current() -> Settings:
+    """The settings of the running application."""
+    settings: Settings = current_app.config["STANDING"]
+    return settings
+
+
+def start_logging(settings: Settings) -> None:
+    """One line per state change, JSON in production. Callers pass ids only, never names, mail or tokens."""
+    last = (
+        structlog.processors.JSONRenderer()
+        if settings.environment == "production"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )

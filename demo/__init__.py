@@ -1,0 +1,1 @@
+"""The demonstration: its cases, its people, its processes. Not part of a real site."""

@@ -1,0 +1,242 @@
+"""The demonstration's people, cases and pledges. The pledges go through the site and the sandbox, as a browser
+would send them, so that they can really be charged.
+
+Must run while the site, the worker and the sandbox are up.
+"""
+
+import datetime as dt
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import requests
+import sqlalchemy as sa
+
+import case_file
+import config
+import law
+from jobs import ring
+from law import Refused
+from models import Case, Pledge, Round, User, begin_writing, db
+
+FOLDER = Path(__file__).parent / "cases"
+MODERATOR = ("moderator@example.org", "Morgan Reed", "moderator")
+OWNER = ("owner@example.org", "Defend Digital Me", "owner")
+OTHER_OWNER = ("river@example.org", "Friends of the Alder", "owner")
+WORKS, DECLINES = "4242424242424242", "4000000000000341"
+# How long the worker may take to bring all of the demonstration's pledges to where they belong.
+PATIENCE = 60
+
+# slug -> (name, pounds, card, anonymous, wants updates)
+PLEDGES: dict[str, list[tuple[str, int, str, bool, bool]]] = {
+    "dfe-real-time-data": [
+        ("Priya Shah", 50, WORKS, False, True),
+        ("Tom Ellis", 35, WORKS, True, False),
+        ("Grace Okafor", 10, WORKS, False, True),
+    ],
+    "one-pledge-short": [
+        ("Ada Winter", 250, WORKS, False, True),
+        ("Ben Archer", 125, WORKS, False, False),
+        ("Carys Morgan", 75, WORKS, True, True),
+        ("Dev Anand", 25, DECLINES, False, False),
+    ],
+    "river-alder-sewage": [
+        ("Ines Alvarez", 150, WORKS, False, True),
+        ("Jon Fox", 100, WORKS, False, True),
+        ("Kit Yates", 75, WORKS, True, False),
+    ],
+    "night-bus-cuts": [("Lena Ford", 20, WORKS, False, False), ("Max Hale", 15, WORKS, True, False)],
+}
+WAITING_COMMENTS = (
+    ("Hannah, a parent", "Nobody asked us before this began. I would like to know what is kept about my daughter."),
+    ("", "I teach in a primary school. We were told that all checks had been made. Thank you for asking."),
+)
+
+
+def seed(go_live: Callable[[case_file.CaseFile, str], Case]) -> None:
+    """Put everything in, once; silent when it is there already. Raises Refused when it did not come up."""
+    begin_writing()
+    if db.session.scalar(sa.select(Case.id).limit(1)) is not None:
+        db.session.rollback()
+        return
+    _people()
+    for file in sorted(FOLDER.glob("*.txt")):
+        go_live(_case(file), "demonstration")
+    db.session.commit()
+    for slug, pledges in PLEDGES.items():
+        for pledge in pledges:
+            _pledge(slug, *pledge)
+    _wait(lambda: not _count("started"), "the demonstration's pledges were not confirmed")
+    _settle("river-alder-sewage", "night-bus-cuts")
+    _afterwards()
+
+
+def has_run_out(as_of: dt.datetime) -> bool:
+    """Whether no round of the demonstration can be pledged to any more."""
+    begin_writing()
+    rounds = list(db.session.scalars(sa.select(Round)))
+    return bool(rounds) and not any(its_round.is_open(as_of) for its_round in rounds)
+
+
+def move_deadline(case: Case, after: int) -> None:
+    """Set the deadline of a demonstration case to so many seconds from now, and ring when that is now."""
+    its_round = Round.hold(case.round.id)
+    its_round.move_deadline(_now() + dt.timedelta(seconds=after), "demonstration", _now())
+    round_id = its_round.id
+    db.session.commit()
+    if after == 0:
+        ring("settle_round", round_id)
+
+
+def wait_for_capture(slug: str) -> Iterator[str]:
+    """Wait until a case's round was settled and everything due was asked for; says what it waits for."""
+    yield f"The deadline of {slug} is now. Waiting for the worker ..."
+    busy = ("open", "closing")
+    _wait(lambda: _round(slug).status not in busy, "the round was not settled")
+    _wait(lambda: not _round(slug).pledges("due", "charging", "unknown"), "the cards were not all charged")
+
+
+def seconds(text: str) -> int:
+    """The seconds of "20s", "5m" or "2h"."""
+    said = re.fullmatch(r"(\d{1,6})([smh]?)", text.strip())
+    if said is None:
+        raise Refused("Write the time like 20s, 5m or 2h.")
+    return int(said.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[said.group(2)]
+
+
+def _people() -> None:
+    password = _password()
+    bios = {
+        OWNER[0]: "Parents and teachers in England who want what schools record about children to be handled safely, "
+        "fairly and in the open.",
+        OTHER_OWNER[0]: "Neighbours, anglers and swimmers along the river Alder.",
+        MODERATOR[0]: "",
+    }
+    for email, name, role in (MODERATOR, OWNER, OTHER_OWNER):
+        person = User.enrol(email, name, role, password, _now(), bio=bios[email])
+        if email == OTHER_OWNER[0]:
+            person.picture = "river.svg"
+
+
+def _password() -> str:
+    """A password of this demonstration alone, kept where `make run` reads it."""
+    file = Path(os.environ.get("STANDING_VAR", config.ROOT / "var")) / "demo-password"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(9) + "\n", encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _case(file: Path) -> case_file.CaseFile:
+    """A case of the folder; `{deadline}` in its text becomes a date that lies ahead of today."""
+    deadlines = {"week": _two_in_the_morning(), "fortnight": _evening(14), "month": _evening(28)}
+    text = file.read_text(encoding="utf-8")
+    for name, local in deadlines.items():
+        text = text.replace("{" + name + "}", f"{local:%Y-%m-%d %H:%M}")
+    return case_file.read(text, config.current().display_zone)
+
+
+def _two_in_the_morning() -> dt.datetime:
+    """The first 2:00am, local time, at least seven full days ahead, that exists once."""
+    local = _local_now().replace(hour=2, minute=0, second=0, microsecond=0) + dt.timedelta(days=7)
+    while True:
+        try:
+            if law.deadline_from_local(local, config.current().display_zone) - _now() >= dt.timedelta(days=7):
+                return local
+        except Refused:
+            pass  # That night the clocks change at this hour: take the next.
+        local += dt.timedelta(days=1)
+
+
+def _evening(days: int) -> dt.datetime:
+    return _local_now().replace(hour=20, minute=0, second=0, microsecond=0) + dt.timedelta(days=days)
+
+
+def _local_now() -> dt.datetime:
+    return _now().astimezone(ZoneInfo(config.current().display_zone)).replace(tzinfo=None)
+
+
+def _pledge(slug: str, name: str, amount: int, card: str, anonymous: bool, wants_updates: bool) -> None:
+    """Pledge as a browser without JavaScript does: our form, Stripe's page, and back."""
+    form = {
+        "form_key": secrets.token_urlsafe(24), "amount": "other", "other_amount": str(amount), "name": name,
+        "email": f"{name.partition(' ')[0].lower()}@example.org", "agreed": "y",
+    }  # fmt: skip
+    form |= {"anonymous": "y"} if anonymous else {}
+    form |= {"wants_updates": "y"} if wants_updates else {}
+    site = config.current().site_url
+    with requests.Session() as browser:
+        page = browser.post(f"{site}/cases/{slug}/pledges", form, timeout=30)
+        if not page.url.startswith(config.current().checkout_origin):
+            raise Refused(f"the pledge of {name} did not reach the card page: {page.status_code} {page.url}")
+        back = browser.post(page.url, {"card": card}, timeout=30)
+        if back.status_code != 200:
+            raise Refused(f"the card of {name} was not saved: {back.status_code} {back.url}")
+
+
+def _settle(*slugs: str) -> None:
+    for slug in slugs:
+        begin_writing()
+        move_deadline(db.session.scalars(sa.select(Case).where(Case.slug == slug)).one(), 0)
+    for slug in slugs:
+        for _ in wait_for_capture(slug):
+            pass
+
+
+def _afterwards() -> None:
+    """What people said and did since: comments, decisions and updates."""
+    begin_writing()
+    cases = {case.slug: case for case in db.session.scalars(sa.select(Case))}
+    moderator = db.session.scalars(sa.select(User).where(User.role == "moderator")).one()
+    for name, body in WAITING_COMMENTS:
+        cases["dfe-real-time-data"].take_comment(name, "reader@example.org", body, _now())
+    river = cases["river-alder-sewage"]
+    for name, body in (
+        ("Jon Fox", "I have fished here for forty years. Good luck to us all."),
+        ("", "My children used to swim at the weir. Thank you for doing this."),
+    ):
+        river.take_comment(name, "reader@example.org", body, _now()).approve(moderator, _now())
+    insult = river.take_comment("Anon", "reader@example.org", "They should all be locked up.", _now())
+    insult.reject("Attacks people instead of speaking of the case.", moderator, _now())
+    river.publish_update(
+        river.owner, "We have written to the regulator",
+        "Our solicitors sent the **letter before action** this morning.\n\nThe regulator has 14 days to answer. We "
+        "will publish the answer here, whatever it says.", _now(),
+    )  # fmt: skip
+    river.publish_update(
+        river.owner, "Thank you",
+        "The target is reached. What comes next:\n\n- the samples go to the laboratory,\n- counsel is instructed,\n"
+        "- we meet on the first Monday of each month.", _now(),
+    )  # fmt: skip
+    db.session.commit()
+    ring("send_letters")
+
+
+def _round(slug: str) -> Round:
+    begin_writing()
+    return db.session.scalars(sa.select(Case).where(Case.slug == slug)).one().round
+
+
+def _count(status: str) -> int:
+    begin_writing()
+    return db.session.scalar(sa.select(sa.func.count(Pledge.id)).where(Pledge.status == status)) or 0
+
+
+def _wait(arrived: Callable[[], bool], otherwise: str) -> None:
+    """Look every fifth of a second until it is so; raises Refused when it takes too long."""
+    until = time.monotonic() + PATIENCE
+    while not arrived():
+        db.session.rollback()
+        if time.monotonic() > until:
+            raise Refused(f"{otherwise} within {PATIENCE} seconds. Are the worker and the sandbox running?")
+        time.sleep(0.2)
+    db.session.rollback()
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

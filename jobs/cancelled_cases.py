@@ -1,0 +1,59 @@
+"""What is left to do when staff cancel a case while its pledges are being charged.
+
+Nothing more is charged from then on. Of a pledge whose payment was begun Stripe is asked first: what was paid is paid,
+for staff to refund; what was not is cancelled there, and only then is its supporter told that nothing is taken.
+"""
+
+import datetime as dt
+
+import config
+import law
+import payments
+from jobs import by_itself, ring
+from models import Pledge, db
+
+
+def release_cancelled(pledge_id: int) -> None:
+    """Find out what became of one pledge's payment, end it at Stripe, release the pledge. Safe to run twice."""
+    by_itself(pledge_id, _release, _put_back)
+    ring("let_go")
+    ring("send_letters")
+
+
+def _release(pledge_id: int) -> None:
+    status = db.session.get_one(Pledge, pledge_id).status
+    db.session.commit()
+    if status not in ("due", *Pledge.PAYMENT_BEGUN):
+        return
+    found = end_at_stripe(pledge_id)
+    pledge = Pledge.hold(pledge_id)
+    if found is not None:
+        pledge.found_paid(found, _now())
+    elif pledge.status in ("due", *Pledge.PAYMENT_BEGUN):
+        pledge.stopped(_now())
+    db.session.commit()
+
+
+def _put_back(pledge_id: int, why: str) -> None:
+    Pledge.hold(pledge_id).wait(_now())
+
+
+def end_at_stripe(pledge_id: int) -> payments.ChargeFound | None:
+    """The payment of a pledge if it was paid after all; None when it is not, and never can be.
+
+    Raises StripeAway while a request that we sent may still be on its way: until then nobody can promise anything.
+    """
+    pledge = db.session.get_one(Pledge, pledge_id)
+    intent_id, customer_id = pledge.payment_intent_id, str(pledge.customer_id)
+    asked_at = pledge.attempts[-1].asked_at if pledge.attempts else None
+    db.session.commit()
+    if intent_id is None:
+        known = payments.find_charge(config.current(), customer_id, pledge_id)
+        if known is None and asked_at is not None and _now() - asked_at <= law.NEW_KEY_AFTER:
+            raise payments.StripeAway("it has no payment yet, but was asked for one")
+        intent_id = known.payment_intent_id if known else None
+    return payments.give_up_charge(intent_id) if intent_id else None
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

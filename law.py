@@ -1,0 +1,229 @@
+"""The promise of Standing, as tables and pure functions: no database, no clock.
+
+A lawyer should be able to read this file. It says which states a round, a pledge, a case, a comment and an
+update may be in, which moves are allowed, how a deadline is compared, how a round is decided, how long a
+refused card may be repaired, and the sentences that make the promise to the supporter.
+
+All instants are aware UTC datetimes; all amounts are integer pence.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from babel.dates import format_datetime
+
+
+class Refused(Exception):
+    """Something the law does not allow. Its text is written for the reader of the page."""
+
+
+# The limits of one pledge and of one round.
+SMALLEST_PLEDGE = 500
+LARGEST_PLEDGE = 1_000_000
+PRESET_PLEDGES = (1_000, 2_500, 5_000, 10_000)
+LARGEST_TARGET = 100_000_000
+SHORTEST_ROUND, LONGEST_ROUND = dt.timedelta(days=1), dt.timedelta(days=60)
+
+# State -> the states it may move to. What is not listed is not allowed.
+CASE_MOVES: Mapping[str, frozenset[str]] = {
+    "draft": frozenset({"submitted"}),
+    "submitted": frozenset({"changes_requested", "live", "rejected"}),
+    "changes_requested": frozenset({"submitted"}),
+    "rejected": frozenset(),
+    "live": frozenset({"funded", "missed", "cancelled"}),
+    # Cancelled while its pledges are being charged: the rest is let go, the decision of the round stands.
+    "funded": frozenset({"closed", "cancelled"}),
+    "missed": frozenset({"closed"}),
+    "cancelled": frozenset({"closed"}),
+    "closed": frozenset(),
+}
+ROUND_MOVES: Mapping[str, frozenset[str]] = {
+    "open": frozenset({"closing", "cancelled"}),
+    "closing": frozenset({"met", "missed", "cancelled"}),
+    "met": frozenset(),
+    "missed": frozenset(),
+    "cancelled": frozenset(),
+}
+PLEDGE_MOVES: Mapping[str, frozenset[str]] = {
+    "started": frozenset({"confirmed", "abandoned", "cancelled", "released"}),
+    "confirmed": frozenset({"cancelled", "released", "due"}),
+    # From due to dropped: a further try of a refused card that nobody began while the supporter was told it might come.
+    "due": frozenset({"charging", "released", "dropped"}),
+    "charging": frozenset({"charged", "action_required", "declined", "unknown"}),
+    "unknown": frozenset({"charged", "declined", "action_required", "due"}),
+    # From a refusal to charged: the very same payment was approved at the bank, or found paid. An approval may also
+    # be followed by a refusal, such as for want of money.
+    "action_required": frozenset({"due", "charged", "declined", "dropped", "released"}),
+    "declined": frozenset({"due", "charged", "dropped", "released"}),
+    "charged": frozenset({"refunded", "disputed"}),
+    "disputed": frozenset({"charged", "charged_back"}),
+    "released": frozenset(),
+    "cancelled": frozenset(),
+    "dropped": frozenset(),
+    # A refund can still fail, days later: the money is then ours again, and owed.
+    "refunded": frozenset({"charged"}),
+    "charged_back": frozenset(),
+    # Stripe's page was closed, but the supporter came back to it while the round was open.
+    "abandoned": frozenset({"started"}),
+}
+COMMENT_MOVES: Mapping[str, frozenset[str]] = {
+    "pending": frozenset({"approved", "rejected", "spam", "withdrawn"}),
+    "approved": frozenset({"pending", "rejected", "spam", "withdrawn"}),
+    "rejected": frozenset({"pending", "approved", "withdrawn"}),
+    "spam": frozenset({"pending", "approved", "withdrawn"}),
+    "withdrawn": frozenset(),
+}
+UPDATE_MOVES: Mapping[str, frozenset[str]] = {
+    "draft": frozenset({"scheduled", "published"}),
+    "scheduled": frozenset({"draft", "published"}),
+    "published": frozenset(),
+}
+
+# A pledge in one of these will not move by itself any more (an abandoned one only by its supporter).
+FINAL_PLEDGES = frozenset({"charged", "released", "cancelled", "dropped", "refunded", "charged_back", "abandoned"})
+# The states of a pledge that was charged, whatever became of the money later.
+PAID_PLEDGES = frozenset({"charged", "refunded", "disputed", "charged_back"})
+# After a refusal the supporter has this long before the pledge ends.
+REPAIR_WINDOW = dt.timedelta(days=7)
+# A soft refusal is tried again by itself at these ages of the first refusal; the last time as the window ends.
+RETRIES = (dt.timedelta(days=2), dt.timedelta(days=4), REPAIR_WINDOW)
+# A standstill may delay the last try, but not for longer: the supporter was told when the window ends.
+LAST_RETRY_LATE = dt.timedelta(hours=1)
+# While the window is open the supporter is reminded this often.
+REMIND_EVERY = dt.timedelta(hours=48)
+# Stripe may forget a key after 24 hours; before that the same key is safe to send again.
+KEY_LIFETIME = dt.timedelta(hours=23)
+# From here on the payment is only looked up. A new key waits an hour longer, since the last request with the old one
+# may still be on its way to Stripe, and both would charge.
+NEW_KEY_AFTER = dt.timedelta(hours=24)
+# Stripe's own bounds for one Checkout session: 30 minutes to 24 hours.
+SHORTEST_SESSION = dt.timedelta(minutes=31)
+LONGEST_SESSION = dt.timedelta(hours=23, minutes=50)
+# A complete session whose event cannot be found for this long is for people to decide.
+EVENT_SEARCH = dt.timedelta(minutes=10)
+
+# So long the reader of a new address may say that letters are to go there.
+NEW_ADDRESS_WAITS = dt.timedelta(days=3)
+# So long the reader of the address before may take that back.
+OLD_ADDRESS_MAY_OBJECT = dt.timedelta(days=30)
+
+# Stripe's word for a payment that its payer did not approve on the bank's own page.
+NOT_APPROVED = "payment_intent_authentication_failure"
+REFUND_STATES = ("asking", "pending", "succeeded", "failed")
+DISPUTE_STATES = ("open", "won", "lost")
+
+AGREEMENT_VERSION = 1
+AGREEMENTS = {
+    1: (
+        "I allow {operator} to charge my card {amount} once, after {deadline}, only if pledges for {case} "
+        "reach {target} by then. If my bank refuses, it may be tried again for up to 7 days. "
+        "I can cancel free of charge until {deadline}."
+    )
+}
+PROMISE = (
+    "Your card is charged only if pledges reach {target} by {deadline}. "
+    "If they do not, you pay nothing. You can cancel until then."
+)
+PROMISE_ONCE_PASSED = (
+    "Pledges have passed {target}. If they are still there on {deadline}, your card is charged then. "
+    "You can cancel until then."
+)
+
+
+@dataclass(frozen=True)
+class RepairStep:
+    """What the clock does next about a refused pledge, and when: retry, remind or drop."""
+
+    what: str
+    at: dt.datetime
+
+
+def next_repair_step(refused_at: dt.datetime, retried: int, reminded: int, may_retry: bool) -> RepairStep:
+    """The next step after the first refusal, when so many retries and reminders have been used up.
+
+    A retry stands for the reminder of its day, since a refusal of it is a letter too. The last step is always the
+    drop, after the last retry.
+    """
+    steps = []
+    if may_retry and retried < len(RETRIES):
+        steps.append(RepairStep("retry", refused_at + RETRIES[retried]))
+    reminder = refused_at + (reminded + 1) * REMIND_EVERY
+    if reminder < refused_at + REPAIR_WINDOW:
+        steps.append(RepairStep("remind", reminder))
+    steps.append(RepairStep("drop", refused_at + REPAIR_WINDOW))
+    # Of steps at the same instant the first in this list comes first.
+    return min(steps, key=lambda step: step.at)
+
+
+def too_late_to_try(refused_at: dt.datetime, as_of: dt.datetime) -> bool:
+    """Whether a refused payment may not be asked for any more, however late the last try was begun."""
+    return as_of > refused_at + REPAIR_WINDOW + LAST_RETRY_LATE
+
+
+def used_up(refused_at: dt.datetime, as_of: dt.datetime) -> tuple[int, int]:
+    """How many retries and reminders lie behind: after a standstill of days they are not all made up for at once."""
+    age = as_of - refused_at
+    return sum(age >= when for when in RETRIES), int(age / REMIND_EVERY)
+
+
+def allows(moves: Mapping[str, frozenset[str]], before: str, after: str) -> bool:
+    """Whether the table lets `before` become `after`."""
+    return after in moves[before]
+
+
+def in_time(moment: dt.datetime, deadline: dt.datetime) -> bool:
+    """The only comparison with a deadline: the instant of the deadline itself still counts."""
+    return moment <= deadline
+
+
+def decide(total_pence: int, target_pence: int) -> str:
+    """`met` when the confirmed pledges reach the target to the penny, else `missed`."""
+    return "met" if total_pence >= target_pence else "missed"
+
+
+def deadline_from_local(local: dt.datetime, zone: str) -> dt.datetime:
+    """The UTC instant of a wall-clock time, refused when daylight saving makes it missing or double.
+
+    A zone that nobody knows is refused too.
+    """
+    try:
+        place = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as unknown:
+        raise Refused(f"“{zone}” is not a time zone, such as Europe/London.") from unknown
+    first = local.replace(tzinfo=place, fold=0)
+    second = local.replace(tzinfo=place, fold=1)
+    instant = first.astimezone(dt.UTC)
+    if instant.astimezone(place).replace(tzinfo=None) != local:
+        raise Refused(
+            f"The clocks go forward that night: {local:%H:%M on %d %B %Y} does not exist. Choose another time."
+        )
+    if instant != second.astimezone(dt.UTC):
+        raise Refused(f"The clocks go back that night: {local:%H:%M on %d %B %Y} comes twice. Choose another time.")
+    return instant
+
+
+def instant_words(instant: dt.datetime, zone: str) -> str:
+    """An instant as readers need it: "Sunday 9 October 2022, 2:00am BST"."""
+    local = instant.astimezone(ZoneInfo(zone))
+    day = format_datetime(local, "EEEE d MMMM y", locale="en_GB")
+    return f"{day}, {clock_words(instant, zone)}"
+
+
+def clock_words(instant: dt.datetime, zone: str) -> str:
+    """The time of day with its zone: "2:00am BST"."""
+    local = instant.astimezone(ZoneInfo(zone))
+    half = "am" if local.hour < 12 else "pm"
+    return f"{local.hour % 12 or 12}:{local.minute:02d}{half} {local.tzname()}"
+
+
+def session_expiry(deadline: dt.datetime, as_of: dt.datetime) -> dt.datetime:
+    """When a card page opened now should end: with the round if Stripe's bounds allow, in whole seconds."""
+    expiry = min(as_of + LONGEST_SESSION, max(deadline, as_of + SHORTEST_SESSION))
+    return expiry.replace(microsecond=0)
+
+
+def last_half_hour(deadline: dt.datetime, as_of: dt.datetime) -> bool:
+    """Whether so little time is left that the reader must be told until when the card has to be saved."""
+    return in_time(as_of, deadline) and deadline - as_of <= dt.timedelta(minutes=30)

@@ -1,0 +1,265 @@
+"""Every e-mail that Standing sends: to whom, with what words, by which road.
+
+The words stand in templates/letters/<kind>.txt; the first line is the subject. Letters are plain text, first and
+last. A letter is owed by the models and sent by jobs/post.py; here it is only written and handed over.
+"""
+
+import smtplib
+import ssl
+from dataclasses import dataclass
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from email.utils import format_datetime, parseaddr
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+from email_validator import validate_email
+from flask import render_template
+
+import config
+from models import (
+    ENDED_UNPAID,
+    REFUSED,
+    AddressChange,
+    Agreement,
+    Case,
+    Comment,
+    Dispute,
+    Examination,
+    Letter,
+    LinkRequest,
+    Movement,
+    Pledge,
+    Reconciliation,
+    Round,
+    Update,
+    User,
+    db,
+)
+
+# What a letter can be about; its recipient follows from it.
+SUBJECTS: dict[str, Any] = {
+    "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
+    "address_change": AddressChange, "link_request": LinkRequest,
+}  # fmt: skip
+# How many findings are told; the commands list them all.
+MOST_FINDINGS = 50
+# How long the mail server may take for one step.
+PATIENCE = 20
+
+
+class LetterPolicy(EmailPolicy):
+    """Headers as usual, but the address to unsubscribe in one piece: folded, it would be encoded word by word."""
+
+    def fold(self, name: str, value: str) -> str:
+        return f"{name}: {value}{self.linesep}" if name == "List-Unsubscribe" else super().fold(name, value)
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        return self.fold(name, value).encode() if name == "List-Unsubscribe" else super().fold_binary(name, value)
+
+
+def is_true(letter: Letter) -> bool:
+    """Whether what a letter says is still so. One about a refused payment that was made good meanwhile is not, and
+    whoever asks for the links of an address without pledges gets none."""
+    if letter.kind == "update":
+        # Somebody may have said "no more" while it waited.
+        return bool(_subject_row(letter).wants_updates)
+    if letter.kind == "links":
+        return bool(_subject_row(letter).pledges())
+    if letter.kind == "new_address":
+        return bool(_subject_row(letter).waits(letter.created_at))
+    if letter.kind == "changed":
+        agreed: Agreement = _row_of_occasion(letter, Agreement)
+        changed: Pledge = _subject_row(letter)
+        return changed.amount_pence == agreed.amount_pence and changed.status not in ENDED_UNPAID
+    if letter.kind not in ("declined", "action_required", "reminder"):
+        return True
+    pledge: Pledge = _subject_row(letter)
+    if letter.kind == "reminder":
+        return pledge.status in REFUSED
+    return pledge.status == letter.kind and letter.occasion == f"attempt:{len(pledge.attempts)}"
+
+
+def write(letter: Letter) -> EmailMessage:
+    """The letter as it goes out. The same row always gives the same Message-ID and date."""
+    settings = config.current()
+    about = _subject_row(letter)
+    words = render_template(f"letters/{letter.kind}.txt", **_context(letter, about))
+    subject, _, body = words.partition("\n")
+    message = EmailMessage(policy=LetterPolicy())
+    message["From"] = _address(*parseaddr(settings.mail_from))
+    message["To"] = _recipient(letter, about)
+    message["Subject"] = " ".join(subject.split())
+    message["Date"] = format_datetime(letter.created_at)
+    message["Message-ID"] = f"<{letter.message_id}@{urlsplit(settings.site_url).hostname}>"
+    message["Auto-Submitted"] = "auto-generated"
+    if letter.kind == "update":
+        message["List-Unsubscribe"] = f"<{_link(about, 'unsubscribe')}>"
+        if settings.is_https:
+            # Mail programs may then post to it by themselves (RFC 8058, which wants https).
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message.set_content(body.strip() + "\n")
+    return message
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a letter was not taken, in a few words; `for_good` when the mail server knows no such mailbox."""
+
+    words: str
+    for_good: bool = False
+
+
+def send(message: EmailMessage) -> Trouble | None:
+    """Hand a letter over. Returns what went wrong, or None when it was taken."""
+    where = urlsplit(config.current().mail_url)
+    try:
+        if where.scheme == "file":
+            _drop_into_folder(message, config.ROOT / (where.netloc + where.path))
+        elif where.scheme in ("smtp", "smtps"):
+            _hand_to_server(message, where.scheme, where.hostname or "", where.port, where.username, where.password)
+        else:
+            return Trouble("MAIL_URL must begin with smtp:, smtps: or file:")
+    except smtplib.SMTPRecipientsRefused as refused:
+        codes = [code for code, _ in refused.recipients.values()]
+        return Trouble(f"SMTPRecipientsRefused: {', '.join(map(str, codes))}", all(code >= 500 for code in codes))
+    except (OSError, smtplib.SMTPException) as trouble:
+        return Trouble(_in_few_words(trouble))
+    return None
+
+
+def _in_few_words(trouble: Exception) -> str:
+    """What went wrong, without the mail server's own words: they repeat the address, and this is logged."""
+    kind = type(trouble).__name__
+    if isinstance(trouble, smtplib.SMTPResponseException):
+        return f"{kind}: {trouble.smtp_code}"
+    return f"{kind}: {trouble}"[:200]
+
+
+def _hand_to_server(message: EmailMessage, scheme: str, host: str, port: int | None, user: str | None,
+                    password: str | None) -> None:  # fmt: skip
+    # Left to itself smtplib believes any certificate, and the letters carry private links.
+    trusted = ssl.create_default_context()
+    server: smtplib.SMTP
+    if scheme == "smtps":
+        server = smtplib.SMTP_SSL(host, port or 0, timeout=PATIENCE, context=trusted)
+    else:
+        server = smtplib.SMTP(host, port or 0, timeout=PATIENCE)
+    with server:
+        if user and password:
+            if scheme == "smtp":
+                server.starttls(context=trusted)
+            server.login(unquote(user), unquote(password))
+        server.send_message(message)
+
+
+def _drop_into_folder(message: EmailMessage, folder: Path) -> None:
+    """For development: one file a letter, named by its Message-ID, so that a repeat does not double it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = message["Message-ID"].strip("<>").partition("@")[0]
+    unfinished = folder / f".{name}"
+    unfinished.write_bytes(bytes(message))
+    unfinished.replace(folder / f"{name}.eml")
+
+
+def _subject_row(letter: Letter) -> Any:
+    table, _, number = letter.subject.partition(":")
+    return db.session.get_one(SUBJECTS[table], int(number))
+
+
+def _row_of_occasion(letter: Letter, table: type[Any]) -> Any:
+    """The row that an occasion such as "update:3" names."""
+    return db.session.get_one(table, int(letter.occasion.partition(":")[2]))
+
+
+def _context(letter: Letter, about: Any) -> dict[str, Any]:
+    """What the templates may speak of. All amounts and dates come from rows."""
+    settings = config.current()
+    words: dict[str, Any] = {
+        "site_name": settings.site_name,
+        "site_url": settings.site_url,
+        "operator": settings.operator_name,
+        "contact": settings.contact_email,
+        "zone": settings.display_zone,
+    }
+    if isinstance(about, User):
+        staffs = letter.kind in ("disputed", "refund_failed")
+        more = _about_money(letter) if staffs else {"waiting": len(Comment.waiting())}
+        return words | {"person": about} | more
+    if isinstance(about, (Examination, Reconciliation)):
+        left = len(about.findings) - MOST_FINDINGS
+        return words | {"found": about, "findings": about.findings[:MOST_FINDINGS], "more": max(0, left)}
+    if isinstance(about, LinkRequest):
+        return words | {"pledges": [(pledge, _link(pledge, "pledge")) for pledge in about.pledges()]}
+    if isinstance(about, AddressChange):
+        words |= {name: _address_link(about, name) for name in ("new_address", "old_address")}
+    elif isinstance(about, Pledge):
+        words |= {"pledge": about, "link": _link(about, "pledge"), "unsubscribe": _link(about, "unsubscribe")}
+        words |= _about_pledge(letter, about)
+    its_round: Round = _round_of(about)
+    case: Case = its_round.case
+    return words | {"round": its_round, "case": case, "case_url": f"{settings.site_url}/cases/{case.slug}"}
+
+
+def _round_of(about: Any) -> Round:
+    if isinstance(about, AddressChange):
+        about = about.pledge
+    its_round: Round = about.round if isinstance(about, Pledge) else about
+    return its_round
+
+
+def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
+    """What only one kind of letter about a pledge speaks of."""
+    if letter.kind == "update":
+        return {"update": _row_of_occasion(letter, Update)}
+    if letter.kind == "changed":
+        return {"agreement": _row_of_occasion(letter, Agreement)}
+    if letter.kind == "receipt":
+        return {"charged_at": pledge.charged_at()}
+    if letter.kind == "refunded":
+        paid = sa.select(Movement.amount_pence).where(Movement.stripe_id == letter.occasion)
+        return {"refunded_pence": -db.session.scalars(paid).one()}
+    return {}
+
+
+def _about_money(letter: Letter) -> dict[str, Any]:
+    """What a letter to staff speaks of, by its occasion: "dispute:3", or "pledge:17:re_1" for a refund."""
+    kind, number, *_ = letter.occasion.split(":")
+    dispute = db.session.get_one(Dispute, int(number)) if kind == "dispute" else None
+    pledge = dispute.pledge if dispute else db.session.get_one(Pledge, int(number))
+    return {"dispute": dispute, "pledge": pledge, "case": pledge.round.case if pledge else None}
+
+
+def _recipient(letter: Letter, about: Any) -> Address:
+    if isinstance(about, (Examination, Reconciliation)):
+        return _address("", config.current().contact_email)
+    if isinstance(about, LinkRequest):
+        return _address("", about.pledges()[0].email)
+    if isinstance(about, AddressChange):
+        # Without the name: who reads there may be a stranger, to whom it says nothing.
+        return _address("", about.old_email if letter.kind == "address_left" else about.new_email)
+    if isinstance(about, Round):
+        if letter.kind in ("stays_closing", "charges_halted"):
+            return _address("", config.current().contact_email)
+        about = about.case.owner
+    return _address(about.name, about.email)
+
+
+def _address(name: str, email: str) -> Address:
+    """Names are one line, whatever was typed; a domain such as bücher.example goes out in its ASCII form."""
+    if not email.isascii():
+        email = validate_email(email, check_deliverability=False).ascii_email or email
+    return Address(display_name=" ".join(name.split()), addr_spec=email)
+
+
+def _address_link(change: AddressChange, whose: str) -> str:
+    purpose = whose.replace("_", "-")
+    return f"{config.current().site_url}/pledges/{purpose}/{change.link(purpose)}"
+
+
+def _link(pledge: Pledge, purpose: str) -> str:
+    path = "/pledges/{}" if purpose == "pledge" else "/pledges/{}/unsubscription"
+    return config.current().site_url + path.format(pledge.link(purpose))

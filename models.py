@@ -1,0 +1,2687 @@
+"""The tables of Standing and their verbs, which apply the law.
+
+In this order: the database, people, case, round, pledge, comment, records. Verbs never commit (the edge does)
+and never read the clock: they take `as_of`, an aware UTC instant. Amounts are integer pence.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import hmac
+import itertools
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+import sqlalchemy as sa
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from flask import current_app
+from flask_login import UserMixin
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+import law
+from law import Refused
+from money import pounds
+
+if TYPE_CHECKING:
+    from payments import CardFound, ChargeFound, DisputeFound, RefundFound
+
+# A refund that the bank has not finished is looked at again this often, should its event be lost.
+REFUND_PAUSE = dt.timedelta(hours=1)
+RECEIPTS_A_DAY = 5
+LINKS_A_DAY = 5
+ADDRESSES_A_DAY = 5
+# Whoever asks for lost links again within this time gets one letter.
+FIND_PAUSE = dt.timedelta(minutes=10)
+# A letter whose mailbox is said not to exist is tried again this often, and for so long.
+REFUSED_LETTER_PAUSE, REFUSED_LETTER_FOR = dt.timedelta(hours=6), dt.timedelta(days=1)
+
+# --- The database ------------------------------------------------------------------------------------------
+
+
+class Instant(sa.types.TypeDecorator[dt.datetime]):
+    """An aware UTC instant. SQLite forgets zones, PostgreSQL answers in its server's; naive values raise."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime cannot be stored")
+        utc = value.astimezone(dt.UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables. Constraint names are fixed so that migrations can speak of them."""
+
+    registry = sa.orm.registry(
+        metadata=sa.MetaData(
+            naming_convention={
+                "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        type_annotation_map={dt.datetime: Instant, dict[str, Any]: sa.JSON},
+    )
+
+
+Pence = Annotated[int, mapped_column(sa.BigInteger)]
+Key = Annotated[int, mapped_column(primary_key=True)]
+
+db = SQLAlchemy(model_class=Base)
+_writing: ContextVar[bool] = ContextVar("writing", default=True)
+
+
+def begin_writing() -> None:
+    """From here on this thread's transactions may write and take the lock at once (BEGIN IMMEDIATE).
+
+    Must be called before the first query; an open read is ended, since turning a read into a write
+    would fail under load however long SQLite is told to wait.
+    """
+    db.session.rollback()
+    _writing.set(True)
+
+
+def begin_reading() -> None:
+    """From here on this thread's transactions only read and never wait for writers."""
+    db.session.rollback()
+    _writing.set(False)
+
+
+def prepare_engine(engine: sa.Engine) -> None:
+    """Make each connection safe for money: see begin_writing."""
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        sa.event.listen(engine, "do_connect", _reach_postgresql)
+        sa.event.listen(engine, "connect", _prepare_postgresql)
+        sa.event.listen(engine, "begin", _begin_postgresql)
+        sa.event.listen(engine, "handle_error", _leave_out_details)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # The driver's own BEGIN is deferred, and loses updates.
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=10000", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writing = _writing.get()
+    connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN DEFERRED")
+
+
+def _reach_postgresql(_dialect: object, _record: object, _args: object, options: dict[str, Any]) -> None:
+    """Give up soon on a server that does not answer or that the network has lost; DATABASE_URL may say otherwise."""
+    for name, seconds in (("connect_timeout", 5), ("keepalives_idle", 30), ("keepalives_interval", 10)):
+        options.setdefault(name, seconds)
+    options.setdefault("tcp_user_timeout", 30_000)
+
+
+# No statement, no wait for a lock and no forgotten transaction lasts for ever, whatever the server's own settings say.
+POSTGRESQL_SETTINGS = {
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        for name, value in POSTGRESQL_SETTINGS.items():
+            cursor.execute(f"SET {name} = '{value}'")
+    connection.commit()
+
+
+def _begin_postgresql(connection: sa.Connection) -> None:
+    """A page is read from one snapshot, as on SQLite; who writes sees the newest row that it holds."""
+    if not _writing.get():
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def _leave_out_details(context: sa.engine.ExceptionContext) -> None:
+    """PostgreSQL adds the row that it refuses to what it says ("Failing row contains ..."), and that is people's."""
+    refused = context.original_exception
+    told = getattr(refused, "diag", None)
+    if told is None or told.message_primary is None:
+        return
+    whole = str(refused)
+    for error in (refused, context.sqlalchemy_exception):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).replace(whole, told.message_primary),)
+
+
+# What PostgreSQL calls its troubles that are no mistake of ours (SQLSTATE): a connection that is lost, a server that
+# starts or stops, no room, a lock or an answer that took too long, two that stood in each other's way.
+_AWAY = ("08", "25P03", "40001", "40P01", "53", "55P03", "57", "58")
+
+
+def is_away(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether the database could not be reached or is too busy, so that the same may work a little later."""
+    if isinstance(error, sa.exc.TimeoutError):
+        return True  # Every connection of the pool was in use.
+    if not isinstance(error, sa.exc.DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return error.orig.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    said = getattr(error.orig, "sqlstate", None)
+    lost = said is None and isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    return error.connection_invalidated or lost or (said or "").startswith(_AWAY)
+
+
+def tables_are_ours() -> bool:
+    """Whether the database has the tables of this release, and not of one before it or after it."""
+    return bool(db.session.scalar(sa.text("SELECT version_num FROM alembic_version")) == current_app.config["SCHEMA"])
+
+
+def insert_once(table: type[Base], **values: Any) -> bool:
+    """Add a row unless a unique constraint already holds it. Returns whether it was added."""
+    dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+    # Without the option the count of an INSERT is -1 on PostgreSQL, whatever became of it.
+    insert = dialect.insert(table).values(**values).on_conflict_do_nothing()
+    added = db.session.execute(insert, execution_options={"preserve_rowcount": True})
+    return bool(added.rowcount == 1)  # type: ignore[attr-defined]
+
+
+def one_of(column: str, states: Any) -> sa.CheckConstraint:
+    """A CHECK that a text column holds one of the law's states."""
+    listed = ", ".join(f"'{state}'" for state in sorted(states))
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=f"known_{column}")
+
+
+# --- Private links -----------------------------------------------------------------------------------------
+
+# What these links open is harmless, and letters of long ago must keep it: they live on when a link is replaced.
+LASTING_LINKS = ("unsubscribe",)
+
+
+def signed_link(purpose: str, public_id: str, version: int) -> str:
+    """A private link: nothing secret is stored, so each letter can write it again."""
+    return _sign(current_app.config["LINK_SECRETS"][0], purpose, public_id, version)
+
+
+def is_genuine(link: str, purpose: str, public_id: str, version: int) -> bool:
+    """Whether we signed this link, with the secret of today or with one that was rotated out."""
+    genuine = [_sign(secret, purpose, public_id, version) for secret in current_app.config["LINK_SECRETS"]]
+    return any(hmac.compare_digest(link.encode(), good.encode()) for good in genuine)
+
+
+def _sign(secret: str, purpose: str, public_id: str, version: int) -> str:
+    signed = f"{purpose}\0{public_id}\0{version}".encode()
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).digest()
+    return f"{public_id}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+# --- People ------------------------------------------------------------------------------------------------
+
+ROLES = ("owner", "moderator", "staff")
+_hasher = PasswordHasher()
+# Verified when the address is unknown, so that the answer takes as long as for a known one.
+_NOBODYS_HASH = _hasher.hash("nobody has this password")
+
+
+class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no types
+    """Somebody who logs in: a case owner, a moderator or staff. Supporters have no account."""
+
+    __tablename__ = "users"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[Key]
+    email: Mapped[str] = mapped_column(sa.String(254), unique=True)
+    name: Mapped[str] = mapped_column(sa.String(120))
+    bio: Mapped[str] = mapped_column(sa.Text)
+    picture: Mapped[str] = mapped_column(sa.String(120))
+    role: Mapped[str] = mapped_column(sa.String(20))
+    password_hash: Mapped[str] = mapped_column(sa.String(200))
+    session_version: Mapped[int]
+    created_at: Mapped[dt.datetime]
+
+    cases: Mapped[list[Case]] = relationship(back_populates="owner", order_by="Case.id.desc()")
+
+    @classmethod
+    def enrol(cls, email: str, name: str, role: str, password: str, as_of: dt.datetime, bio: str = "") -> User:
+        """A new user with a password. Raises Refused when the address is already taken."""
+        if db.session.scalar(sa.select(cls).where(cls.email == email.lower())):
+            raise Refused(f"There is already a user with the address {email}.")
+        user = cls(
+            email=email.lower(), name=name, bio=bio, picture="", role=role,
+            password_hash=_hasher.hash(password), session_version=1, created_at=as_of,
+        )  # fmt: skip
+        db.session.add(user)
+        db.session.flush()
+        return user
+
+    @classmethod
+    def authenticate(cls, email: str, password: str) -> User | None:
+        """The user of this address and password, or None; unknown addresses take just as long."""
+        user = db.session.scalar(sa.select(cls).where(cls.email == email.strip().lower()))
+        try:
+            _hasher.verify(user.password_hash if user else _NOBODYS_HASH, password)
+        except (VerificationError, InvalidHashError):
+            return None
+        return user
+
+    def renew_hash(self, password: str) -> None:
+        """Hash the password anew when the hasher has become stronger since it was set."""
+        if _hasher.check_needs_rehash(self.password_hash):
+            self.password_hash = _hasher.hash(password)
+
+    @classmethod
+    def with_role(cls, role: str) -> list[User]:
+        return list(db.session.scalars(sa.select(cls).where(cls.role == role).order_by(cls.id)))
+
+    @classmethod
+    def of_session(cls, session_id: str) -> User | None:
+        """The user of a log-in cookie; None once the log-in was ended, even if the cookie was copied."""
+        number, _, version = session_id.partition(".")
+        if not (number.isdecimal() and version.isdecimal()):
+            return None
+        user = db.session.get(cls, int(number))
+        return user if user and user.session_version == int(version) else None
+
+    def get_id(self) -> str:
+        return f"{self.id}.{self.session_version}"
+
+    def end_sessions(self) -> None:
+        """Log-out: every cookie given out so far stops working."""
+        self.session_version += 1
+
+    @property
+    def initials(self) -> str:
+        """Shown where there is no picture: "DD" for "Defend Digital Me"; signs and emoji have none."""
+        letters = [next((letter for letter in word if letter.isalnum()), "") for word in self.name.split()]
+        return "".join(letter.upper()[0] for letter in list(filter(None, letters))[:2])
+
+
+# --- Case --------------------------------------------------------------------------------------------------
+
+
+class Case(Base):
+    """A legal case that asks for money: its story, its people and its rounds."""
+
+    __tablename__ = "cases"
+    __table_args__ = (one_of("status", law.CASE_MOVES),)
+
+    id: Mapped[Key]
+    slug: Mapped[str] = mapped_column(sa.String(80), unique=True)
+    owner_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    title: Mapped[str] = mapped_column(sa.String(160))
+    summary: Mapped[str] = mapped_column(sa.Text)
+    story: Mapped[str] = mapped_column(sa.Text)
+    legal_team: Mapped[str] = mapped_column(sa.Text)
+    status: Mapped[str] = mapped_column(sa.String(20), index=True)
+    created_at: Mapped[dt.datetime]
+    live_at: Mapped[dt.datetime | None]
+    ended_at: Mapped[dt.datetime | None]
+    ended_because: Mapped[str] = mapped_column(sa.Text)
+    # Staff's switches, each with a reason in the history.
+    pledging_paused: Mapped[bool]
+    charges_frozen: Mapped[bool]
+
+    owner: Mapped[User] = relationship(back_populates="cases")
+    rounds: Mapped[list[Round]] = relationship(back_populates="case", order_by="Round.id")
+    updates: Mapped[list[Update]] = relationship(back_populates="case", order_by="Update.id.desc()")
+
+    @classmethod
+    def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, legal_team: str,
+              as_of: dt.datetime) -> Case:  # fmt: skip
+        """A new case that nobody but its owner can see. Raises Refused when the address is taken."""
+        if db.session.scalar(sa.select(cls).where(cls.slug == slug)):
+            raise Refused(f"There is already a case at /cases/{slug}.")
+        case = cls(
+            slug=slug, owner=owner, title=title, summary=summary, story=story, legal_team=legal_team,
+            status="draft", created_at=as_of, ended_because="", pledging_paused=False, charges_frozen=False,
+        )  # fmt: skip
+        db.session.add(case)
+        db.session.flush()
+        return case
+
+    @classmethod
+    def listed(cls) -> list[Case]:
+        """What the home page shows: live cases first, then the ended ones, newest first."""
+        ended = sa.case((cls.status == "live", 0), else_=1)
+        seen = cls.status.in_(("live", "funded", "missed"))
+        found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc())
+        return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))))
+
+    @classmethod
+    def public(cls, slug: str) -> Case | None:
+        """The case at this address if strangers may see it."""
+        hidden = ("draft", "submitted", "changes_requested", "rejected")
+        return db.session.scalar(sa.select(cls).where(cls.slug == slug, cls.status.not_in(hidden)))
+
+    @classmethod
+    def begun(cls) -> list[Case]:
+        """Every case that ever had a round, for staff: those that still run first, then the newest."""
+        running = sa.case((cls.status == "live", 0), else_=1)
+        found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(running, cls.live_at.desc(), cls.id.desc())
+        return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))))
+
+    @property
+    def round(self) -> Round:
+        """The round that the page speaks of: the newest."""
+        return self.rounds[-1]
+
+    def hold_round(self) -> Round:
+        """Its round, locked, and the case itself as it stands now that nobody else can decide it."""
+        held = Round.hold(self.round.id)
+        db.session.refresh(self)
+        return held
+
+    def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> Round:
+        """Publish the case with its first round. The deadline is an instant, the zone is for showing it."""
+        if not 0 < target_pence <= law.LARGEST_TARGET:
+            raise Refused("The target must be more than nothing and at most £1,000,000.")
+        if law.in_time(deadline, as_of):
+            raise Refused("The deadline is in the past.")
+        if deadline - as_of < law.SHORTEST_ROUND:
+            raise Refused("The deadline is less than a day away.")
+        if deadline - as_of > law.LONGEST_ROUND:
+            raise Refused(f"The deadline is more than {law.LONGEST_ROUND.days} days away.")
+        for step in ("submitted", "live"):
+            self._move(step, by, as_of)
+        self.live_at = as_of
+        opened = Round(
+            case=self, kind="initial", target_pence=target_pence, deadline=deadline, zone=zone, status="open",
+            pledged_pence=0, pledge_count=0, version=1, trouble="",
+        )  # fmt: skip
+        db.session.add(opened)
+        db.session.flush()
+        return opened
+
+    def cancel(self, reason: str, by: str, as_of: dt.datetime) -> None:
+        """Stop the case. Before its round was decided every pledge is released and nobody is charged.
+
+        While the pledges of a met round are being charged the rest is released: at once where no payment was ever
+        begun; where one was, only after Stripe has said that it is not paid and never can be (see `stopped`). What
+        was charged stays charged, for staff to refund, and its supporter is told; the round stays met.
+        """
+        its_round = self.hold_round()
+        if its_round.status in ("open", "closing"):
+            its_round.release_all("cancelled", by, as_of)
+        elif self.status == "funded" and its_round.stop_all(by, as_of):
+            its_round.tell_charged_of_cancellation(as_of)
+        elif its_round.status == "met":
+            raise Refused("This case's round has already been decided, and no pledge of it waits to be charged.")
+        else:
+            raise Refused("This case's round has already been decided.")
+        self.ended_because = reason
+        self.end("cancelled", by, as_of)
+
+    def switch(self, what: str, on: bool, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Turn one of staff's switches: `pledging_paused` or `charges_frozen`. Silent when it stands so already."""
+        its_round = self.hold_round()
+        if getattr(self, what) == on:
+            return
+        setattr(self, what, on)
+        # What the public page shows of it is a change of the round's panel.
+        its_round.version += 1
+        ended = "" if on else "_ended"
+        Event.write(self, f"{what}{ended}", f"user:{by.id}", as_of, note=reason)
+
+    @property
+    def charges(self) -> bool:
+        """Whether cards may be charged: staff have neither frozen nor cancelled it."""
+        return not self.charges_frozen and self.status != "cancelled"
+
+    @classmethod
+    def stopped_among(cls, case_ids: Iterable[int]) -> frozenset[int]:
+        """Those of these cases whose cards may not be charged any more, or not now."""
+        return frozenset(db.session.scalars(sa.select(cls.id).where(cls.id.in_(case_ids), sa.not_(cls.may_charge()))))
+
+    @classmethod
+    def may_charge(cls) -> sa.ColumnElement[bool]:
+        """As `charges`, for a query."""
+        return sa.and_(sa.not_(cls.charges_frozen), cls.status != "cancelled")
+
+    def history(self) -> list[Event]:
+        """What happened to the case and to its round, newest first."""
+        of_case = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id)
+        of_rounds = sa.and_(Event.subject_kind == "round", Event.subject_id.in_([one.id for one in self.rounds]))
+        return list(db.session.scalars(sa.select(Event).where(of_case | of_rounds).order_by(Event.id.desc())))
+
+    def end(self, status: str, by: str, as_of: dt.datetime) -> None:
+        self._move(status, by, as_of)
+        self.ended_at = as_of
+
+    def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
+        move(self, law.CASE_MOVES, to, by, as_of)
+
+    def published_updates(self) -> list[Update]:
+        """Newest first."""
+        return [update for update in self.updates if update.status == "published"]
+
+    def approved_comments(self) -> list[Comment]:
+        """All that the public may see, oldest first so that a talk can be read."""
+        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.status == "approved")
+        return list(db.session.scalars(found.order_by(Comment.id)))
+
+    def take_comment(self, name: str, email: str, body: str, as_of: dt.datetime) -> Comment:
+        """A new comment that waits for a moderator. The same words from the same person stay one comment."""
+        said = "\0".join((name.casefold(), email.casefold(), " ".join(body.split())))
+        digest = hashlib.sha256(said.encode()).hexdigest()
+        insert_once(
+            Comment, case_id=self.id, name=name, email=email, body=body, digest=digest, status="pending",
+            reason="", created_at=as_of,
+        )  # fmt: skip
+        return db.session.scalars(sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)).one()
+
+    def update_readers(self) -> list[Pledge]:
+        """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
+        asked = [pledge for pledge in self.counted_pledges() if pledge.wants_updates]
+        return list({pledge.email.casefold(): pledge for pledge in asked}.values())
+
+    def counted_pledges(self) -> list[Pledge]:
+        """Those whose card was saved in time and that were not taken back, whatever became of them since."""
+        found = (
+            sa.select(Pledge)
+            .join(Round)
+            .where(Round.case_id == self.id, Pledge.confirmed_at.is_not(None), Pledge.status != "cancelled")
+            .order_by(Pledge.id)
+        )
+        return list(db.session.scalars(found))
+
+    def publish_update(self, author: User, title: str, body: str, as_of: dt.datetime) -> Update:
+        """The owner's news, on the page at once and owed as a letter to everybody who asked for it.
+
+        The same words sent twice stay one update, and nobody gets them twice. Raises Refused before the case is live.
+        """
+        if self.live_at is None:
+            raise Refused("This case is not live yet. Updates can be posted once it is.")
+        Round.hold(self.round.id)
+        known = sa.select(Update).where(Update.case_id == self.id, Update.title == title, Update.body == body)
+        if twin := db.session.scalar(known.order_by(Update.id.desc()).limit(1)):
+            return twin
+        update = Update(case=self, author=author, title=title, body=body, status="draft", created_at=as_of)
+        db.session.add(update)
+        db.session.flush()
+        move(update, law.UPDATE_MOVES, "published", f"user:{author.id}", as_of)
+        update.published_at = as_of
+        for pledge in self.update_readers():
+            Letter.owe("update", pledge, f"update:{update.id}", as_of)
+        return update
+
+
+class Update(Base):
+    """News by the case owner, in Markdown."""
+
+    __tablename__ = "updates"
+    __table_args__ = (one_of("status", law.UPDATE_MOVES),)
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    title: Mapped[str] = mapped_column(sa.String(160))
+    body: Mapped[str] = mapped_column(sa.Text)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    created_at: Mapped[dt.datetime]
+    published_at: Mapped[dt.datetime | None]
+    edited_at: Mapped[dt.datetime | None]
+
+    case: Mapped[Case] = relationship(back_populates="updates")
+    author: Mapped[User] = relationship()
+
+    def edit(self, title: str, body: str, by: User, as_of: dt.datetime) -> None:
+        """Change a published update; readers see that it was edited. Saving it unchanged leaves no mark."""
+        if (title, body) == (self.title, self.body):
+            return
+        self.title, self.body, self.edited_at = title, body, as_of
+        Event.write(self, "edited", f"user:{by.id}", as_of)
+
+
+# --- Round -------------------------------------------------------------------------------------------------
+
+
+class Round(Base):
+    """One target with one deadline. Whoever confirms, cancels, changes or settles holds this row."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        one_of("status", law.ROUND_MOVES),
+        one_of("kind", ("initial", "stretch")),
+        sa.CheckConstraint("target_pence > 0", name="target_above_zero"),
+        sa.CheckConstraint("pledged_pence >= 0 AND pledge_count >= 0", name="counters_not_negative"),
+        # Without this one the two below would let an empty total pass, as every comparison with NULL does.
+        sa.CheckConstraint(
+            "status NOT IN ('met', 'missed') OR (settled_at IS NOT NULL AND settled_total_pence IS NOT NULL "
+            "AND settled_count IS NOT NULL)",
+            name="decision_is_stored",
+        ),
+        sa.CheckConstraint("status != 'met' OR settled_total_pence >= target_pence", name="met_means_met"),
+        sa.CheckConstraint("status != 'missed' OR settled_total_pence < target_pence", name="missed_means_missed"),
+    )
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(20))
+    target_pence: Mapped[Pence]
+    deadline: Mapped[dt.datetime]
+    zone: Mapped[str] = mapped_column(sa.String(60))
+    status: Mapped[str] = mapped_column(sa.String(20), index=True)
+    pledged_pence: Mapped[Pence]
+    pledge_count: Mapped[int]
+    settled_at: Mapped[dt.datetime | None]
+    settled_total_pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
+    settled_count: Mapped[int | None]
+    version: Mapped[int]
+    closing_at: Mapped[dt.datetime | None]
+    next_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    trouble: Mapped[str] = mapped_column(sa.Text)
+
+    case: Mapped[Case] = relationship(back_populates="rounds")
+
+    @classmethod
+    def hold(cls, round_id: int) -> Self:
+        """The round, freshly read, with its row locked until the transaction ends."""
+        found = sa.select(cls).where(cls.id == round_id).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def past_deadline(cls, as_of: dt.datetime) -> list[Self]:
+        """Rounds that wait to be closed or settled at this instant, oldest deadline first."""
+        ended = sa.and_(cls.status == "open", cls.deadline < as_of)
+        closing = sa.and_(cls.status == "closing", cls.next_at <= as_of)
+        return list(db.session.scalars(sa.select(cls).where(ended | closing).order_by(cls.deadline)))
+
+    @classmethod
+    def in_trouble(cls) -> list[Self]:
+        """For staff: rounds that stay closing since Stripe does not say what became of a card page."""
+        found = sa.select(cls).where(cls.status == "closing", cls.trouble != "").order_by(cls.deadline)
+        return list(db.session.scalars(found))
+
+    def is_open(self, as_of: dt.datetime) -> bool:
+        """Whether a pledge may be made, changed or cancelled at this instant."""
+        return self.status == "open" and law.in_time(as_of, self.deadline)
+
+    @property
+    def shown_pence(self) -> int:
+        """The total that pages show: the locked one once the round was settled, else the counter."""
+        return self.pledged_pence if self.settled_total_pence is None else self.settled_total_pence
+
+    @property
+    def shown_count(self) -> int:
+        return self.pledge_count if self.settled_count is None else self.settled_count
+
+    @property
+    def percent(self) -> int:
+        """Whole per cent of the target, rounded down so that 99.9 never reads as reached."""
+        return self.shown_pence * 100 // self.target_pence
+
+    def agreement(self, amount: str) -> str:
+        """What a supporter allows; `amount` in words, since a form is ticked before it is sent."""
+        return law.AGREEMENTS[law.AGREEMENT_VERSION].format(
+            operator=current_app.config["STANDING"].operator_name,
+            amount=amount,
+            deadline=law.instant_words(self.deadline, self.zone),
+            case=f"“{self.case.title}”",
+            target=pounds(self.target_pence),
+        )
+
+    def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
+                     wants_updates: bool, as_of: dt.datetime) -> Pledge:  # fmt: skip
+        """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
+
+        Needs the round to be held. Raises Refused when the round has ended.
+        """
+        known = db.session.scalar(sa.select(Pledge).where(Pledge.form_key == form_key))
+        if known is not None and known.round_id != self.id:
+            raise Refused("This form belongs to another case. Open the page of the case and pledge there.")
+        if known is not None and (self.is_open(as_of) or known.status not in ("started", "abandoned")):
+            return known
+        if not self.is_open(as_of):
+            raise Refused("This case has closed: it takes no more pledges.")
+        self.require_pledging()
+        pledge = Pledge(
+            round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
+            session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
+            retried=0, reminded=0, stop_trying=False,
+        )  # fmt: skip
+        pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        db.session.add(pledge)
+        db.session.flush()
+        Event.write(pledge, "started", "supporter", as_of, after="started")
+        return pledge
+
+    def move_deadline(self, deadline: dt.datetime, by: str, as_of: dt.datetime) -> None:
+        """For demonstrations only: nobody may move a real promise like this."""
+        if self.status != "open":
+            raise Refused("This round is not open any more.")
+        note = f"from {self.deadline.isoformat()} to {deadline.isoformat()}"
+        self.deadline = deadline
+        self.version += 1
+        Event.write(self, "deadline_moved", by, as_of, note=note)
+
+    def close(self, as_of: dt.datetime) -> None:
+        """The deadline has passed: no new pledge and no cancellation from here on."""
+        if self.status != "open":
+            return
+        if law.in_time(as_of, self.deadline):
+            raise Refused("The deadline has not passed.")
+        self._move("closing", "clock", as_of)
+        self.closing_at = self.next_at = as_of
+
+    def claim_closing(self, as_of: dt.datetime, lease: dt.timedelta) -> bool:
+        """Take the work of closing for a while, so that nobody else does the same. Needs the round to be held."""
+        if self.status != "closing" or (self.next_at and self.next_at > as_of):
+            return False
+        self.next_at = as_of + lease
+        return True
+
+    def unresolved(self) -> list[Pledge]:
+        """Pledges whose card page may still be open; none may be left when the round is settled.
+
+        A saved card that is being replaced counts among them: which of the two is charged must be known first.
+        """
+        replaced = sa.and_(Pledge.status == "confirmed", Pledge.awaits_card)
+        found = sa.select(Pledge).where(Pledge.round_id == self.id, (Pledge.status == "started") | replaced)
+        return list(db.session.scalars(found.order_by(Pledge.id)))
+
+    def settle(self, as_of: dt.datetime) -> None:
+        """Decide the round, once and for ever. The only thing that makes a pledge due.
+
+        Needs the round to be held, closing, and without unresolved pledges. The total is summed from the
+        rows, not taken from the counter; the decision, the total and the count are stored here and never
+        computed again.
+        """
+        if self.status in ("met", "missed", "cancelled"):
+            return
+        if self.status != "closing" or self.unresolved():
+            raise Refused("This round is not ready to be settled.")
+        confirmed = sa.and_(Pledge.round_id == self.id, Pledge.status == "confirmed")
+        summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
+        total, count = db.session.execute(summed).one()
+        self.settled_total_pence, self.settled_count = int(total), count
+        self.settled_at = as_of
+        decision = law.decide(self.settled_total_pence, self.target_pence)
+        self._move(decision, "clock", as_of)
+        self.next_at, self.trouble = None, ""
+        self.case.end("funded" if decision == "met" else "missed", "clock", as_of)
+        Letter.owe("reached" if decision == "met" else "not_reached", self, "settled", as_of)
+        if decision == "met":
+            self._move_all("confirmed", "due", "clock", as_of)
+        else:
+            pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
+            Letter.owe_all("missed", "pledge", pledge_ids, "released", as_of)
+            self._move_all("confirmed", "released", "clock", as_of, ended_because="missed")
+
+    def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, *where: Any, **values: Any) -> None:
+        """Move every pledge that is in one state, each with its line of history, and make it due for what comes next:
+        as objects, one by one, ten thousand of them would keep this round's lock, and a lot of memory, for a minute."""
+        if not law.allows(law.PLEDGE_MOVES, before, to):
+            raise Refused(f"A pledge that is {before} cannot become {to}.")
+        db.session.flush()
+        chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before, *where)
+        said = {"subject_kind": "pledge", "what": to, "who": by, "before": before, "after": to, "note": ""}
+        columns = ["subject_id", "at", *said]
+        lines = sa.select(
+            Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
+        ).where(chosen).order_by(Pledge.id)  # fmt: skip
+        db.session.execute(sa.insert(Event).from_select(columns, lines))
+        self._change_all(chosen, status=to, next_at=as_of, **values)
+
+    def _change_all(self, chosen: sa.ColumnElement[bool], **values: Any) -> None:
+        """Change pledges in the table itself; those that were read before are read anew."""
+        changed = sa.update(Pledge).where(chosen).values(**values)
+        db.session.execute(changed.execution_options(synchronize_session=False))
+        for row in list(db.session):
+            if isinstance(row, Pledge):
+                db.session.expire(row)
+
+    def release_all(self, status: str, by: str, as_of: dt.datetime) -> None:
+        """End the round without a decision: started and confirmed pledges are let go, never charged."""
+        self._move(status, by, as_of)
+        self.next_at, self.trouble = None, ""
+        confirmed = sa.and_(Pledge.round_id == self.id, Pledge.status == "confirmed")
+        summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
+        total, count = db.session.execute(summed).one()
+        self._release_cancelled("confirmed", by, as_of)
+        # Who never saved a card is owed no letter.
+        self._move_all("started", "released", by, as_of, ended_because="case_cancelled")
+        self.count(-int(total), -count)
+
+    def stop_all(self, by: str, as_of: dt.datetime) -> bool:
+        """The case is cancelled while its pledges are charged. Those for which no payment was ever begun are released;
+        for the others Stripe is asked first. Returns False when none is left."""
+        # The capturer does not hold the round when it claims: not one that it claims this moment may slip through.
+        rest = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("due", *Pledge.PAYMENT_BEGUN)))
+        held = list(db.session.scalars(sa.select(Pledge.id).where(rest).order_by(Pledge.id).with_for_update()))
+        self._release_cancelled("due", by, as_of, Pledge.payment_intent_id.is_(None))
+        # One that is being charged this moment keeps its lease: its answer comes first.
+        self._change_all(sa.and_(rest, Pledge.status != "charging"), next_at=as_of)
+        return bool(held)
+
+    def _release_cancelled(self, before: str, by: str, as_of: dt.datetime, *where: Any) -> None:
+        """As Pledge.release, for all that counted and are in one state."""
+        chosen = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status == before, *where)
+        Letter.owe_all(
+            "case_cancelled", "pledge", list(db.session.scalars(chosen.order_by(Pledge.id))), "released", as_of
+        )
+        self._move_all(before, "released", by, as_of, *where, ended_because="case_cancelled")
+
+    def tell_charged_of_cancellation(self, as_of: dt.datetime) -> None:
+        """Who was charged before the case was cancelled learns of it, and what becomes of the money."""
+        charged = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status.in_(law.PAID_PLEDGES))
+        Letter.owe_all(
+            "cancelled_charged",
+            "pledge",
+            list(db.session.scalars(charged.order_by(Pledge.id))),
+            "case_cancelled",
+            as_of,
+        )
+
+    def require_pledging(self) -> None:
+        """Raises Refused while staff have paused pledging. What was pledged stands, and may be cancelled."""
+        if self.case.pledging_paused:
+            raise Refused(
+                "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can "
+                "be cancelled as promised."
+            )
+
+    def figures(self) -> Figures:
+        """What became of the pledges that counted when the round was decided, in pence, from the rows."""
+        total, back = sa.func.sum(Pledge.amount_pence), sa.func.sum(Pledge.refunded_pence)
+        found = sa.select(Pledge.status, sa.func.count(), total, back).where(
+            Pledge.round_id == self.id, Pledge.confirmed_at.is_not(None)
+        )
+        rows = {row[0]: row for row in db.session.execute(found.group_by(Pledge.status))}
+        return Figures(
+            {status: int(row[1]) for status, row in rows.items()},
+            {status: int(row[2]) for status, row in rows.items()},
+            sum(int(row[3]) for row in rows.values()),
+        )
+
+    def answered(self, since: dt.datetime) -> int:
+        """How many charges of this round have been answered since then, paid or refused."""
+        mine = sa.select(Pledge.id).where(Pledge.round_id == self.id)
+        found = sa.select(sa.func.count()).where(
+            Event.at >= since, Event.subject_kind == "pledge", Event.subject_id.in_(mine),
+            Event.after.in_(("charged", "declined", "action_required")),
+            Event.before.in_(("charging", "unknown")),
+        )  # fmt: skip
+        return int(db.session.scalar(found) or 0)
+
+    def pledges(self, *statuses: str) -> list[Pledge]:
+        found = sa.select(Pledge).where(Pledge.round_id == self.id, Pledge.status.in_(statuses))
+        return list(db.session.scalars(found.order_by(Pledge.id)))
+
+    @classmethod
+    def with_charges_waiting(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of the rounds that have a pledge to charge at this instant, in order.
+
+        None of a case that staff have frozen or cancelled: to ask again could be a charge as well.
+        """
+        waiting = sa.exists().where(Pledge.round_id == cls.id, *Pledge.to_charge(as_of))
+        found = sa.select(cls.id).join(Case).where(cls.status == "met", waiting, Case.may_charge())
+        return list(db.session.scalars(found.order_by(cls.id)))
+
+    def halted(self) -> list[Pledge]:
+        """Pledges whose charge Stripe called a wrong request, so that nobody asks for it; see Pledge.halt."""
+        return [pledge for pledge in self.pledges("unknown") if pledge.next_at is None]
+
+    def cards_left(self) -> bool:
+        """Whether Stripe may still have the card, or an open card page, of a pledge that ended uncharged."""
+        ended = Pledge.status.in_(("released", "cancelled"))
+        waiting = sa.select(Pledge.id).where(Pledge.round_id == self.id, ended, Pledge.next_at.is_not(None))
+        old = sa.select(OldCard.id).join(Pledge, Pledge.id == OldCard.pledge_id)
+        old = old.where(Pledge.round_id == self.id, OldCard.next_at.is_not(None))
+        return any(db.session.scalar(found.limit(1)) is not None for found in (waiting, old))
+
+    def count(self, pence: int, pledges: int) -> None:
+        """Change the stored counters; only ever in the transaction that changes the rows."""
+        self.pledged_pence += pence
+        self.pledge_count += pledges
+        self.version += 1
+
+    def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
+        move(self, law.ROUND_MOVES, to, by, as_of)
+        self.version += 1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How many pledges stand in which state, and with how much money; `refunded` is what went back, whole or part."""
+
+    counts: dict[str, int]
+    pence: dict[str, int]
+    refunded: int
+
+    def count(self, *statuses: str) -> int:
+        return sum(self.counts.get(status, 0) for status in statuses)
+
+    def sum(self, *statuses: str) -> int:
+        return sum(self.pence.get(status, 0) for status in statuses)
+
+    @property
+    def charged(self) -> int:
+        """All that was ever taken from cards, also what has gone back since."""
+        return self.sum("charged", "disputed", "refunded", "charged_back")
+
+    @property
+    def waiting(self) -> int:
+        return self.sum("due", "charging", "unknown")
+
+    @property
+    def repairing(self) -> int:
+        return self.sum("declined", "action_required")
+
+    @property
+    def dropped(self) -> int:
+        return self.sum("dropped")
+
+    @property
+    def released(self) -> int:
+        return self.sum("released")
+
+    @property
+    def disputed(self) -> int:
+        """Held back until the banks have decided."""
+        return self.sum("disputed")
+
+    @property
+    def charged_back(self) -> int:
+        return self.sum("charged_back")
+
+
+# --- Pledge ------------------------------------------------------------------------------------------------
+
+# The bank said no, or wants to see the supporter: nothing was taken, and the window for repair is open.
+REFUSED = ("declined", "action_required")
+# The states of a pledge that the capturer works on.
+TO_CHARGE = ("due", "charging", "unknown")
+# Nothing more will come of these, and no money ever moved.
+ENDED_UNPAID = ("abandoned", "cancelled", "released", "dropped")
+
+
+class Pledge(Base):
+    """What one supporter promised, and how far its charge has come.
+
+    `next_at` is when the clock should look at it again: to charge it, to ask again after an unknown answer,
+    to take the next step of its repair, or to remove its card; None when nothing waits.
+    """
+
+    __tablename__ = "pledges"
+    __table_args__ = (
+        one_of("status", law.PLEDGE_MOVES),
+        sa.CheckConstraint(
+            f"amount_pence BETWEEN {law.SMALLEST_PLEDGE} AND {law.LARGEST_PLEDGE}", name="amount_in_bounds"
+        ),
+        sa.CheckConstraint("refunded_pence BETWEEN 0 AND amount_pence", name="refund_within_amount"),
+        sa.CheckConstraint("agreement_pence = amount_pence", name="agreed_to_the_amount"),
+        sa.CheckConstraint(
+            f"asked_pence > amount_pence AND asked_pence <= {law.LARGEST_PLEDGE}", name="only_more_is_asked"
+        ),
+        sa.Index("ix_pledges_status_next_at", "status", "next_at"),
+        # What is due in one round: the capturer goes from round to round.
+        sa.Index("ix_pledges_round_id_status_next_at", "round_id", "status", "next_at"),
+    )
+
+    # In these states Stripe has, or may have, a payment of the pledge that is not paid as far as we know.
+    PAYMENT_BEGUN: ClassVar = ("charging", "unknown", "declined", "action_required")
+
+    id: Mapped[Key]
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"))
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    link_version: Mapped[int]
+    form_key: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    amount_pence: Mapped[Pence]
+    name: Mapped[str] = mapped_column(sa.String(120))
+    email: Mapped[str] = mapped_column(sa.String(254), index=True)
+    anonymous: Mapped[bool]
+    wants_updates: Mapped[bool]
+    agreement_version: Mapped[int]
+    agreement_at: Mapped[dt.datetime]
+    agreement_pence: Mapped[Pence]
+    # The version of the private link with which its supporter last left for Stripe's page or the bank's.
+    left_with: Mapped[int | None]
+    # The higher amount that the open card page names; it holds once a card is saved there.
+    asked_pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
+    started_at: Mapped[dt.datetime]
+    confirmed_at: Mapped[dt.datetime | None]
+    session_no: Mapped[int]
+    session_id: Mapped[str | None] = mapped_column(sa.String(120), unique=True)
+    session_url: Mapped[str | None] = mapped_column(sa.Text)
+    session_params: Mapped[dict[str, Any] | None]
+    session_expires_at: Mapped[dt.datetime | None]
+    card_saved_at: Mapped[dt.datetime | None]
+    customer_id: Mapped[str | None] = mapped_column(sa.String(120))
+    payment_method_id: Mapped[str | None] = mapped_column(sa.String(120))
+    card_words: Mapped[str | None] = mapped_column(sa.String(60))
+    payment_intent_id: Mapped[str | None] = mapped_column(sa.String(120), unique=True)
+    refunded_pence: Mapped[Pence]
+    # Whether a card page is asked for or open whose end is not known yet: always while started, and while a
+    # saved card is being replaced.
+    awaits_card: Mapped[bool]
+    refused_at: Mapped[dt.datetime | None]
+    repair_until: Mapped[dt.datetime | None]
+    refused_softly: Mapped[bool]
+    retried: Mapped[int]
+    reminded: Mapped[int]
+    stop_trying: Mapped[bool]
+    # Where the bank waits for the supporter's approval of this very payment.
+    bank_url: Mapped[str | None] = mapped_column(sa.Text)
+    ended_because: Mapped[str | None] = mapped_column(sa.String(40))
+    next_at: Mapped[dt.datetime | None]
+    tries: Mapped[int]
+
+    round: Mapped[Round] = relationship()
+    agreements: Mapped[list[Agreement]] = relationship(order_by="Agreement.id")
+    attempts: Mapped[list[ChargeAttempt]] = relationship(order_by="ChargeAttempt.number")
+
+    # Finding
+
+    @classmethod
+    def hold(cls, pledge_id: int) -> Self:
+        """The pledge, freshly read, with its round's row and its own locked until the transaction ends."""
+        round_id = db.session.scalars(sa.select(cls.round_id).where(cls.id == pledge_id)).one()
+        Round.hold(round_id)
+        found = sa.select(cls).where(cls.id == pledge_id).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def by_link(cls, link: str, purpose: str = "pledge") -> Self | None:
+        """The pledge of a private link, or None when the link was altered, replaced or is for another use."""
+        public_id, _, _ = link.partition(".")
+        pledge = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
+        if pledge is None:
+            return None
+        return pledge if is_genuine(link, purpose, public_id, pledge._link_version(purpose)) else None
+
+    def link(self, purpose: str = "pledge") -> str:
+        return signed_link(purpose, self.public_id, self._link_version(purpose))
+
+    def _link_version(self, purpose: str) -> int:
+        return 0 if purpose in LASTING_LINKS else self.link_version
+
+    @property
+    def public_name(self) -> str:
+        return "Anonymous" if self.anonymous else self.name
+
+    @classmethod
+    def search(cls, its_round: Round, words: str, after: int, limit: int) -> list[Self]:
+        """A page of a round's pledges for staff: those whose name, address or number holds the words, by id."""
+        found = sa.select(cls).where(cls.round_id == its_round.id, cls.id > after).order_by(cls.id).limit(limit)
+        if words:
+            fields = (cls.name, cls.email, cls.public_id)
+            found = found.where(sa.or_(*(field.icontains(words, autoescape=True) for field in fields)))
+        return list(db.session.scalars(found))
+
+    def history(self) -> list[Event]:
+        """What happened to it, oldest first."""
+        found = sa.select(Event).where(Event.subject_kind == "pledge", Event.subject_id == self.id)
+        return list(db.session.scalars(found.order_by(Event.id)))
+
+    def movements(self) -> list[Movement]:
+        """Its lines of the ledger, oldest first."""
+        return list(db.session.scalars(sa.select(Movement).where(Movement.pledge_id == self.id).order_by(Movement.id)))
+
+    # Pledging
+
+    def promise(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+                as_of: dt.datetime) -> None:  # fmt: skip
+        """What the supporter agreed to, with the version, time and amount of the agreement."""
+        self._put_in_force(self._agree(amount_pence, as_of))
+        self.name, self.email, self.anonymous, self.wants_updates = name, email, anonymous, wants_updates
+
+    def _agree(self, amount_pence: int, as_of: dt.datetime) -> Agreement:
+        """Keep what was agreed to, in its words, whether it holds at once or with a card that is still to be saved."""
+        if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
+            raise Refused("A pledge is at least £5 and at most £10,000.")
+        agreement = Agreement(
+            version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
+            words=self.round.agreement(pounds(amount_pence)), agreed_at=as_of,
+        )  # fmt: skip
+        self.agreements.append(agreement)
+        return agreement
+
+    def _put_in_force(self, agreement: Agreement) -> None:
+        self.amount_pence = self.agreement_pence = agreement.amount_pence
+        self.agreement_version, self.agreement_at = agreement.version, agreement.agreed_at
+
+    def promised(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool) -> bool:
+        """Whether exactly this is what the row already says."""
+        return (self.amount_pence, self.name, self.email, self.anonymous, self.wants_updates) == (
+            amount_pence, name, email, anonymous, wants_updates,
+        )  # fmt: skip
+
+    def promise_again(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+                      as_of: dt.datetime) -> None:  # fmt: skip
+        """Change a pledge before its card was saved, or take up one whose card page has ended.
+
+        Its old card page must have been expired at Stripe.
+        """
+        self.require_changeable(as_of)
+        if self.status == "confirmed":
+            raise Refused("Your card is saved, so the pledge stands as you agreed to it. You can still change it.")
+        self._move("started", "supporter", as_of)
+        before = self.amount_pence, self.email, (self.name, self.anonymous)
+        self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        self.session_id = self.session_url = self.session_params = self.session_expires_at = None
+        if before[0] != amount_pence:
+            self._note("changed", as_of, f"from {pounds(before[0])} to {pounds(amount_pence)}")
+        if before[1] != email:
+            self._note("address_corrected", as_of)
+        if before[2] != (name, anonymous):
+            self._note("renamed", as_of)
+
+    def require_changeable(self, as_of: dt.datetime) -> None:
+        """Raises Refused, in words for the supporter, unless the amount and the name may still be changed."""
+        if not self.round.is_open(as_of):
+            raise Refused("This case has closed: pledges can no longer be changed.")
+        if self.status not in ("started", "abandoned", "confirmed"):
+            raise Refused("This pledge has ended, so it can no longer be changed.")
+        if self.status != "confirmed":
+            self.round.require_pledging()
+
+    def require_other_amount(self, amount_pence: int, as_of: dt.datetime) -> None:
+        """Raises Refused unless this pledge, which counts, may become one of this amount."""
+        self.require_changeable(as_of)
+        if self.status != "confirmed":
+            raise Refused("Your card is not saved yet. Please load your private page anew.")
+        if amount_pence == self.amount_pence:
+            raise Refused(f"Your pledge is {pounds(amount_pence)} already.")
+        if amount_pence > self.amount_pence:
+            self.round.require_pledging()
+
+    def change_amount(self, amount_pence: int, as_of: dt.datetime) -> None:
+        """Another amount for a pledge that counts, freshly agreed to. Needs the round to be held.
+
+        Less holds at once. More needs a card saved on a page of Stripe's that names it, and until then the pledge
+        stays as it was: nobody who only has the private link can have more taken from a card than its owner agreed
+        to. Any card page that was open must have been closed at Stripe.
+        """
+        self.require_other_amount(amount_pence, as_of)
+        if self.awaits_card:
+            raise Refused("Stripe's page for a card was opened for this pledge just now. Please try again.")
+        before = self.amount_pence
+        agreement = self._agree(amount_pence, as_of)
+        if amount_pence > before:
+            self.asked_pence = amount_pence
+            self._note("raise_asked", as_of, f"from {pounds(before)} to {pounds(amount_pence)}")
+        else:
+            self._change_to(agreement, as_of)
+
+    def _change_to(self, agreement: Agreement, as_of: dt.datetime) -> None:
+        """From here on the pledge counts with the amount of this agreement; its supporter is told."""
+        before = self.amount_pence
+        self._put_in_force(agreement)
+        self.round.count(self.amount_pence - before, 0)
+        self._note("changed", as_of, f"from {pounds(before)} to {pounds(self.amount_pence)}")
+        db.session.flush()
+        Letter.owe("changed", self, f"agreement:{agreement.id}", as_of)
+
+    def rename(self, name: str, anonymous: bool, as_of: dt.datetime) -> None:
+        """How the case owner sees the supporter. Silent when it is so already."""
+        self.require_changeable(as_of)
+        if (name, anonymous) != (self.name, self.anonymous):
+            self.name, self.anonymous = name, anonymous
+            self._note("renamed", as_of)
+
+    def _note(self, what: str, as_of: dt.datetime, note: str = "") -> None:
+        """A line of history about what the supporter did that moved no state."""
+        Event.write(self, what, "supporter", as_of, note=note)
+
+    @property
+    def page_pence(self) -> int:
+        """The amount that a card page must name."""
+        return self.asked_pence or self.amount_pence
+
+    @property
+    def next_session(self) -> str:
+        """The key of the card page that will be asked for next."""
+        return f"pledge-{self.id}-session-{self.session_no + 1}"
+
+    @property
+    def session_key(self) -> str:
+        """The key of the card page that was asked for last."""
+        return f"pledge-{self.id}-session-{self.session_no}"
+
+    def ask_card_page(self, params: dict[str, Any], expires_at: dt.datetime) -> None:
+        """Note what Stripe is about to be asked, so that a lost answer can be asked for again."""
+        self.session_no += 1
+        self.awaits_card = True
+        self.left_with = self.link_version
+        self.session_id = self.session_url = None
+        self.session_params, self.session_expires_at = params, expires_at
+
+    @property
+    def leads_back(self) -> bool:
+        """Whether the way back from Stripe or the bank leads to the private page: not after the link with which its
+        supporter left was replaced, since whoever stole that link may know the way as well."""
+        return self.left_with == self.link_version
+
+    def card_page_made(self, key: str, session_id: str, url: str | None) -> None:
+        """Keep Stripe's answer, unless the supporter has started over in the meantime."""
+        if key == self.session_key and self.session_id is None:
+            self.session_id, self.session_url = session_id, url
+
+    @property
+    def wants_card(self) -> bool:
+        """Whether a card saved on the open card page would be put to use."""
+        return self.awaits_card and self.status in ("started", "confirmed", *REFUSED)
+
+    def apply_card(self, found: CardFound, as_of: dt.datetime) -> None:
+        """Take in what Stripe says of this pledge's card page. Safe twice; needs the round to be held.
+
+        Occurs when a webhook, the return page or the closing round looks at the session. The card counts
+        only if Stripe's clock saw it saved by the deadline; later ones are released and the supporter is
+        told. A card saved for a pledge that had already ended is noted so that it can be removed, and the
+        supporter is told why the pledge ended. A pledge that has a card already gets the new one instead,
+        if it can still be used.
+        """
+        if found.session_id != self.session_id:
+            return
+        if self.confirmed_at is not None:
+            self._apply_second_card(found, as_of)
+            return
+        if self.status == "started" and found.expired:
+            self.abandon(as_of)
+        elif self.status == "started" and found.saved_at is not None:
+            self._keep_card(found)
+            if self.round.status in ("open", "closing") and law.in_time(found.saved_at, self.round.deadline):
+                self._confirm(as_of)
+            else:
+                self.release("too_late", "stripe", as_of)
+        elif self.status in ("released", "cancelled") and found.payment_method_id and not self.card_saved_at:
+            self._keep_card(found)
+            self.next_at = as_of
+            if self.ended_because != "supporter":
+                # Whoever saved a card believes that the pledge counts, and is told why it does not.
+                Letter.owe(self.ended_because or "too_late", self, "released", as_of)
+
+    def _apply_second_card(self, found: CardFound, as_of: dt.datetime) -> None:
+        """The page on which the saved card is to be replaced has ended, with a new card or without.
+
+        One of the two cards is left over, and is removed at Stripe.
+        """
+        unclear = self.status == "confirmed" and found.complete and found.saved_at is None
+        if not self.awaits_card or unclear or not (found.expired or found.complete):
+            return
+        if found.expired:
+            self._end_raise(False, as_of)
+            self.awaits_card = False
+        elif self._takes_second_card(found, as_of):
+            OldCard.put_aside(self, self.payment_method_id, as_of)
+            self._keep_card(found)
+            Event.write(self, "card_replaced", "supporter", as_of)
+            self._end_raise(True, as_of)
+            if self.status in REFUSED:
+                self._due_again("supporter", as_of)
+        else:
+            self.awaits_card = False
+            OldCard.put_aside(self, found.payment_method_id, as_of)
+            Event.write(self, "card_not_taken", "stripe", as_of)
+            if self._end_raise(False, as_of):
+                # Whoever saved a card for a higher amount believes that it counts.
+                Letter.owe("not_raised", self, self.session_key, as_of)
+
+    def _end_raise(self, taken: bool, as_of: dt.datetime) -> bool:
+        """The page that named a higher amount is over: it holds if a card was saved there. Whether there was one."""
+        if self.asked_pence is None or self.status != "confirmed":
+            return False
+        self.asked_pence = None
+        if taken:
+            self._change_to(self.agreements[-1], as_of)
+        else:
+            Event.write(self, "not_raised", "stripe", as_of)
+        return True
+
+    def _takes_second_card(self, found: CardFound, as_of: dt.datetime) -> bool:
+        if self.status == "confirmed":
+            in_time = found.saved_at is not None and law.in_time(found.saved_at, self.round.deadline)
+            return self.round.status in ("open", "closing") and in_time
+        # What is due was not asked for yet, so that the new card can still be the one that is charged.
+        return self.is_repairable(as_of) or (self.status == "due" and bool(self.refused_at))
+
+    def _keep_card(self, found: CardFound) -> None:
+        self.awaits_card = False
+        # A card for a repair is saved long after the deadline, and that of the first is what made the pledge count.
+        if self.status not in ("due", *REFUSED):
+            self.card_saved_at = found.saved_at or self.card_saved_at
+        self.card_words, self.payment_method_id = found.card_words, found.payment_method_id
+        # All cards of a pledge belong to its one customer, and so does its one payment.
+        self.customer_id = self.customer_id or found.customer_id
+
+    def require_new_card(self, as_of: dt.datetime) -> None:
+        """Raises Refused unless this pledge's saved card may be replaced by another one."""
+        if self.status == "confirmed":
+            if not self.round.is_open(as_of):
+                raise Refused("This case has closed: cards can no longer be changed.")
+        else:
+            self._require_repairable(as_of)
+
+    def _confirm(self, as_of: dt.datetime) -> None:
+        self._move("confirmed", "stripe", as_of)
+        self.confirmed_at = as_of
+        self.round.count(self.amount_pence, 1)
+        Letter.owe("confirmed", self, "confirmed", as_of)
+
+    def cancel(self, as_of: dt.datetime) -> None:
+        """The supporter takes the pledge back; final once it was said. Needs the round to be held."""
+        if self.status == "cancelled":
+            return
+        if not self.round.is_open(as_of):
+            raise Refused("This case has closed: pledges can no longer be cancelled.")
+        counted = self.status == "confirmed"
+        self._move("cancelled", "supporter", as_of)
+        self.ended_because, self.next_at = "supporter", as_of
+        if counted:
+            self.round.count(-self.amount_pence, -1)
+            Letter.owe("cancelled", self, "cancelled", as_of)
+
+    def release(self, because: str, by: str, as_of: dt.datetime) -> None:
+        """Let the pledge go, never charged: missed, too_late or case_cancelled. Its card is removed next.
+
+        Until its round was decided the total falls with it; afterwards the total is what was decided.
+        """
+        before = self.status
+        self._move("released", by, as_of)
+        self.ended_because, self.next_at = because, as_of
+        if before == "confirmed" and self.round.settled_at is None:
+            self.round.count(-self.amount_pence, -1)
+        if because == "too_late" or before != "started":
+            Letter.owe(because, self, "released", as_of)
+
+    def abandon(self, as_of: dt.datetime) -> None:
+        """Its card page ended, or was never made, and no card was saved."""
+        self._move("abandoned", "stripe", as_of)
+        self.awaits_card = False
+
+    def card_page_never_made(self, as_of: dt.datetime) -> None:
+        """No page was made on which a card could be saved: a pledge with a card keeps it."""
+        if self.status == "started":
+            self.abandon(as_of)
+        self._end_raise(False, as_of)
+        self.awaits_card = False
+
+    def decide_card(self, found: CardFound, counts: bool, by: str, as_of: dt.datetime) -> None:
+        """A person decides about a saved card whose event cannot be found; see law 3."""
+        waits = self.status == "started" or (self.status == "confirmed" and self.awaits_card)
+        if not waits or not found.complete or found.session_id != self.session_id:
+            raise Refused("This pledge does not wait for a decision.")
+        if self.status == "confirmed":
+            left_over = self.payment_method_id if counts else found.payment_method_id
+            OldCard.put_aside(self, left_over, as_of)
+            if counts:
+                self._keep_card(found)
+            if self._end_raise(counts, as_of) and not counts:
+                Letter.owe("not_raised", self, self.session_key, as_of)
+            self.awaits_card = False
+        elif counts:
+            self._keep_card(found)
+            self._confirm(as_of)
+        else:
+            self._keep_card(found)
+            self.release("too_late", by, as_of)
+        Event.write(self, "decided", by, as_of, note="counts" if counts else "does not count")
+
+    def card_removed(self) -> None:
+        """Stripe no longer has a card, nor an open card page, for this pledge."""
+        self.payment_method_id = self.session_url = self.next_at = None
+        self.awaits_card = False
+
+    # The supporter's address, and the link that goes there
+
+    def subscribe(self, as_of: dt.datetime) -> None:
+        """Updates of this case from here on. Silent when they were asked for before."""
+        if not self.wants_updates:
+            self.wants_updates = True
+            self._note("subscribed", as_of)
+
+    def unsubscribe(self, as_of: dt.datetime) -> None:
+        """No more updates of this case to this address, whichever of its pledges asked for them.
+
+        One whose card was never saved speaks for itself alone: its address may be anybody's.
+        """
+        rounds = sa.select(Round.id).where(Round.case_id == self.round.case_id)
+        mine = sa.func.lower(Pledge.email) == self.email.lower() if self.confirmed_at else Pledge.id == self.id
+        same = sa.select(Pledge).where(Pledge.round_id.in_(rounds), mine, Pledge.wants_updates)
+        for pledge in db.session.scalars(same):
+            pledge.wants_updates = False
+            pledge._note("unsubscribed", as_of)
+
+    @classmethod
+    def living_at(cls, email: str) -> list[Self]:
+        """The pledges of an address, newest first, without those that ended and were never paid."""
+        found = sa.select(cls).where(sa.func.lower(cls.email) == email.lower(), cls.status.not_in(ENDED_UNPAID))
+        return list(db.session.scalars(found.order_by(cls.id.desc())))
+
+    def replace_link(self, as_of: dt.datetime) -> None:
+        """A new private link; the old one, and what was asked for with it and still waits, is dead at once.
+
+        The letter with the new one goes to the supporter's address, so that whoever replaces a link that was stolen
+        keeps no secret from its true owner. Needs the pledge to be held.
+        """
+        replaced = sa.select(sa.func.count()).where(
+            Event.subject_kind == "pledge", Event.subject_id == self.id, Event.what == "link_replaced",
+            Event.at > as_of - dt.timedelta(days=1),
+        )  # fmt: skip
+        if (db.session.scalar(replaced) or 0) >= LINKS_A_DAY:
+            raise Refused(f"This link was replaced {LINKS_A_DAY} times today. Please come back tomorrow.")
+        self._note("link_replaced", as_of)
+        self._renew_link(as_of)
+
+    def _renew_link(self, as_of: dt.datetime) -> None:
+        self.link_version += 1
+        Letter.owe("link_replaced", self, f"link:{self.link_version}", as_of)
+
+    def require_other_address(self) -> None:
+        """Raises Refused unless letters about this pledge are still to come."""
+        if self.status in ENDED_UNPAID:
+            raise Refused("This pledge has ended, and no more letters about it will come.")
+
+    def ask_other_address(self, email: str, as_of: dt.datetime) -> AddressChange:
+        """The supporter wants letters to go to another address: its reader is asked first. Needs the pledge held."""
+        self.require_other_address()
+        asked = sa.select(sa.func.count()).where(
+            AddressChange.pledge_id == self.id, AddressChange.asked_at > as_of - dt.timedelta(days=1)
+        )
+        if (db.session.scalar(asked) or 0) >= ADDRESSES_A_DAY:
+            raise Refused(f"{ADDRESSES_A_DAY} addresses were tried today. Please come back tomorrow.")
+        change = AddressChange(
+            pledge=self, public_id=secrets.token_hex(10), link_version=self.link_version, old_email=self.email,
+            new_email=email, asked_at=as_of,
+        )  # fmt: skip
+        db.session.add(change)
+        db.session.flush()
+        self._note("address_asked", as_of)
+        Letter.owe("new_address", change, "asked", as_of)
+        return change
+
+    def address_asked(self, as_of: dt.datetime) -> str:
+        """The address that was asked for last and whose reader has not answered yet; "" when none waits."""
+        found = sa.select(AddressChange).where(AddressChange.pledge_id == self.id).order_by(AddressChange.id.desc())
+        last = db.session.scalar(found.limit(1))
+        return last.new_email if last and last.waits(as_of) else ""
+
+    # Charging
+
+    @classmethod
+    def waiting_to_charge(cls, as_of: dt.datetime, limit: int, after_round: int = 0) -> list[Self]:
+        """Pledges to charge now: due ones, and those asked about whose answer never came.
+
+        Rounds take turns, beginning with the one after `after_round`, so that a small case does not wait for a large
+        one. Each comes with its round and its attempts, so that a claim asks for nothing more.
+        """
+        rounds = Round.with_charges_waiting(as_of)
+        rounds = [one for one in rounds if one > after_round] + [one for one in rounds if one <= after_round]
+        share = -(-limit // max(1, len(rounds)))
+        queues = [cls._waiting_in(round_id, as_of, share) for round_id in rounds[:limit]]
+        turns = [one for turn in itertools.zip_longest(*queues) for one in turn if one is not None][:limit]
+        found = sa.select(cls).where(cls.id.in_(turns)).options(*cls._whole()).with_for_update(of=cls, skip_locked=True)
+        pledges = {pledge.id: pledge for pledge in db.session.scalars(found.execution_options(populate_existing=True))}
+        return [pledges[one] for one in turns if one in pledges and pledges[one].waits_to_be_charged(as_of)]
+
+    @classmethod
+    def _waiting_in(cls, round_id: int, as_of: dt.datetime, limit: int) -> list[int]:
+        found = sa.select(cls.id).where(cls.round_id == round_id, *cls.to_charge(as_of))
+        return list(db.session.scalars(found.order_by(cls.next_at, cls.id).limit(limit)))
+
+    @classmethod
+    def to_charge(cls, as_of: dt.datetime) -> list[sa.ColumnElement[bool]]:
+        """What must be so of a pledge that is to be asked for now, besides its case."""
+        return [cls.status.in_(TO_CHARGE), cls.next_at <= as_of, sa.not_(cls._too_late_to_try(as_of))]
+
+    @classmethod
+    def _too_late_to_try(cls, as_of: dt.datetime) -> sa.ColumnElement[bool]:
+        """As law.too_late_to_try, for a query."""
+        latest = as_of - law.REPAIR_WINDOW - law.LAST_RETRY_LATE
+        return sa.and_(cls.refused_at.is_not(None), cls.refused_at < latest)
+
+    def is_too_late_to_try(self, as_of: dt.datetime) -> bool:
+        """Whether it was refused so long ago that it may not be asked for again, though a further try was begun."""
+        return self.refused_at is not None and law.too_late_to_try(self.refused_at, as_of)
+
+    @classmethod
+    def in_trouble(cls) -> list[Self]:
+        """For staff: the oldest fifty whose charge was asked for more than once, or has no answer."""
+        troubled = sa.or_(
+            cls.status == "unknown",
+            sa.and_(cls.status == "charging", cls.tries > 1),
+            sa.and_(cls.status == "due", cls.tries > 0),
+        )
+        return list(db.session.scalars(sa.select(cls).where(troubled).order_by(cls.id).limit(50)))
+
+    def waits_to_be_charged(self, as_of: dt.datetime) -> bool:
+        waits = self.status in TO_CHARGE and self.next_at is not None and self.next_at <= as_of
+        return waits and self.round.case.charges and not self.is_too_late_to_try(as_of)
+
+    @classmethod
+    def _whole(cls) -> list[Any]:
+        """How to read many pledges at once with all that charging them looks at."""
+        return [sa.orm.selectinload(cls.round).selectinload(Round.case), sa.orm.selectinload(cls.attempts)]
+
+    @classmethod
+    def hold_all(cls, pledge_ids: list[int]) -> list[Self]:
+        """As `hold`, for many at once. Their rounds are locked in one order, so that two of these never wait for
+        each other."""
+        rounds = sa.select(cls.round_id).where(cls.id.in_(pledge_ids)).distinct()
+        for round_id in sorted(db.session.scalars(rounds)):
+            Round.hold(round_id)
+        found = sa.select(cls).where(cls.id.in_(pledge_ids)).order_by(cls.id).options(*cls._whole())
+        return list(db.session.scalars(found.with_for_update(of=cls).execution_options(populate_existing=True)))
+
+    @classmethod
+    def keep_claims(cls, pledge_ids: Iterable[int], until: dt.datetime) -> None:
+        """Those of them that are still being asked about belong to their asker until then."""
+        asked = sa.and_(cls.id.in_(list(pledge_ids)), cls.status.in_(("charging", "unknown")))
+        # Locked in one order, as whoever cancels a case locks them, so that the two never wait for each other.
+        held = list(db.session.scalars(sa.select(cls.id).where(asked).order_by(cls.id).with_for_update()))
+        db.session.execute(sa.update(cls).where(cls.id.in_(held)).values(next_at=until))
+
+    @classmethod
+    def waiting_to_stop(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of pledges whose case was cancelled while they were being charged, and whose end is not known."""
+        cancelled = sa.select(Round.id).join(Case).where(Case.status == "cancelled")
+        open_ends = cls.status.in_(("due", *cls.PAYMENT_BEGUN)) & cls.round_id.in_(cancelled)
+        return list(db.session.scalars(sa.select(cls.id).where(open_ends, cls.next_at <= as_of).order_by(cls.next_at)))
+
+    @classmethod
+    def waiting_to_let_go(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of ended pledges whose card, or card page, is still to be removed at Stripe."""
+        ended = cls.status.in_(("released", "cancelled", "dropped"))
+        return list(db.session.scalars(sa.select(cls.id).where(ended, cls.next_at <= as_of).order_by(cls.next_at)))
+
+    @classmethod
+    def waiting_for_repair(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of refused pledges for which the clock has something to do: try again, remind, or drop.
+
+        Among them are those whose further try was begun, and came to no end in time.
+        """
+        stuck = sa.and_(cls.status.in_(TO_CHARGE), cls._too_late_to_try(as_of))
+        waiting = sa.and_(cls.status.in_(REFUSED) | stuck, cls.next_at <= as_of)
+        found = sa.select(cls.id).join(Round).join(Case).where(waiting)
+        return list(db.session.scalars(found.where(Case.may_charge()).order_by(cls.next_at)))
+
+    def become_due(self, as_of: dt.datetime) -> None:
+        """Only Round.settle calls this, for the confirmed pledges of a round that was met."""
+        if self.round.status != "met":
+            raise Refused("Only a pledge of a round that was met can be charged.")
+        self._move("due", "clock", as_of)
+        self.next_at = as_of
+
+    def claim(self, as_of: dt.datetime, lease: dt.timedelta) -> ChargeAttempt:
+        """Take the pledge for one charge. A due one gets a new numbered attempt; others keep theirs.
+
+        Until the lease is over nobody else asks. A new number, and so a new key, exists only after a
+        definite answer: an attempt without an answer is asked again with the very same key.
+        """
+        self.next_at = as_of + lease
+        self.tries += 1
+        if self.status != "due":
+            return self.attempts[-1]
+        self._move("charging", "clock", as_of)
+        number = len(self.attempts) + 1
+        attempt = ChargeAttempt(
+            pledge_id=self.id, number=number, kind="confirm" if self.payment_intent_id else "create",
+            key=f"pledge-{self.id}-charge-{number}", status="asking", asked_at=as_of, code="", params={},
+        )  # fmt: skip
+        self.attempts.append(attempt)
+        return attempt
+
+    def apply_charge(self, found: ChargeFound, as_of: dt.datetime, asked: bool = False) -> None:
+        """Take in what Stripe says of this pledge's payment. Safe twice; needs the pledge to be held.
+
+        `asked` says that this is the answer to the current attempt itself. A refusal that was merely found
+        is not believed while an attempt is being asked, since it may belong to the attempt before; money
+        that was taken is believed at once, whoever says it.
+        """
+        if self.status in REFUSED:
+            self._apply_to_refused(found, as_of)
+            return
+        if self.status not in ("charging", "unknown"):
+            return
+        attempt = self.attempts[-1]
+        merely_found = found.outcome in REFUSED and not asked
+        if merely_found and (self.status == "charging" or self._is_of_earlier_attempt(found)):
+            return
+        self.payment_intent_id = found.payment_intent_id or self.payment_intent_id
+        attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+        if found.outcome == "unknown":
+            self._move("unknown", "stripe", as_of)
+            self.next_at = as_of + pause(self.tries)
+        elif found.outcome == "succeeded":
+            self._charged(found, as_of)
+        elif self.round.case.status == "cancelled":
+            # Nobody is asked to repair a payment of a cancelled case: it is given up at Stripe next.
+            self._move(found.outcome, "stripe", as_of)
+            self.next_at = as_of
+        else:
+            self._refused(found, as_of)
+
+    def _is_of_earlier_attempt(self, found: ChargeFound) -> bool:
+        """Whether a refusal that was found is that of a charge which an attempt before the last one made."""
+        earlier = {known.charge_id for known in self.attempts[:-1]}
+        return found.charge_id is not None and found.charge_id in earlier
+
+    def _apply_to_refused(self, found: ChargeFound, as_of: dt.datetime) -> None:
+        """Something happened at the bank's page, or the payment of a refused pledge is found paid."""
+        attempt = self.attempts[-1]
+        if found.outcome == "succeeded":
+            attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+            self._charged(found, as_of)
+        elif self.bank_url is None or found.bank_url or found.outcome == "unknown":
+            # The bank was not asked, or still waits for its answer.
+            return
+        elif found.outcome == "declined" and found.charge_id not in {known.charge_id for known in self.attempts}:
+            attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+            self._refused(found, as_of)
+        elif found.code == law.NOT_APPROVED:
+            # Any other refusal is that of the charge before: it was looked up before the bank was asked.
+            self.bank_url, attempt.code = None, found.code
+            Event.write(self, "not_approved", "stripe", as_of)
+
+    def _charged(self, found: ChargeFound, as_of: dt.datetime) -> None:
+        if found.amount_pence != self.amount_pence:
+            raise ValueError(f"pledge {self.id}: Stripe took {found.amount_pence}, not {self.amount_pence}")
+        self._move("charged", "stripe", as_of)
+        self.next_at = self.repair_until = self.bank_url = None
+        db.session.add(
+            Movement(
+                case_id=self.round.case_id, pledge_id=self.id, kind="charge", amount_pence=self.amount_pence,
+                stripe_id=found.charge_id, at=as_of,
+            )
+        )  # fmt: skip
+        Letter.owe("charged", self, "charged", as_of)
+        if self.round.case.status == "cancelled":
+            Letter.owe("cancelled_charged", self, "case_cancelled", as_of)
+
+    def _refused(self, found: ChargeFound, as_of: dt.datetime) -> None:
+        """The bank said no, or wants to see the supporter. The first refusal opens the window for repair."""
+        self._move(found.outcome, "stripe", as_of)
+        self.refused_at = self.refused_at or as_of
+        self.repair_until = self.refused_at + law.REPAIR_WINDOW
+        self.refused_softly = found.outcome == "declined" and found.soft
+        self.bank_url = found.bank_url
+        self._count_steps(as_of)
+        if self.is_repairable(as_of) and not self.bank_url:
+            # When the window is over, the letter that it has ended is all there is to say; and whoever has the
+            # bank's page in front of them needs no letter about it.
+            Letter.owe(found.outcome, self, f"attempt:{len(self.attempts)}", as_of)
+
+    def nothing_was_asked(self, as_of: dt.datetime) -> None:
+        """Looked up after its key may be gone, and Stripe has no payment: it is due with a new number.
+
+        Not before the last request with the old key must have arrived if ever it does; see law.NEW_KEY_AFTER.
+        """
+        if self.status not in ("charging", "unknown"):
+            return
+        attempt = self.attempts[-1]
+        self._move("unknown", "stripe", as_of)
+        if as_of - attempt.asked_at <= law.NEW_KEY_AFTER:
+            self.next_at = as_of + pause(self.tries)
+            return
+        attempt.status, attempt.code = "unknown", "never_arrived"
+        self._move("due", "clock", as_of)
+        self.next_at = as_of
+
+    def wait(self, as_of: dt.datetime) -> None:
+        """Nothing could be done just now: look again after a growing pause."""
+        self.tries += 1
+        self.next_at = as_of + pause(self.tries)
+
+    def halt(self, why: str, as_of: dt.datetime) -> None:
+        """Stripe calls the request itself wrong, which is a mistake of ours: to ask again would change nothing.
+
+        The operator is told, and says when the mistake is mended; see `ask_again`.
+        """
+        if self.status not in ("charging", "unknown"):
+            return
+        self._move("unknown", "stripe", as_of)
+        self.attempts[-1].status, self.attempts[-1].code = "unknown", "wrong_request"
+        Event.write(self, "halted", "stripe", as_of, note=why)
+        if self.round.case.status == "cancelled":
+            # It is not to be asked for again anyway, but given up at Stripe next.
+            self.next_at = as_of
+            return
+        self.next_at = None
+        Letter.owe("charges_halted", self.round, as_of.date().isoformat(), as_of)
+
+    def ask_again(self, by: str, as_of: dt.datetime) -> None:
+        """Go on after a halt: with a request made anew, and the same key, as an earlier one may have arrived."""
+        self.attempts[-1].params = {}
+        self.next_at, self.tries = as_of, 0
+        Event.write(self, "asked_again", by, as_of)
+
+    # Repair
+
+    def is_repairable(self, as_of: dt.datetime) -> bool:
+        """Whether a refused payment may still be made good. As the window ends it is given up at Stripe."""
+        return self.status in REFUSED and self.repair_until is not None and as_of < self.repair_until
+
+    def _require_repairable(self, as_of: dt.datetime) -> None:
+        """Raises Refused, in words for the supporter, unless there is a refused payment that can be made good."""
+        if self.status == "charged":
+            raise Refused("Your card was charged already. There is nothing more to pay.")
+        if self.status == "dropped" or (self.status in REFUSED and not self.is_repairable(as_of)):
+            raise Refused("The time for paying this pledge is over. You were not charged, and never will be for it.")
+        if self.status in ("due", "charging", "unknown"):
+            raise Refused("Your card is being charged just now. You will get a letter.")
+        if self.status not in REFUSED:
+            raise Refused("There is no refused payment of this pledge.")
+
+    @property
+    def was_not_approved(self) -> bool:
+        """Whether the supporter was at the bank's page, and the bank says that the payment was not approved there."""
+        return bool(self.attempts) and self.attempts[-1].code == law.NOT_APPROVED
+
+    @property
+    def next_retry_at(self) -> dt.datetime | None:
+        """When the same card is tried again without the supporter, if ever."""
+        may_retry = self.status == "declined" and self.refused_softly and not self.stop_trying
+        if not may_retry or self.refused_at is None or self.retried >= len(law.RETRIES):
+            return None
+        return self.refused_at + law.RETRIES[self.retried]
+
+    def repair_step(self, as_of: dt.datetime) -> law.RepairStep:
+        """What the clock does next about this refused pledge."""
+        if self.refused_at is None:
+            raise Refused("There is no refused payment of this pledge.")
+        may_retry = self.next_retry_at is not None and not law.too_late_to_try(self.refused_at, as_of)
+        # Once the window is over there is nothing left to remind of.
+        over = as_of >= self.refused_at + law.REPAIR_WINDOW
+        reminded = max(self.reminded, law.used_up(self.refused_at, as_of)[1]) if over else self.reminded
+        return law.next_repair_step(self.refused_at, self.retried, reminded, may_retry)
+
+    def _count_steps(self, as_of: dt.datetime, retried: int = 0, reminded: int = 0) -> None:
+        """Take note of the steps that were taken, and of those that lie behind anyhow, and see what comes next."""
+        if self.refused_at is None:
+            return
+        retries, reminders = law.used_up(self.refused_at, as_of)
+        self.retried, self.reminded = max(self.retried + retried, retries), max(self.reminded + reminded, reminders)
+        self.tries = 0
+        self.next_at = self.repair_step(as_of).at
+
+    def pay_again(self, as_of: dt.datetime) -> bool:
+        """The supporter wants the same card to be charged, now. False when that is under way already."""
+        if self.status in ("due", "charging", "unknown") and self.refused_at is not None:
+            return False
+        self._require_repairable(as_of)
+        if not self.round.case.charges:
+            raise Refused("Charging is stopped for this case at the moment, so nothing is taken. Try again later.")
+        if self.status == "declined" and not self.refused_softly:
+            raise Refused("Your bank does not allow this card any more. Please use another card.")
+        self._due_again("supporter", as_of)
+        self.left_with = self.link_version
+        return True
+
+    def retry(self, as_of: dt.datetime) -> None:
+        """The clock tries the same card again, since the refusal was a soft one."""
+        self._count_steps(as_of, retried=1)
+        self._due_again("clock", as_of)
+
+    def _due_again(self, by: str, as_of: dt.datetime) -> None:
+        if self.round.status != "met":
+            raise Refused("Only a pledge of a round that was met can be charged.")
+        self._move("due", by, as_of)
+        self.next_at, self.bank_url, self.tries = as_of, None, 0
+
+    def remind(self, as_of: dt.datetime) -> None:
+        """The supporter is told once more that the payment is missing."""
+        self._count_steps(as_of, reminded=1)
+        Letter.owe("reminder", self, f"reminder:{self.reminded}", as_of)
+        Event.write(self, "reminded", "clock", as_of)
+
+    def end_retries(self, as_of: dt.datetime) -> None:
+        """The supporter wants no further try of the card without being asked. Silent when it was said before."""
+        self._require_repairable(as_of)
+        if self.stop_trying:
+            return
+        self.stop_trying = True
+        Event.write(self, "stopped_trying", "supporter", as_of)
+        self._count_steps(as_of)
+
+    def found_paid(self, found: ChargeFound, as_of: dt.datetime) -> None:
+        """It was to be given up, but Stripe has its payment as paid: what was charged stays charged."""
+        if self.status not in ("due", *self.PAYMENT_BEGUN):
+            return
+        if self.status == "due":
+            # A new try was waiting, though the one before had been paid: its answer belongs to that one.
+            self._move("charging", "clock", as_of)
+        self.payment_intent_id = found.payment_intent_id
+        attempt = self.attempts[-1]
+        attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+        self._charged(found, as_of)
+
+    def stopped(self, as_of: dt.datetime) -> None:
+        """Stripe has said that its payment is not paid and never can be: released, as its case was cancelled."""
+        self._end_attempt("case_cancelled", as_of)
+        self.release("case_cancelled", "clock", as_of)
+
+    def _end_attempt(self, because: str, as_of: dt.datetime) -> None:
+        """What was asked for last will never be answered, since its payment was given up at Stripe."""
+        if self.status in ("charging", "unknown"):
+            self.attempts[-1].status, self.attempts[-1].code = "unknown", because
+            self._move("unknown", "stripe", as_of)
+            self._move("due", "clock", as_of)
+
+    def drop(self, as_of: dt.datetime) -> None:
+        """The repair window is over, and Stripe can take nothing any more: given up, never charged."""
+        self._end_attempt("too_late", as_of)
+        self._move("dropped", "clock", as_of)
+        self.next_at, self.bank_url = as_of, None
+        Letter.owe("dropped", self, "dropped", as_of)
+
+    # After the charge
+
+    @property
+    def refundable_pence(self) -> int:
+        """What may still be paid back: the amount less what went back, or is on its way."""
+        asked = sa.select(sa.func.coalesce(sa.func.sum(Refund.amount_pence), 0)).where(
+            Refund.pledge_id == self.id, Refund.status.in_(("asking", "pending"))
+        )
+        return self.amount_pence - self.refunded_pence - int(db.session.scalar(asked) or 0)
+
+    def ask_refund(self, form_key: str, amount_pence: int, reason: str, by: User, as_of: dt.datetime) -> Refund:
+        """Staff give money back. The same form sent again finds the refund it made before.
+
+        Needs the pledge to be held. Raises Refused for nothing, for more than the rest, and while it is disputed.
+        """
+        known = db.session.scalar(sa.select(Refund).where(Refund.form_key == form_key))
+        if known is not None and known.pledge_id == self.id:
+            return known
+        if known is not None:
+            raise Refused("This form belongs to another pledge. Open the page of the pledge and refund there.")
+        if self.status == "disputed":
+            raise Refused(
+                "The bank has been asked to take this payment back. Nothing can be refunded until it decides."
+            )
+        if self.status != "charged":
+            raise Refused(f"This pledge is {self.status}: there is nothing to refund.")
+        if amount_pence <= 0:
+            raise Refused("A refund must be more than nothing.")
+        if amount_pence > (rest := self.refundable_pence):
+            raise Refused(f"At most {pounds(rest)} of this pledge can still be refunded.")
+        refund = Refund(
+            pledge=self, form_key=form_key, amount_pence=amount_pence, reason=reason, status="asking", asked_by=by,
+            asked_at=as_of, code="", next_at=as_of, tries=0,
+        )  # fmt: skip
+        db.session.add(refund)
+        db.session.flush()
+        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{amount_pence} pence: {reason}")
+        return refund
+
+    def apply_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
+        """Take in what Stripe says of one refund, ours or made at Stripe by hand. Safe twice; needs the pledge held.
+
+        The ledger decides what is new: one line under the refund's own id when it is paid, a second one, the other
+        way round, when it has failed after that.
+        """
+        self._note_refund(found, as_of)
+        if found.refund_id is None:
+            return
+        paid, undone = Movement.known(found.refund_id), Movement.known(f"{found.refund_id}:failed")
+        if found.outcome == "succeeded" and not paid:
+            self._book("refund", -found.amount_pence, found.refund_id, as_of)
+            self.refunded_pence += found.amount_pence
+            Event.write(self, "money_back", "stripe", as_of, note=f"{found.amount_pence} pence, {found.refund_id}")
+            Letter.owe("refunded", self, found.refund_id, as_of)
+        elif found.outcome == "failed" and paid and not undone:
+            self._book("refund", found.amount_pence, f"{found.refund_id}:failed", as_of)
+            self.refunded_pence -= found.amount_pence
+        self._weigh_refunds(as_of)
+
+    def _weigh_refunds(self, as_of: dt.datetime) -> None:
+        """Refunded is what has gone back as a whole; while a bank decides, that decision comes first."""
+        if self.status == "charged" and self.refunded_pence == self.amount_pence:
+            self._move("refunded", "stripe", as_of)
+        elif self.status == "refunded" and self.refunded_pence < self.amount_pence:
+            self._move("charged", "stripe", as_of)
+            # What a bank asked for meanwhile had to wait.
+            self._weigh_disputes(as_of)
+
+    def _note_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
+        """Keep the answer on the row of ours that asked for it; staff are told of a failure, whoever asked."""
+        ours = Refund.of(self, found)
+        if ours is not None:
+            before = ours.status
+            if ours.stripe_id is None or (found.refund_id and before != "failed"):
+                ours.status, ours.code, ours.stripe_id = found.outcome, found.code, found.refund_id
+                ours.next_at = as_of + REFUND_PAUSE if found.outcome == "pending" else None
+            if before == ours.status or ours.status != "failed":
+                return
+        elif found.outcome != "failed" or not Movement.known(str(found.refund_id)):
+            return
+        Event.write(self, "refund_failed", "stripe", as_of, note=f"{found.amount_pence} pence, {found.code}")
+        Letter.owe_staff("refund_failed", f"{name_of(self)}:{found.refund_id or (ours and ours.id)}", as_of)
+
+    def apply_dispute(self, found: DisputeFound, as_of: dt.datetime) -> None:
+        """Its bank wants the payment back, or has decided about that. Safe twice; needs the pledge to be held.
+
+        Two lines of the ledger, each under a name of its own: the money that was held, and the money given back.
+        """
+        if found.held:
+            if not Movement.known(found.dispute_id):
+                self._book("dispute", -found.amount_pence, found.dispute_id, as_of)
+            given_back = f"{found.dispute_id}:won"
+            if found.outcome == "won" and not Movement.known(given_back):
+                self._book("dispute", found.amount_pence, given_back, as_of)
+        self._weigh_disputes(as_of)
+        self._weigh_refunds(as_of)
+
+    def _weigh_disputes(self, as_of: dt.datetime) -> None:
+        """Charged, disputed or charged back, by all that is known of its disputes, in whatever order that came."""
+        known = set(db.session.scalars(sa.select(Dispute.status).where(Dispute.pledge_id == self.id)))
+        if self.status == "charged" and known & {"open", "lost"}:
+            self._move("disputed", "stripe", as_of)
+        if self.status == "disputed" and "open" not in known:
+            self._move("charged_back" if "lost" in known else "charged", "stripe", as_of)
+
+    def _book(self, kind: str, amount_pence: int, stripe_id: str, as_of: dt.datetime) -> None:
+        db.session.add(
+            Movement(case_id=self.round.case_id, pledge_id=self.id, kind=kind, amount_pence=amount_pence,
+                     stripe_id=stripe_id, at=as_of)
+        )  # fmt: skip
+        db.session.flush()
+
+    def charged_at(self) -> dt.datetime | None:
+        """When its card was charged; None while it was not."""
+        charges = (one.at for one in self.movements() if one.kind == "charge")
+        return next(charges, None)
+
+    def require_receipt(self) -> dt.datetime:
+        """When it was charged. Raises Refused when there is nothing to give a receipt for."""
+        charged_at = self.charged_at()
+        if charged_at is None:
+            raise Refused("There is no receipt, since this pledge has not been charged.")
+        return charged_at
+
+    def owe_receipt(self, as_of: dt.datetime) -> None:
+        """The receipt as a letter, once more. Needs the pledge to be held."""
+        self.require_receipt()
+        sent = sa.select(sa.func.count()).where(Letter.kind == "receipt", Letter.subject == name_of(self))
+        today = db.session.scalar(sent.where(Letter.created_at > as_of - dt.timedelta(days=1))) or 0
+        if today >= RECEIPTS_A_DAY:
+            raise Refused(f"{RECEIPTS_A_DAY} receipts were sent today, to {self.email}. Ask again tomorrow.")
+        number = int(db.session.scalar(sent) or 0) + 1
+        Letter.owe("receipt", self, f"receipt:{number}", as_of)
+        Event.write(self, "receipt_asked", "supporter", as_of)
+
+    def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
+        move(self, law.PLEDGE_MOVES, to, by, as_of)
+
+
+class Agreement(Base):
+    """What a supporter agreed to, in the very words. Rows are only ever added; a pledge says itself which one holds."""
+
+    __tablename__ = "agreements"
+
+    id: Mapped[Key]
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    version: Mapped[int]
+    amount_pence: Mapped[Pence]
+    # The amount until then; none for the first agreement of a pledge.
+    before_pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
+    words: Mapped[str] = mapped_column(sa.Text)
+    agreed_at: Mapped[dt.datetime]
+
+
+class AddressChange(Base):
+    """A supporter's wish that letters go to another address.
+
+    It comes true when the reader of that address says so, and the private link is then replaced, since the old one
+    lies in somebody else's letters. Whoever reads the old address is told, and may take it back for a while, with a
+    link of its own that no replacing kills: so a stolen private link never keeps its true owner out.
+    """
+
+    __tablename__ = "address_changes"
+
+    id: Mapped[Key]
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    # The version of the private link with which it was asked for: replaced since, the wish is void.
+    link_version: Mapped[int]
+    old_email: Mapped[str] = mapped_column(sa.String(254))
+    new_email: Mapped[str] = mapped_column(sa.String(254))
+    asked_at: Mapped[dt.datetime]
+    made_at: Mapped[dt.datetime | None]
+    taken_back_at: Mapped[dt.datetime | None]
+
+    pledge: Mapped[Pledge] = relationship()
+
+    @classmethod
+    def by_link(cls, link: str, purpose: str) -> Self | None:
+        """The change of a link: "new-address" is for the reader of the new one, "old-address" for that of the old."""
+        public_id, _, _ = link.partition(".")
+        change = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
+        return change if change and is_genuine(link, purpose, public_id, 0) else None
+
+    @classmethod
+    def hold(cls, change_id: int) -> Self:
+        """The change, freshly read, with its pledge held and its own row locked until the transaction ends."""
+        Pledge.hold(db.session.scalars(sa.select(cls.pledge_id).where(cls.id == change_id)).one())
+        found = sa.select(cls).where(cls.id == change_id).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    def link(self, purpose: str) -> str:
+        return signed_link(purpose, self.public_id, 0)
+
+    def waits(self, as_of: dt.datetime) -> bool:
+        """Whether the reader of the new address may still say yes."""
+        in_time = as_of - self.asked_at <= law.NEW_ADDRESS_WAITS
+        return self.made_at is None and in_time and self.link_version == self.pledge.link_version
+
+    def require_waiting(self, as_of: dt.datetime) -> None:
+        if self.made_at is not None:
+            raise Refused(f"This was done already. A letter to {self.new_email} has the link of your pledge.")
+        if not self.waits(as_of):
+            raise Refused("This link is too old, or the link of the pledge was replaced since. Nothing was changed.")
+
+    def make(self, as_of: dt.datetime) -> None:
+        """The reader of the new address said yes. Needs the pledge to be held."""
+        self.require_waiting(as_of)
+        self.pledge.require_other_address()
+        self.made_at = as_of
+        self._send_letters_to(self.new_email, "address_changed", as_of)
+        Letter.owe("address_left", self, "made", as_of)
+
+    def require_way_back(self, as_of: dt.datetime) -> None:
+        if self.taken_back_at is not None:
+            raise Refused("This was taken back already. The letter that we sent then has the link of your pledge.")
+        if self.made_at is None or as_of - self.made_at > law.OLD_ADDRESS_MAY_OBJECT:
+            raise Refused("It is too late to take this back here. Please write to us.")
+
+    def take_back(self, as_of: dt.datetime) -> None:
+        """The reader of the old address did not want this: it goes back, and so does all that was built upon it.
+
+        Needs the pledge to be held.
+        """
+        self.require_way_back(as_of)
+        since = sa.select(AddressChange).where(
+            AddressChange.pledge_id == self.pledge_id, AddressChange.id >= self.id, AddressChange.made_at.is_not(None)
+        )
+        for change in db.session.scalars(since.order_by(AddressChange.id)):
+            change.taken_back_at = change.taken_back_at or as_of
+            Letter.owe("address_taken_back", change, "taken back", as_of)
+        self._send_letters_to(self.old_email, "address_taken_back", as_of)
+
+    def _send_letters_to(self, email: str, what: str, as_of: dt.datetime) -> None:
+        self.pledge.email = email
+        self.pledge._note(what, as_of)
+        self.pledge._renew_link(as_of)
+
+
+class LinkRequest(Base):
+    """Somebody has lost a private link, and asks for all links of an address, which may be anybody's.
+
+    Nothing here says whether the address has pledges: that is found out by the job that writes the letter.
+    """
+
+    __tablename__ = "link_requests"
+
+    id: Mapped[Key]
+    email: Mapped[str] = mapped_column(sa.String(254), unique=True)
+    asked_at: Mapped[dt.datetime] = mapped_column(index=True)
+
+    @classmethod
+    def ask(cls, email: str, as_of: dt.datetime) -> None:
+        """Owe the letter; asked again within some minutes it stays one. Addresses of long ago are forgotten."""
+        cls._forget(as_of)
+        insert_once(cls, email=email.lower(), asked_at=as_of)
+        request = db.session.scalars(sa.select(cls).where(cls.email == email.lower()).with_for_update()).one()
+        if as_of - request.asked_at > FIND_PAUSE:
+            request.asked_at = as_of
+        Letter.owe("links", request, request.asked_at.isoformat(), as_of)
+
+    @classmethod
+    def _forget(cls, as_of: dt.datetime) -> None:
+        """What was asked for a day ago and was answered, or had nothing to be answered with."""
+        subject = sa.literal("link_request:") + sa.cast(cls.id, sa.String)
+        waits = sa.exists().where(Letter.subject == subject, Letter.sent_at.is_(None))
+        db.session.execute(sa.delete(cls).where(cls.asked_at < as_of - dt.timedelta(days=1), ~waits))
+
+    def pledges(self) -> list[Pledge]:
+        return Pledge.living_at(self.email)
+
+
+class ChargeAttempt(Base):
+    """What we asked Stripe, with which key, and what it answered. Attempt 1 creates, later ones confirm."""
+
+    __tablename__ = "charge_attempts"
+    __table_args__ = (
+        sa.UniqueConstraint("pledge_id", "number"),
+        one_of("kind", ("create", "confirm")),
+        one_of("status", ("asking", "succeeded", "declined", "action_required", "unknown")),
+    )
+
+    id: Mapped[Key]
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    number: Mapped[int]
+    kind: Mapped[str] = mapped_column(sa.String(20))
+    key: Mapped[str] = mapped_column(sa.String(80), unique=True)
+    params: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(sa.String(20))
+    asked_at: Mapped[dt.datetime]
+    code: Mapped[str] = mapped_column(sa.String(80))
+    charge_id: Mapped[str | None] = mapped_column(sa.String(120))
+
+
+class Movement(Base):
+    """The ledger of money that moved: what came in is above zero, what went out below. Rows are only ever added."""
+
+    __tablename__ = "movements"
+    __table_args__ = (
+        one_of("kind", ("charge", "fee", "refund", "dispute", "paid_on")),
+        sa.CheckConstraint("kind != 'charge' OR amount_pence > 0", name="charge_above_zero"),
+    )
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    pledge_id: Mapped[int | None] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(20))
+    amount_pence: Mapped[Pence]
+    stripe_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
+    at: Mapped[dt.datetime]
+
+    @classmethod
+    def known(cls, stripe_id: str) -> bool:
+        return db.session.scalar(sa.select(cls.id).where(cls.stripe_id == stripe_id)) is not None
+
+    def take_fee(self, line_id: str, fee_pence: int, as_of: dt.datetime) -> None:
+        """Book what Stripe kept for this movement, or gave back of it (below zero). Safe twice."""
+        if fee_pence:
+            insert_once(
+                Movement, case_id=self.case_id, pledge_id=self.pledge_id, kind="fee", amount_pence=-fee_pence,
+                stripe_id=line_id, at=as_of,
+            )  # fmt: skip
+
+
+class OldCard(Base):
+    """A saved card that is no longer any pledge's: replaced, or saved too late. It is removed at Stripe."""
+
+    __tablename__ = "old_cards"
+
+    id: Mapped[Key]
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    payment_method_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
+    next_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    tries: Mapped[int]
+
+    @classmethod
+    def put_aside(cls, pledge: Pledge, payment_method_id: str | None, as_of: dt.datetime) -> None:
+        """Note a card of a pledge that will never be charged, so that it is removed. Safe twice."""
+        if payment_method_id is not None:
+            insert_once(cls, pledge_id=pledge.id, payment_method_id=payment_method_id, next_at=as_of, tries=0)
+
+    @classmethod
+    def waiting(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of cards that are still to be removed at Stripe."""
+        return list(db.session.scalars(sa.select(cls.id).where(cls.next_at <= as_of).order_by(cls.next_at)))
+
+    def removed(self) -> None:
+        self.next_at = None
+
+    def wait(self, as_of: dt.datetime) -> None:
+        """It could not be removed just now."""
+        self.tries += 1
+        self.next_at = as_of + pause(self.tries)
+
+
+class Refund(Base):
+    """Money that staff gave back, or tried to: what we asked Stripe, with which key, and what became of it."""
+
+    __tablename__ = "refunds"
+    __table_args__ = (
+        one_of("status", law.REFUND_STATES),
+        sa.CheckConstraint("amount_pence > 0", name="refund_above_zero"),
+    )
+
+    id: Mapped[Key]
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    form_key: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    amount_pence: Mapped[Pence]
+    reason: Mapped[str] = mapped_column(sa.Text)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    stripe_id: Mapped[str | None] = mapped_column(sa.String(120), unique=True)
+    asked_by_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    asked_at: Mapped[dt.datetime]
+    code: Mapped[str] = mapped_column(sa.String(80))
+    next_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    tries: Mapped[int]
+
+    pledge: Mapped[Pledge] = relationship()
+    asked_by: Mapped[User] = relationship()
+
+    @property
+    def key(self) -> str:
+        """The key under which Stripe is asked for it, each time the same."""
+        return f"refund-{self.id}"
+
+    @classmethod
+    def of(cls, pledge: Pledge, found: RefundFound) -> Self | None:
+        """The row of ours that asked for what was found: by Stripe's id, else by our own note on it."""
+        known = db.session.scalar(sa.select(cls).where(cls.stripe_id == found.refund_id, cls.stripe_id.is_not(None)))
+        known = known or (db.session.get(cls, found.noted) if found.noted else None)
+        return known if known and known.pledge_id == pledge.id else None
+
+    @classmethod
+    def waiting(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of refunds to ask Stripe for, or about, at this instant."""
+        found = sa.select(cls.id).where(cls.status.in_(("asking", "pending")), cls.next_at <= as_of)
+        return list(db.session.scalars(found.order_by(cls.next_at, cls.id)))
+
+    @classmethod
+    def claim(cls, refund_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:
+        """Take a refund for asking; None when it is decided or somebody else asks."""
+        open_ends = cls.status.in_(("asking", "pending"))
+        found = sa.select(cls).where(cls.id == refund_id, open_ends, cls.next_at <= as_of)
+        refund = db.session.scalar(found.with_for_update(skip_locked=True))
+        if refund is not None:
+            refund.next_at = as_of + lease
+            refund.tries += 1
+        return refund
+
+    @classmethod
+    def failed(cls) -> list[Self]:
+        """For staff: the newest fifty that did not reach the supporter."""
+        found = sa.select(cls).where(cls.status == "failed").order_by(cls.id.desc()).limit(50)
+        return list(db.session.scalars(found))
+
+    def wait(self, as_of: dt.datetime) -> None:
+        self.next_at = as_of + pause(self.tries)
+
+
+class Dispute(Base):
+    """A supporter's bank wants a charge back; until the bank has decided, the money is held."""
+
+    __tablename__ = "disputes"
+    __table_args__ = (one_of("status", law.DISPUTE_STATES),)
+
+    id: Mapped[Key]
+    stripe_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
+    # None when the charge is none of ours.
+    pledge_id: Mapped[int | None] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    charge_id: Mapped[str] = mapped_column(sa.String(120))
+    amount_pence: Mapped[Pence]
+    reason: Mapped[str] = mapped_column(sa.String(80))
+    status: Mapped[str] = mapped_column(sa.String(20))
+    due_by: Mapped[dt.datetime | None]
+    opened_at: Mapped[dt.datetime]
+    closed_at: Mapped[dt.datetime | None]
+
+    pledge: Mapped[Pledge | None] = relationship()
+
+    @classmethod
+    def apply(cls, found: DisputeFound, pledge: Pledge | None, as_of: dt.datetime) -> Self:
+        """Take in what Stripe says of a dispute. Safe twice; needs the pledge to be held.
+
+        One about a charge that is none of ours is only kept, and shown to staff.
+        """
+        dispute = db.session.scalar(sa.select(cls).where(cls.stripe_id == found.dispute_id))
+        if dispute is None:
+            dispute = cls(
+                stripe_id=found.dispute_id, pledge=pledge, charge_id=found.charge_id, amount_pence=found.amount_pence,
+                reason=found.reason, status="open", due_by=found.due_by, opened_at=found.opened_at,
+            )  # fmt: skip
+            db.session.add(dispute)
+            db.session.flush()
+            Event.write(dispute, "opened", "stripe", as_of, after="open")
+            Letter.owe_staff("disputed", name_of(dispute), as_of)
+        dispute.amount_pence, dispute.due_by = found.amount_pence, found.due_by or dispute.due_by
+        if dispute.status != found.outcome:
+            Event.write(dispute, found.outcome, "stripe", as_of, before=dispute.status, after=found.outcome)
+            dispute.status = found.outcome
+        dispute.closed_at = None if found.outcome == "open" else dispute.closed_at or as_of
+        db.session.flush()
+        if pledge is not None:
+            pledge.apply_dispute(found, as_of)
+        return dispute
+
+    @classmethod
+    def listed(cls) -> list[Self]:
+        """For staff: open ones first, the nearest due date first, then the newest that are closed."""
+        order = (sa.case((cls.status == "open", 0), else_=1), cls.due_by, cls.id.desc())
+        return list(db.session.scalars(sa.select(cls).order_by(*order).limit(100)))
+
+
+# --- Comment -----------------------------------------------------------------------------------------------
+
+
+class Comment(Base):
+    """A reader's words, plain text, public only while approved."""
+
+    __tablename__ = "comments"
+    __table_args__ = (sa.UniqueConstraint("case_id", "digest"), one_of("status", law.COMMENT_MOVES))
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    name: Mapped[str] = mapped_column(sa.String(120))
+    email: Mapped[str] = mapped_column(sa.String(254))
+    body: Mapped[str] = mapped_column(sa.Text)
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    status: Mapped[str] = mapped_column(sa.String(20), index=True)
+    reason: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[dt.datetime]
+    decided_at: Mapped[dt.datetime | None]
+    decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+
+    case: Mapped[Case] = relationship()
+    decided_by: Mapped[User | None] = relationship()
+
+    @classmethod
+    def waiting(cls) -> list[Self]:
+        """The moderators' queue, oldest first."""
+        return list(db.session.scalars(sa.select(cls).where(cls.status == "pending").order_by(cls.id)))
+
+    @classmethod
+    def any_waiting(cls) -> bool:
+        return db.session.scalar(sa.select(cls.id).where(cls.status == "pending").limit(1)) is not None
+
+    @classmethod
+    def decided(cls) -> list[Self]:
+        """The newest hundred decisions, which can be turned round at any time."""
+        found = sa.select(cls).where(cls.status.in_(("approved", "rejected"))).order_by(cls.decided_at.desc())
+        return list(db.session.scalars(found.limit(100)))
+
+    @classmethod
+    def hold(cls, comment_id: int) -> Self | None:
+        found = sa.select(cls).where(cls.id == comment_id).with_for_update()
+        return db.session.scalar(found.execution_options(populate_existing=True))
+
+    @property
+    def public_name(self) -> str:
+        return self.name or "Anonymous"
+
+    def approve(self, by: User, as_of: dt.datetime, seen: str = "") -> None:
+        """Make it public. `seen` is the state in which the moderator saw it, if that is known."""
+        self._decide("approved", "", by, as_of, seen)
+
+    def reject(self, reason: str, by: User, as_of: dt.datetime, seen: str = "") -> None:
+        """Keep it from the public; the reason is for moderators only."""
+        self._decide("rejected", reason, by, as_of, seen)
+
+    def _decide(self, to: str, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
+        """Silent when it is so already; Refused when it was decided otherwise since the moderator saw it."""
+        if self.status == to:
+            return
+        if self.decided_by and seen not in ("", self.status):
+            raise Refused(
+                f"{self.decided_by.name} has {self.status} this comment in the meantime, so nothing was done. "
+                "Look at it among the decided comments, where it can be turned round."
+            )
+        move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=reason)
+        self.reason, self.decided_by, self.decided_at = reason, by, as_of
+
+
+# --- Records -----------------------------------------------------------------------------------------------
+
+
+class StripeEvent(Base):
+    """Stripe's news, stored before it is acknowledged, so that it can never be lost."""
+
+    __tablename__ = "stripe_events"
+    __table_args__ = (sa.Index("ix_stripe_events_waiting", "processed_at", "next_at"),)
+
+    id: Mapped[Key]
+    event_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
+    type: Mapped[str] = mapped_column(sa.String(80))
+    object_id: Mapped[str] = mapped_column(sa.String(120), index=True)
+    created_at: Mapped[dt.datetime]
+    received_at: Mapped[dt.datetime]
+    payload: Mapped[str] = mapped_column(sa.Text)
+    processed_at: Mapped[dt.datetime | None]
+    next_at: Mapped[dt.datetime]
+    tries: Mapped[int]
+    trouble: Mapped[str] = mapped_column(sa.Text)
+
+    @classmethod
+    def store(cls, *, event_id: str, kind: str, object_id: str, created_at: dt.datetime, payload: str,
+              as_of: dt.datetime) -> bool:  # fmt: skip
+        """Keep an event of Stripe's, once. Returns whether it was new."""
+        return insert_once(
+            cls, event_id=event_id, type=kind, object_id=object_id, created_at=created_at, received_at=as_of,
+            payload=payload, next_at=as_of, tries=0, trouble="",
+        )  # fmt: skip
+
+    @classmethod
+    def claim(cls, as_of: dt.datetime, lease: dt.timedelta, limit: int) -> list[Self]:
+        """The oldest events that wait, taken so that nobody else works on them until the lease is over."""
+        found = sa.select(cls).where(cls.processed_at.is_(None), cls.next_at <= as_of).order_by(cls.id).limit(limit)
+        events = list(db.session.scalars(found.with_for_update(skip_locked=True)))
+        for event in events:
+            event.next_at = as_of + lease
+            event.tries += 1
+        return events
+
+    @classmethod
+    def card_saved_at(cls, setup_intent_id: str) -> dt.datetime | None:
+        """When Stripe's clock saw this card saved, if its event has reached us."""
+        found = sa.select(cls.created_at).where(cls.object_id == setup_intent_id, cls.type == "setup_intent.succeeded")
+        return db.session.scalar(found.order_by(cls.created_at).limit(1))
+
+    def processed(self, as_of: dt.datetime) -> None:
+        self.processed_at, self.trouble = as_of, ""
+
+    def try_again(self, trouble: str, as_of: dt.datetime) -> None:
+        """Put it back with a growing pause, at most ten minutes."""
+        self.trouble = trouble
+        self.next_at = as_of + pause(self.tries)
+
+
+class Letter(Base):
+    """An e-mail we owe: one row for each kind, subject and occasion, with a Message-ID that never changes."""
+
+    __tablename__ = "letters"
+    __table_args__ = (
+        sa.UniqueConstraint("kind", "subject", "occasion"),
+        sa.Index("ix_letters_waiting", "sent_at", "next_at"),
+    )
+
+    id: Mapped[Key]
+    kind: Mapped[str] = mapped_column(sa.String(40))
+    subject: Mapped[str] = mapped_column(sa.String(80))
+    occasion: Mapped[str] = mapped_column(sa.String(80))
+    message_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
+    created_at: Mapped[dt.datetime]
+    sent_at: Mapped[dt.datetime | None]
+    next_at: Mapped[dt.datetime | None]
+    tries: Mapped[int]
+    trouble: Mapped[str] = mapped_column(sa.Text)
+
+    @classmethod
+    def owe(cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime) -> None:
+        """Promise a letter, in the transaction that causes it; a second promise of the same one is silent."""
+        insert_once(
+            cls, kind=kind, subject=name_of(subject), occasion=occasion, message_id=secrets.token_hex(16),
+            created_at=as_of, next_at=as_of, tries=0, trouble="",
+        )  # fmt: skip
+
+    @classmethod
+    def owe_staff(cls, kind: str, occasion: str, as_of: dt.datetime) -> None:
+        """The same letter to everybody of staff."""
+        for person in User.with_role("staff"):
+            cls.owe(kind, person, occasion, as_of)
+
+    @classmethod
+    def owe_all(cls, kind: str, subject_kind: str, ids: list[int], occasion: str, as_of: dt.datetime) -> None:
+        """As `owe`, for many subjects of one kind at once."""
+        dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+        added = dialect.insert(cls).on_conflict_do_nothing()
+        for first in range(0, len(ids), 1_000):
+            db.session.execute(added, [
+                {
+                    "kind": kind, "subject": f"{subject_kind}:{one}", "occasion": occasion, "created_at": as_of,
+                    "message_id": secrets.token_hex(16), "next_at": as_of, "tries": 0, "trouble": "",
+                }
+                for one in ids[first : first + 1_000]
+            ])  # fmt: skip
+
+    @classmethod
+    def unsent(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of letters that wait to be sent at this instant."""
+        found = sa.select(cls.id).where(cls.sent_at.is_(None), cls.next_at <= as_of)
+        return list(db.session.scalars(found.order_by(cls.next_at, cls.id).limit(500)))
+
+    @classmethod
+    def undelivered(cls) -> list[Self]:
+        """For staff: the oldest fifty that could not be sent so far."""
+        found = sa.select(cls).where(cls.sent_at.is_(None), cls.trouble != "").order_by(cls.id).limit(50)
+        return list(db.session.scalars(found))
+
+    @classmethod
+    def claim(cls, letter_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:
+        """Take a letter for sending; None when it was sent or somebody else has it."""
+        found = sa.select(cls).where(cls.id == letter_id, cls.sent_at.is_(None), cls.next_at <= as_of)
+        letter = db.session.scalar(found.with_for_update(skip_locked=True))
+        if letter is not None:
+            letter.next_at = as_of + lease
+            letter.tries += 1
+        return letter
+
+    def sent(self, as_of: dt.datetime) -> None:
+        self.sent_at, self.next_at, self.trouble = as_of, None, ""
+
+    def overtaken(self, as_of: dt.datetime) -> None:
+        """What it says is not true any more, so it is not sent."""
+        self.sent_at, self.next_at, self.trouble = as_of, None, "not sent: overtaken by events"
+
+    def try_again(self, trouble: str, as_of: dt.datetime) -> None:
+        self.trouble = trouble
+        self.next_at = as_of + pause(self.tries)
+
+    def refused(self, trouble: str, as_of: dt.datetime) -> None:
+        """There is no such mailbox. It is tried a few times more, for a day, and then given up for people to see."""
+        self.trouble = trouble
+        self.next_at = as_of + REFUSED_LETTER_PAUSE if as_of - self.created_at < REFUSED_LETTER_FOR else None
+
+    @classmethod
+    def given_up(cls) -> list[Self]:
+        found = sa.select(cls).where(cls.sent_at.is_(None), cls.next_at.is_(None))
+        return list(db.session.scalars(found.order_by(cls.id)))
+
+
+class Event(Base):
+    """One line of history: what happened to which row, who did it, when, from which state to which."""
+
+    __tablename__ = "events"
+    __table_args__ = (sa.Index("ix_events_subject_kind_subject_id", "subject_kind", "subject_id"),)
+
+    id: Mapped[Key]
+    subject_kind: Mapped[str] = mapped_column(sa.String(20))
+    subject_id: Mapped[int]
+    what: Mapped[str] = mapped_column(sa.String(40))
+    who: Mapped[str] = mapped_column(sa.String(40))
+    at: Mapped[dt.datetime] = mapped_column(index=True)
+    before: Mapped[str | None] = mapped_column(sa.String(40))
+    after: Mapped[str | None] = mapped_column(sa.String(40))
+    note: Mapped[str] = mapped_column(sa.Text)
+
+    @classmethod
+    def write(cls, subject: Any, what: str, who: str, at: dt.datetime, *, before: str | None = None,
+              after: str | None = None, note: str = "") -> None:  # fmt: skip
+        kind = subject.__tablename__.rstrip("s")
+        db.session.add(
+            cls(subject_kind=kind, subject_id=subject.id, what=what, who=who, at=at, before=before, after=after,
+                note=note)
+        )  # fmt: skip
+
+
+class Examination(Base):
+    """One look of the doctor at the books: what was off, in sentences that name rows."""
+
+    __tablename__ = "examinations"
+
+    id: Mapped[Key]
+    at: Mapped[dt.datetime]
+    findings: Mapped[list[str]] = mapped_column(sa.JSON)
+
+    @classmethod
+    def write(cls, findings: list[str], as_of: dt.datetime) -> Self:
+        """Keep what was found; the operator is owed a letter about it once a day."""
+        made = cls(at=as_of, findings=findings)
+        db.session.add(made)
+        db.session.flush()
+        _owe_daily("books_disagree", made, as_of)
+        return made
+
+    @classmethod
+    def last(cls) -> Self | None:
+        return db.session.scalar(sa.select(cls).order_by(cls.id.desc()).limit(1))
+
+
+class Reconciliation(Base):
+    """One comparison of our rows with Stripe's objects for a span of time, and what it found.
+
+    It goes backwards through the span, a page of Stripe's at a time, for each stage anew. `cursor` is where Stripe's
+    list goes on, `reached` the instant down to which our rows were compared; both outlive a crash.
+    """
+
+    STAGES = ("news", "payments", "refunds", "disputes", "balance", "ended")
+
+    __tablename__ = "reconciliations"
+    __table_args__ = (one_of("stage", STAGES),)
+
+    id: Mapped[Key]
+    since: Mapped[dt.datetime]
+    until: Mapped[dt.datetime]
+    began_at: Mapped[dt.datetime]
+    ended_at: Mapped[dt.datetime | None]
+    stage: Mapped[str] = mapped_column(sa.String(20))
+    cursor: Mapped[str | None] = mapped_column(sa.String(120))
+    reached: Mapped[dt.datetime]
+    next_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    tries: Mapped[int]
+    looked_at: Mapped[int]
+    mended: Mapped[int]
+    # Sentences for staff, each naming its row.
+    findings: Mapped[list[str]] = mapped_column(sa.JSON)
+
+    @classmethod
+    def begin(cls, since: dt.datetime, until: dt.datetime, as_of: dt.datetime) -> Self:
+        """A comparison that waits for its first step."""
+        made = cls(
+            since=since, until=until, began_at=as_of, stage="news", reached=until, next_at=as_of, tries=0,
+            looked_at=0, mended=0, findings=[],
+        )  # fmt: skip
+        db.session.add(made)
+        db.session.flush()
+        return made
+
+    @classmethod
+    def last_ended(cls) -> Self | None:
+        """The one that reaches furthest of those that were brought to their end."""
+        found = sa.select(cls).where(cls.ended_at.is_not(None)).order_by(cls.until.desc(), cls.id.desc())
+        return db.session.scalar(found.limit(1))
+
+    @classmethod
+    def ended_since(cls, since: dt.datetime) -> list[Self]:
+        """Those that came to their end since then, the newest first."""
+        return list(db.session.scalars(sa.select(cls).where(cls.ended_at >= since).order_by(cls.ended_at.desc())))
+
+    @classmethod
+    def under_way(cls) -> Self | None:
+        """The newest one that has not come to its end."""
+        return db.session.scalar(sa.select(cls).where(cls.ended_at.is_(None)).order_by(cls.id.desc()).limit(1))
+
+    @classmethod
+    def waiting(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of those that have a step to do at this instant."""
+        return list(db.session.scalars(sa.select(cls.id).where(cls.next_at <= as_of).order_by(cls.id)))
+
+    @classmethod
+    def claim(cls, reconciliation_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:
+        """Take it for one step; None when it has ended or somebody else is at it."""
+        found = sa.select(cls).where(cls.id == reconciliation_id, cls.next_at <= as_of)
+        mine = db.session.scalar(found.with_for_update(skip_locked=True).execution_options(populate_existing=True))
+        if mine is not None:
+            mine.next_at = as_of + lease
+        return mine
+
+    def note(self, looked_at: int, mended: int, findings: list[str]) -> None:
+        """Add what one step has seen; a finding that was made before is not repeated."""
+        self.looked_at += looked_at
+        self.mended += mended
+        self.findings = list(dict.fromkeys([*self.findings, *findings]))
+
+    def go_on(self, cursor: str | None, reached: dt.datetime, as_of: dt.datetime) -> None:
+        """This stage has more to look at. Without a cursor its list has ended, and the next stage begins."""
+        self.cursor, self.reached, self.next_at, self.tries = cursor, reached, as_of, 0
+        if cursor is None:
+            self.stage, self.reached = self.STAGES[self.STAGES.index(self.stage) + 1], self.until
+        if self.stage == "ended":
+            self.ended_at, self.next_at = as_of, None
+            _owe_daily("stripe_disagrees", self, as_of)
+
+    def wait(self, as_of: dt.datetime) -> None:
+        """Stripe could not be asked: the same step is done again after a growing pause."""
+        self.tries += 1
+        self.next_at = as_of + pause(self.tries)
+
+
+def _owe_daily(kind: str, found: Examination | Reconciliation, as_of: dt.datetime) -> None:
+    """A letter to the operator about findings, at most one of its kind a day."""
+    today = as_of.date().isoformat()
+    told = sa.select(Letter.id).where(Letter.kind == kind, Letter.occasion == today).limit(1)
+    if found.findings and db.session.scalar(told) is None:
+        Letter.owe(kind, found, today, as_of)
+
+
+class Lease(Base):
+    """Who alone may do a thing, and until when; lets another take over when its holder dies."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(sa.String(60), primary_key=True)
+    holder: Mapped[str] = mapped_column(sa.String(60))
+    until: Mapped[dt.datetime]
+
+    @classmethod
+    def take(cls, name: str, holder: str, as_of: dt.datetime, length: dt.timedelta) -> bool:
+        """Take the lease, or lengthen one's own. Returns False while somebody else holds it."""
+        if insert_once(cls, name=name, holder=holder, until=as_of + length):
+            return True
+        free = sa.or_(cls.holder == holder, cls.until <= as_of)
+        taken = db.session.execute(
+            sa.update(cls).where(cls.name == name, free).values(holder=holder, until=as_of + length)
+        )
+        return bool(taken.rowcount)  # type: ignore[attr-defined]
+
+    @classmethod
+    def held(cls, name: str, as_of: dt.datetime) -> bool:
+        """Whether somebody has the lease at this instant."""
+        return db.session.scalar(sa.select(cls.name).where(cls.name == name, cls.until > as_of)) is not None
+
+    @classmethod
+    def wind(cls, name: str, as_of: dt.datetime) -> None:
+        """Work that returns by the clock has a lease that runs out when it is due; the first time it is due at once."""
+        insert_once(cls, name=name, holder="clock", until=as_of)
+
+    @classmethod
+    def has_run_out(cls, name: str, as_of: dt.datetime) -> bool:
+        return db.session.scalar(sa.select(cls.name).where(cls.name == name, cls.until <= as_of)) is not None
+
+    @classmethod
+    def make_due(cls, name: str, as_of: dt.datetime) -> None:
+        """Somebody wants work that returns by the clock now, and not only when it would be due."""
+        cls.wind(name, as_of)
+        db.session.execute(sa.update(cls).where(cls.name == name, cls.until > as_of).values(until=as_of))
+
+    @classmethod
+    def due_at(cls, name: str) -> dt.datetime | None:
+        """When work that returns by the clock comes next; None before the clock has seen it for the first time."""
+        return db.session.scalar(sa.select(cls.until).where(cls.name == name))
+
+
+def name_of(row: Any) -> str:
+    """How records speak of a row: "pledge:17"."""
+    return f"{row.__tablename__.rstrip('s')}:{row.id}"
+
+
+def move(row: Any, moves: Any, to: str, by: str, as_of: dt.datetime, note: str = "") -> None:
+    """Change a row's state as the law's table allows, and write it down. Silent when already there.
+
+    Raises Refused for a move that the table does not have.
+    """
+    before = row.status
+    if before == to:
+        return
+    if not law.allows(moves, before, to):
+        raise Refused(f"This {row.__tablename__.rstrip('s')} is {before}: it can no longer become {to}.")
+    row.status = to
+    Event.write(row, to, by, as_of, before=before, after=to, note=note)
+
+
+def pause(tries: int) -> dt.timedelta:
+    """How long to wait after the n-th failure: 2, 4, 8 ... seconds, at most ten minutes."""
+    return dt.timedelta(seconds=min(600, 2 ** min(tries, 10)))

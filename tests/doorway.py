@@ -1,0 +1,122 @@
+"""What the tests of the doors share: people who are logged in, the state of all tables, and the site set otherwise."""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from bs4 import BeautifulSoup
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+import app as application
+from models import Comment, Update, User, db
+from tests.made import a_case, a_pledge, a_user, keep, look_anew, now
+from views import doors
+from views.supporters import PURPOSES
+
+WEBHOOK_SECRET = "whsec_for_the_tests_only"
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+
+
+class Site:
+    """One of everything that an address can name, made by the models' own verbs."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.owner, self.moderator, self.staff = a_user("owner"), a_user("moderator"), a_user("staff")
+        its_case = a_case(slug="the-case", owner=self.owner, pledged=[9_500])
+        pledge = a_pledge(its_case.round)
+        its_case.take_comment("Ada", "ada@example.org", "A canary comment.", now())
+        its_case.publish_update(db.session.merge(self.owner), "News", "Words.", now())
+        keep()
+        comment, update = db.session.scalars(sa.select(Comment)).one(), db.session.scalars(sa.select(Update)).one()
+        self.values: dict[str, Any] = {
+            "slug": "the-case", "public_id": pledge.public_id, "switch": "charge-freeze",
+            "comment_id": comment.id, "update_id": update.id, "filename": "site.css",
+        }  # fmt: skip
+        counted = its_case.round.pledges("confirmed")[0]
+        change, made = (counted.ask_other_address(f"{name}@example.org", now()) for name in ("new", "newest"))
+        made.make(now())
+        change.link_version = counted.link_version
+        keep()
+        self.links = {
+            **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe")},
+            "new-address": change.link("new-address"),
+            "old-address": made.link("old-address"),
+        }
+        db.session.rollback()
+
+    def address(self, rule: Rule, **changed: Any) -> str:
+        """An address of the rule at which there really is something."""
+        purpose = PURPOSES.get(rule.endpoint, "pledge")
+        values = {**self.values, "link": self.links[purpose], **changed}
+        with self.app.test_request_context():
+            return self.app.url_map.bind("").build(rule.endpoint, {name: values[name] for name in rule.arguments})
+
+    def rules(self, policy: str = "") -> list[tuple[Rule, str]]:
+        """(rule, method) of all that can be asked for, or of what one policy guards."""
+        return [
+            (rule, method)
+            for rule in self.app.url_map.iter_rules()
+            for method in sorted(rule.methods or ())
+            if method in ("GET", "POST") and policy in ("", doors.POLICIES[rule.endpoint.partition(".")[0]])
+        ]
+
+    def ask(self, browser: FlaskClient, rule: Rule, method: str, headers: Any = (), **changed: Any) -> TestResponse:
+        answer = browser.open(self.address(rule, **changed), method=method, headers=headers)
+        answer.get_data()
+        answer.close()  # Or a static file would stay open.
+        return answer
+
+
+def logged_in(app: Flask, person: User) -> FlaskClient:
+    """The browser of somebody who is logged in, without the slow comparison of the password."""
+    browser = app.test_client()
+    with browser.session_transaction() as session:
+        session.update(_user_id=person.get_id(), _fresh=True)
+    db.session.rollback()
+    return browser
+
+
+def token_on(browser: FlaskClient, page: str) -> str:
+    """The token in the forms of a page."""
+    field = BeautifulSoup(browser.get(page).text, "html5lib").select_one("input[name=form_token]")
+    assert field is not None, f"no form on {page} has a token"
+    return str(field["value"])
+
+
+def everything() -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, to show that nothing was changed."""
+    look_anew()
+    rows = {
+        table.name: [tuple(row) for row in db.session.execute(sa.select(table).order_by(*table.primary_key))]
+        for table in db.metadata.sorted_tables
+    }
+    db.session.rollback()
+    return rows
+
+
+@contextmanager
+def set_otherwise(app: Flask, **settings: object) -> Iterator[Flask]:
+    """The site on the same database with other settings, as after a restart."""
+    db.session.rollback()
+    other = application.create_app({**app.config["STANDING"].model_dump(), **settings})
+    other.test_client_class = app.test_client_class
+    try:
+        yield other
+    finally:
+        with other.app_context():
+            db.engine.dispose()
+
+
+def signature(body: bytes, at: float | None = None, secret: str = WEBHOOK_SECRET) -> str:
+    """The header by which Stripe signs a webhook, written out as in its documentation."""
+    signed_at = int(time.time() if at is None else at)
+    digest = hmac.new(secret.encode(), f"{signed_at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={signed_at},v1={digest}"

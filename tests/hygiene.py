@@ -1,0 +1,46 @@
+"""What every page of the suite must be: a whole, valid page that can be read by ear."""
+
+import html5lib
+from bs4 import BeautifulSoup
+
+
+def check_page(html: str, address: str = "") -> None:
+    """Assert that a page is clean: valid structure, one h1, unique ids, labelled fields, whole forms."""
+    html5lib.HTMLParser(strict=True).parse(html)
+    page = BeautifulSoup(html, "html5lib")
+    where = f"on {address}"
+    assert page.title and page.title.text.strip(), f"no title {where}"
+    assert len(page.select("h1")) == 1, f"{len(page.select('h1'))} h1 {where}"
+    assert page.html and page.html.get("lang") == "en-GB", f"no language {where}"
+    assert len(page.select("main")) == 1, f"not one main {where}"
+    check_fragment(page, where)
+    errors = page.select(".field.wrong")
+    assert not errors or page.title.text.startswith("Error: "), f"the title does not say Error {where}"
+
+
+def check_fragment(page: BeautifulSoup, where: str = "") -> None:
+    """The part of the rules that holds for a fragment too."""
+    ids = [element["id"] for element in page.select("[id]")]
+    assert len(ids) == len(set(ids)), f"the same id twice {where}: {sorted(i for i in ids if ids.count(i) > 1)}"
+    for control in page.select("input, select, textarea"):
+        if control.get("type") in ("hidden", "submit"):
+            continue
+        labelled = page.select_one(f'label[for="{control.get("id")}"]')
+        assert labelled and labelled.text.strip(), f"no label for {control.get('name')} {where}"
+    for described in page.select("[aria-describedby], [aria-labelledby]"):
+        names = f"{described.get('aria-describedby', '')} {described.get('aria-labelledby', '')}".split()
+        for name in names:
+            assert name in ids, f"{name} describes nothing {where}"
+    for form in page.select("form"):
+        # A search changes nothing, and so does a step that only leads to the next, which says "Continue": each is a
+        # GET. Whatever changes something is a POST.
+        asks_only = form.get("role") == "search" or [one.text for one in form.select("button")] == ["Continue"]
+        method = "get" if asks_only else "post"
+        assert form.get("action") and form.get("method") == method, f"a form without action or method {where}"
+        assert form.select("button"), f"a form without a button {where}"
+    for element in page.find_all(True):
+        bare = [name for name in element.attrs if name.startswith(("hx-", "on")) or name == "style"]
+        assert not bare, f"{element.name} has {bare} {where}"
+    for link in page.select("a"):
+        assert link.get("href"), f"a link to nowhere {where}"
+        assert link.text.strip() or link.get("aria-label"), f"a link without words {where}"

@@ -1,0 +1,242 @@
+"""Every page in every state can be read, used and printed by everybody: axe, the keyboard, small screens, paper.
+
+axe finds only part of the barriers; what it can't see is walked here by hand: the keyboard, the place of the panel.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from flask_migrate import upgrade
+from playwright.sync_api import expect
+
+import case_file
+from models import begin_writing, db
+from tests import gallery
+from tests.gallery import Gallery, Shown
+from tests.house import ROOT, House
+from tests.made import PASSWORD, a_case
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+# How a page is looked at: the colours, forced colours, and the width in pixels.
+LOOKS: dict[str, tuple[str, str, int]] = {
+    "light": ("light", "none", 1280),
+    "dark, on a small telephone": ("dark", "none", 320),
+    "forced colours": ("dark", "active", 1280),
+}
+_DEMO_CASE = ROOT / "demo" / "cases" / "dfe-real-time-data.txt"
+Open = Callable[..., "Page"]
+Exhibition = tuple[House, Gallery]
+
+
+@pytest.fixture(scope="module")
+def exhibition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exhibition]:
+    """A house in which nothing moves on by itself, with the gallery in it."""
+    still = House(tmp_path_factory.mktemp("gallery"))
+    try:
+        with still.app.app_context():
+            begin_writing()
+            upgrade()
+            still.start("valkey", "sandbox", "web")
+            hung = gallery.hang()
+            begin_writing()
+            db.session.remove()
+        yield still, hung
+    finally:
+        still.stop()
+
+
+@pytest.mark.parametrize("room", ["readers", "supporters", "desks", "staff"])
+def test_no_page_has_a_barrier_or_scrolls_sideways(exhibition: Exhibition, open_browser: Open, room: str) -> None:
+    still, hung = exhibition
+    doors = {"": open_browser()}
+    barriers: list[str] = []
+    for shown in hung.rooms[room]:
+        if shown.who not in doors:
+            doors[shown.who] = open_browser()
+            _log_in(still, doors[shown.who], hung.people[shown.who])
+        page = doors[shown.who]
+        _look_at(still, page, shown)
+        barriers += [f"{shown.name}, {barrier}" for barrier in _barriers(page)]
+    assert not barriers, "\n".join(barriers)
+
+
+def test_the_card_page_of_the_sandbox_and_its_bank_have_no_barrier(exhibition: Exhibition, open_browser: Open) -> None:
+    still, page = exhibition[0], open_browser()
+    page.goto(f"{still.url}/cases/live/pledge")
+    page.get_by_label("£25", exact=True).check()
+    page.get_by_label("Your name").fill("Ada Winter")
+    page.get_by_label("Your e-mail address").fill("ada@example.org")
+    page.get_by_label("I allow Standing Test").check()
+    page.get_by_role("button", name="Continue to Stripe").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Save your card")
+    barriers = _barriers(page)
+    page.get_by_label("Card number").fill("4000 0025 0000 3155")
+    page.get_by_role("button", name="Save this card").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your bank asks: is this you?")
+    assert [*barriers, *_barriers(page)] == []
+
+
+@pytest.mark.parametrize("address", ["/", "/cases/live", "/cases/live/pledge", "/moderation", "/owner/cases/live"])
+def test_the_keyboard_reaches_everything_in_order_sees_where_it_is_and_gets_out_again(
+    exhibition: Exhibition, open_browser: Open, address: str
+) -> None:
+    still, hung = exhibition
+    page = open_browser()
+    who = {"/moderation": "moderator", "/owner/cases/live": "owner"}.get(address)
+    if who:
+        _log_in(still, page, hung.people[who])
+    page.goto(still.url + address)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport(ratio=1)
+    stops = [page.evaluate(WHERE)]
+    while stops[-1]["place"] is not None:
+        assert len(stops) < 100, "the keyboard never gets out of the page"
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate(WHERE))
+    places = [stop["place"] for stop in stops[:-1]]
+    assert places == page.evaluate(STOPS)
+    assert [stop for stop in stops[:-1] if not stop["ring"] or not stop["seen"]] == []
+
+
+def test_the_skip_link_leads_past_the_header(exhibition: Exhibition, open_browser: Open) -> None:
+    still, page = exhibition[0], open_browser()
+    page.goto(f"{still.url}/cases/live")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("main").get_by_role("link").first).to_be_focused()
+
+
+def test_the_panel_stands_right_of_the_story_and_stays_in_view(exhibition: Exhibition, open_browser: Open) -> None:
+    still, page = exhibition[0], open_browser(viewport={"width": 960, "height": 720})
+    page.goto(f"{still.url}/cases/live")
+    assert _box(page, ".panel")["x"] >= _box(page, ".story")["x"] + _box(page, ".story")["width"]
+    assert _box(page, ".panel")["y"] < _box(page, "h1")["y"] + _box(page, "h1")["height"]
+    page.get_by_label("Your comment").scroll_into_view_if_needed()
+    expect(page.locator("h1")).not_to_be_in_viewport()
+    expect(page.locator(".panel")).to_be_in_viewport(ratio=1)
+
+
+def test_on_a_telephone_the_panel_comes_right_under_the_title(exhibition: Exhibition, open_browser: Open) -> None:
+    still, page = exhibition[0], open_browser(viewport={"width": 360, "height": 740})
+    page.goto(f"{still.url}/cases/live")
+    title, panel, story, button = (_box(page, it) for it in (".heading", ".panel", ".story", "#pledge-now"))
+    assert title["y"] < panel["y"] < story["y"]
+    assert panel["y"] - (title["y"] + title["height"]) < 48
+    assert (button["height"], button["width"]) == (48, 360 - 2 * 16)
+    expect(page.locator("#pledge-now")).to_be_in_viewport(ratio=1)
+
+
+def test_nothing_on_the_page_moves(exhibition: Exhibition, open_browser: Open) -> None:
+    """So there is nothing to take away from readers who asked their system for less motion."""
+    still, page = exhibition[0], open_browser()
+    page.goto(f"{still.url}/cases/live")
+    moving = page.evaluate("""() => [...document.querySelectorAll('*')].filter(element => {
+        const style = getComputedStyle(element)
+        return style.animationName !== 'none' || style.transitionDuration !== '0s' || style.scrollBehavior !== 'auto'
+    }).map(element => element.outerHTML.slice(0, 80))""")
+    assert moving == []
+
+
+def test_a_whole_case_is_printed_on_three_pages_at_most(house: House, open_browser: Open) -> None:
+    told = case_file.read(_DEMO_CASE.read_text(encoding="utf-8").replace("{week}", "2030-01-01 02:00"), "Europe/London")
+    page, slug = open_browser(), a_case(title=told.title, story=told.story, pledged=[9_500]).slug
+    page.goto(f"{house.url}/cases/{slug}")
+    pages = page.pdf(format="A4", margin={"top": "20mm", "right": "20mm", "bottom": "20mm", "left": "20mm"})
+    assert 1 <= pages.count(b"/Type /Page\n") <= 3
+    page.emulate_media(media="print")
+    for kept in ("h1", ".total", ".promise", ".story", "#comments"):
+        expect(page.locator(kept).first).to_be_visible()
+    for left_out in ("nav", "form", ".button", ".share"):
+        expect(page.locator(left_out).first).to_be_hidden()
+
+
+def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes(house: House) -> None:
+    """All that a slow line must carry before the page can be read: the page has its style in it, and no picture."""
+    told = case_file.read(_DEMO_CASE.read_text(encoding="utf-8").replace("{week}", "2030-01-01 02:00"), "Europe/London")
+    slug = a_case(title=told.title, story=told.story, pledged=[9_500]).slug
+    page = requests.get(f"{house.url}/cases/{slug}", timeout=10).text
+    assert "<style>" in page
+    assert "<img" not in page
+    assert len(gzip.compress(page.encode())) <= 14 * 1024
+
+
+# --- Looking -----------------------------------------------------------------------------------------------
+
+# What the keyboard stops at: each link, button and field in the order of the page; a group of radios is one stop.
+STOPS = """() => {
+    const controls = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), textarea')]
+    const groups = new Set()
+    return controls.map((_, place) => place).filter(place => {
+        const {type, name} = controls[place]
+        if (type !== 'radio') return true
+        return !groups.has(name) && groups.add(name)
+    })
+}"""
+# Where the keyboard is now, whether a ring of 3 pixels shows it, and whether it is on the screen with nothing over it.
+WHERE = """() => {
+    const at = document.activeElement
+    if (at === document.body) return {place: null}
+    const controls = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), textarea')]
+    const rings = [at, at.nextElementSibling].filter(Boolean).map(getComputedStyle)
+    const box = at.getClientRects()[0]
+    const over = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height / 2, 12))
+    return {
+        place: controls.indexOf(at),
+        what: at.outerHTML.slice(0, 100),
+        ring: rings.some(ring => ring.outlineStyle === 'solid' && ring.outlineWidth === '3px'),
+        seen: !!over && (at.contains(over) || over.contains(at)),
+    }
+}"""
+
+
+def _look_at(still: House, page: "Page", shown: Shown) -> None:
+    """Open a page, type and press what brings it into its state."""
+    answer = page.goto(still.url + shown.address)
+    assert answer is not None
+    assert answer.status == shown.status, shown.name
+    for label, words in shown.typed.items():
+        page.get_by_label(label, exact=True).fill(words)
+    if shown.press:
+        before = page.locator("main").inner_html()
+        page.get_by_role("button", name=shown.press).first.click()
+        page.wait_for_function("before => document.querySelector('main')?.innerHTML !== before", arg=before)
+
+
+def _barriers(page: "Page") -> list[str]:
+    """What axe finds in each look, and where the page is wider than its window."""
+    found = []
+    page.evaluate(Axe().axe_script)
+    for look, (scheme, forced, width) in LOOKS.items():
+        page.emulate_media(color_scheme=scheme, forced_colors=forced)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 720})
+        options = {"runOnly": list(RULES), "resultTypes": ["violations"]}
+        violations: list[Any] = page.evaluate("async options => (await axe.run(options)).violations", options)
+        found += [
+            f"{look}: {broken['id']} at {node['html'][:150]}" for broken in violations for node in broken["nodes"]
+        ]
+    for width in (320, 240):
+        page.set_viewport_size({"width": width, "height": 720})
+        found += [f"{width} pixels: it scrolls sideways"] * (page.evaluate("document.body.scrollWidth") > width)
+    return found
+
+
+def _log_in(still: House, page: "Page", email: str) -> None:
+    page.goto(f"{still.url}/login")
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
+def _box(page: "Page", selector: str) -> Any:
+    return page.locator(selector).first.bounding_box()

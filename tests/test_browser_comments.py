@@ -1,0 +1,186 @@
+"""A reader comments and a moderator decides, in Chromium: in place with htmx, page by page without it."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import expect
+
+from models import Case, Comment, Event, begin_writing, db
+from tests.house import House
+from tests.made import PASSWORD, a_case, a_user, case_at, keep, look_anew, now
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SCRIPTED = "with JavaScript"
+
+
+def test_a_comment_is_mended_sent_approved_and_appears_on_the_open_page(
+    house: House, page: "Page", way: str, open_browser: Callable[..., "Page"]
+) -> None:
+    slug, moderator = a_case().slug, a_user("moderator").email
+    watcher = open_browser(way)
+    if way == SCRIPTED:
+        watcher.clock.install()
+    watcher.goto(f"{house.url}/cases/{slug}")
+    watcher.get_by_label("Your comment").fill("Still thinking")
+
+    page.goto(f"{house.url}/cases/{slug}")
+    expect(page.locator("#comments")).to_have_text("There are no public comments on this case page yet.")
+    loads = _loads(page)
+    page.get_by_label("Your comment").fill("I stand with you.")
+    page.get_by_role("button", name="Send comment").click()
+    expect(page.locator(".errors")).to_be_focused()
+    page.locator(".errors").get_by_role("link", name="Enter your e-mail address. It is never shown.").click()
+    expect(page.get_by_label("Your e-mail address")).to_be_focused()
+    expect(page.get_by_label("Your comment")).to_have_value("I stand with you.")
+    if way != SCRIPTED:
+        expect(page).to_have_title(re.compile("^Error: "))
+        expect(page.locator("main > :first-child")).to_have_role("alert")
+
+    page.get_by_label("Your name").fill("Ben Field")
+    page.get_by_label("Your e-mail address").fill("ben@example.org")
+    page.get_by_role("button", name="Send comment").click()
+    expect(page.locator("main")).to_contain_text("Your comment is not public yet. A moderator reads each one first")
+    expect(page.get_by_role("blockquote")).to_contain_text("I stand with you.")
+    if way == SCRIPTED:
+        expect(page.get_by_role("heading", name="Thank you")).to_be_focused()
+        assert loads == []
+    assert [(c.name, c.email, c.status) for c in _comments(slug)] == [("Ben Field", "ben@example.org", "pending")]
+
+    desk = open_browser(way)
+    _log_in(house, desk, moderator)
+    loads = _loads(desk)
+    item = _item(desk, slug)
+    item.get_by_role("button", name="Approve").click()
+    expect(desk.get_by_role("status")).to_have_text("Approved: the comment by Ben Field is public.")
+    if way == SCRIPTED:
+        expect(item).to_be_focused()
+        assert loads == []
+    else:
+        expect(item).to_have_count(0)
+
+    if way == SCRIPTED:
+        watcher.clock.run_for(15_500)
+        expect(watcher.locator("#comments-said")).to_have_text("1 public comment.")
+        expect(watcher.get_by_label("Your comment")).to_have_value("Still thinking")
+    else:
+        watcher.reload()
+    expect(watcher.locator("#comments")).to_contain_text("I stand with you.")
+    expect(watcher.locator("#comments .who")).to_contain_text("Ben Field")
+    expect(watcher.locator("body")).not_to_contain_text("ben@example.org")
+    assert _history(slug) == [("approved", "pending", "approved", "")]
+
+
+def test_a_rejection_needs_a_reason_and_can_be_turned_round(
+    house: House, page: "Page", way: str, open_browser: Callable[..., "Page"]
+) -> None:
+    slug, moderator = a_case().slug, a_user("moderator").email
+    _says(slug, "Buy my pills.")
+    _log_in(house, page, moderator)
+    loads, item = _loads(page), _item(page, slug)
+    item.get_by_role("button", name="Reject").click()
+    expect(page.locator(".errors")).to_be_focused()
+    page.locator(".errors").get_by_role("link", name="Enter a reason.").click()
+    reason = item.get_by_label("Reason, seen by moderators only")
+    expect(reason).to_be_focused()
+    expect(reason).to_have_accessible_description("Error: Enter a reason.")
+    assert [c.status for c in _comments(slug)] == ["pending"]
+
+    reason.fill("Advertising")
+    item.get_by_role("button", name="Reject").click()
+    expect(page.get_by_role("status")).to_have_text("Rejected: the comment by Ben Field is not public.")
+    if way == SCRIPTED:
+        expect(item).to_be_focused()
+        assert loads == []
+
+    page.goto(f"{house.url}/moderation/decided")
+    expect(item).to_contain_text("rejected by A Moderator: Advertising")
+    item.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("status")).to_have_text("Approved: the comment by Ben Field is public.")
+    expect(item).to_contain_text("approved by A Moderator")
+    anybody = open_browser(way)
+    anybody.goto(f"{house.url}/cases/{slug}")
+    expect(anybody.locator("#comments")).to_contain_text("Buy my pills.")
+
+    item.get_by_label("Reason, seen by moderators only").fill("On reflection")
+    item.get_by_role("button", name="Reject").click()
+    expect(page.get_by_role("status")).to_have_text("Rejected: the comment by Ben Field is not public.")
+    anybody.reload()
+    expect(anybody.locator("#comments")).to_have_text("There are no public comments on this case page yet.")
+    expect(anybody.locator("body")).not_to_contain_text("Advertising")
+    assert _history(slug) == [
+        ("rejected", "pending", "rejected", "Advertising"),
+        ("approved", "rejected", "approved", ""),
+        ("rejected", "approved", "rejected", "On reflection"),
+    ]
+
+
+def test_what_waits_or_was_rejected_never_appears_on_an_open_page(
+    house: House, open_browser: Callable[..., "Page"]
+) -> None:
+    slug, page = a_case().slug, open_browser()
+    page.clock.install()
+    page.goto(f"{house.url}/cases/{slug}")
+    _says(slug, "This waits.")
+    with page.expect_response(re.compile("/comments")) as answer:
+        page.clock.run_for(15_500)
+    assert answer.value.status == 204
+    expect(page.locator("#comments")).to_have_text("There are no public comments on this case page yet.")
+
+
+def test_a_decision_by_a_moderator_who_was_logged_out_meanwhile_is_not_lost_in_silence(
+    house: House, open_browser: Callable[..., "Page"]
+) -> None:
+    """In place, the log-in page would be swapped into the list: the moderator must see a whole page instead."""
+    slug, moderator, page = a_case().slug, a_user("moderator").email, open_browser()
+    _says(slug, "I stand with you.")
+    _log_in(house, page, moderator)
+    page.context.clear_cookies()
+    _item(page, slug).get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
+    expect(page.get_by_role("main")).to_have_count(1)
+    assert [c.status for c in _comments(slug)] == ["pending"]
+
+
+def _log_in(house: House, page: "Page", email: str) -> None:
+    page.goto(f"{house.url}/login")
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(f"{house.url}/moderation")
+
+
+def _item(page: "Page", slug: str) -> "Locator":
+    """The only comment of a case on a moderator's list."""
+    return page.locator(f"#item-{_comments(slug)[0].id}")
+
+
+def _loads(page: "Page") -> list[str]:
+    """Every whole page that is loaded from here on."""
+    seen: list[str] = []
+    page.on("domcontentloaded", lambda loaded: seen.append(loaded.url))
+    return seen
+
+
+def _says(slug: str, body: str) -> None:
+    number = case_at(slug).id
+    begin_writing()
+    case = db.session.get_one(Case, number)
+    case.take_comment("Ben Field", "ben@example.org", body, now())
+    keep()
+
+
+def _comments(slug: str) -> list[Comment]:
+    look_anew()
+    return list(db.session.scalars(sa.select(Comment).where(Comment.case_id == case_at(slug).id).order_by(Comment.id)))
+
+
+def _history(slug: str) -> list[tuple[str, str | None, str | None, str]]:
+    """What was decided about the only comment of a case: what, from, to, why."""
+    found = sa.select(Event).where(Event.subject_kind == "comment", Event.subject_id == _comments(slug)[0].id)
+    return [(e.what, e.before, e.after, e.note) for e in db.session.scalars(found.order_by(Event.id))]

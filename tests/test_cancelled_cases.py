@@ -1,0 +1,245 @@
+"""A case that staff cancel while its pledges are being charged: the rest is let go, and nothing is guessed."""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+import payments
+from jobs import sweep
+from jobs.cancelled_cases import release_cancelled
+from jobs.cards import let_go
+from jobs.refunds import send_refunds
+from law import Refused
+from letters import write
+from models import Letter, Pledge, db
+from tests.at_stripe import BANK_ASKS_LATER, DECLINES_LATER, WORKS, calls, page_params, plan, sdk, type_card
+from tests.charged import again, asked, books, charge_due, due, letters
+from tests.doorway import SAME_ORIGIN, logged_in, token_on
+from tests.made import a_case, a_user, case_at, keep, look_anew, now, pledges_of
+from tests.sandbox_process import SandboxProcess
+
+REASON = "The claim was settled."
+
+
+def cancel(slug: str = "the-case") -> None:
+    case_at(slug).cancel(REASON, "user:1", now())
+    keep()
+
+
+def stop_what_waits() -> None:
+    """What the sweep would ring for."""
+    waiting = sweep.TIMETABLE["release_cancelled"](now())
+    keep()
+    for pledge_id in waiting:
+        assert pledge_id is not None
+        release_cancelled(pledge_id)
+
+
+def states() -> list[str]:
+    return [pledge.status for pledge in pledges_of("the-case")]
+
+
+def payments_at_stripe(sandbox: SandboxProcess) -> list[str]:
+    return sorted(one.status for one in sdk(sandbox).v1.payment_intents.list({"limit": 100}).data)
+
+
+def test_what_was_never_asked_for_is_released_at_once_and_never_charged(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    pledges = due(sandbox, 2_500, 9_000)
+    cancel()
+    case = case_at("the-case")
+    assert (case.status, case.round.status, case.ended_because) == ("cancelled", "met", REASON)
+    assert (case.round.settled_total_pence, case.round.settled_count) == (11_500, 2)
+    assert states() == ["released", "released"]
+    keep()
+    charge_due()
+    let_go()
+    assert calls(sandbox, "payment_intents.create") == []
+    assert letters("case_cancelled") == [("case_cancelled", f"pledge:{pledge.id}") for pledge in pledges]
+    assert [pledge.payment_method_id for pledge in pledges_of("the-case")] == [None, None]
+
+
+def test_what_was_charged_stays_charged_and_refused_ones_can_never_be_paid_after_it(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    paid, refused, waits = due(sandbox, 2_500, 3_000, 4_000, cards=(WORKS, DECLINES_LATER, BANK_ASKS_LATER))
+    charge_due()
+    assert states() == ["charged", "declined", "action_required"]
+    cancel()
+    # Nobody is told "you were not charged" before Stripe has said that the payment is over.
+    assert (states(), letters("case_cancelled")) == (["charged", "declined", "action_required"], [])
+    stop_what_waits()
+    assert states() == ["charged", "released", "released"]
+    assert payments_at_stripe(sandbox) == ["canceled", "canceled", "succeeded"]
+    assert sorted(letters("case_cancelled")) == [("case_cancelled", f"pledge:{one.id}") for one in (refused, waits)]
+    assert letters("cancelled_charged") == [("cancelled_charged", f"pledge:{paid.id}")]
+    assert books(paid) == [("charge", 2_500)]
+
+
+def test_a_refused_payment_that_was_paid_after_all_is_found_charged_and_not_released(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    """The supporter had approved it at the bank, and our news of it was still on its way."""
+    (pledge,) = due(sandbox, 2_500, cards=(DECLINES_LATER,))
+    charge_due()
+    intent_id, customer = again(pledge).payment_intent_id, again(pledge).customer_id
+    keep()
+    pay_by_another_card(sandbox, str(intent_id), str(customer))
+    cancel()
+    stop_what_waits()
+    assert (states(), books(pledge)) == (["charged"], [("charge", 2_500)])
+    assert letters("case_cancelled") == []
+    assert letters("charged", "cancelled_charged") == [
+        ("charged", f"pledge:{pledge.id}"),
+        ("cancelled_charged", f"pledge:{pledge.id}"),
+    ]
+
+
+def pay_by_another_card(sandbox: SandboxProcess, intent_id: str, customer: str) -> None:
+    """As if the same payment had gone through: the sandbox is told to let the bank say yes."""
+    client = sdk(sandbox)
+    session = client.v1.checkout.sessions.create(page_params(customer=customer, customer_creation=None,
+                                                             customer_email=None))  # fmt: skip
+    type_card(session.url, WORKS)
+    done = client.v1.checkout.sessions.retrieve(session.id, {"expand": ["setup_intent"]})
+    client.v1.payment_intents.confirm(intent_id, {"payment_method": done.setup_intent.payment_method})
+
+
+def test_an_unknown_charge_is_looked_up_and_found_paid(asks_the_sandbox: Flask, sandbox: SandboxProcess) -> None:
+    (pledge,) = due(sandbox, 2_500)
+    plan(sandbox, operation="payment_intents.create", fault="lose_answer", times=3)
+    charge_due()
+    assert states() == ["unknown"]
+    keep()
+    cancel()
+    stop_what_waits()
+    assert (states(), books(pledge)) == (["charged"], [("charge", 2_500)])
+
+
+@pytest.mark.parametrize(("hours", "state"), [(1.0, "unknown"), (23.5, "unknown"), (24.5, "released")])
+def test_an_unknown_charge_that_stripe_does_not_have_is_released_only_once_it_cannot_arrive_any_more(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, hours: float, state: str
+) -> None:
+    due(sandbox, 2_500)
+    plan(sandbox, operation="payment_intents.create", fault="refuse", times=3)
+    charge_due()
+    assert states() == ["unknown"]
+    (pledge,) = pledges_of("the-case")
+    pledge.attempts[-1].asked_at -= dt.timedelta(hours=hours)
+    keep()
+    cancel()
+    stop_what_waits()
+    assert states() == [state]
+    keep()
+    charge_due()
+    assert payments_at_stripe(sandbox) == []
+
+
+def test_what_the_letter_says_of_the_money_is_what_became_of_it_by_then(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    whole, part, _ = due(sandbox, 2_500, 3_000, 4_000, cards=(WORKS, WORKS, DECLINES_LATER))
+    charge_due()
+    cancel()
+    for pledge, amount in ((whole, 2_500), (part, 1_000)):
+        asked(pledge, amount)
+    send_refunds()
+    look_anew()
+    owed = sa.select(Letter).where(Letter.kind == "cancelled_charged").order_by(Letter.id)
+    sent = [" ".join(str(write(letter).get_content()).split()) for letter in db.session.scalars(owed)]
+    assert "Your card was charged £25. All of it has been paid back." in sent[0]
+    assert "Your card was charged £30. £10 of it has been paid back. What becomes of the rest is decided by" in sent[1]
+
+
+def test_a_case_of_many_pledges_is_cancelled_in_as_few_questions_to_the_database_as_one_of_two(app: Flask) -> None:
+    questions = []
+    for slug, count in (("few", 2), ("more", 12)):
+        a_case(slug=slug, pledged=[2_500] * count)
+        case = case_at(slug)
+        with counting() as asked_for:
+            case.cancel(REASON, "user:1", now())
+        keep()
+        questions.append(len(asked_for))
+        its_round = case_at(slug).round
+        assert (its_round.status, its_round.pledged_pence, its_round.pledge_count) == ("cancelled", 0, 0)
+        assert {pledge.status for pledge in pledges_of(slug)} == {"released"}
+    assert questions[0] == questions[1]
+    assert len(letters("case_cancelled")) == 14
+
+
+@contextmanager
+def counting() -> Iterator[list[str]]:
+    """Every statement that the database is sent meanwhile."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(db.engine, "before_cursor_execute", note)
+
+
+def test_while_stripe_is_away_nothing_is_said_and_it_is_tried_again(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    due(sandbox, 2_500, cards=(DECLINES_LATER,))
+    charge_due()
+    cancel()
+    plan(sandbox, operation="payment_intents.cancel", fault="error", status=500, times=3)
+    stop_what_waits()
+    assert (states(), letters("case_cancelled")) == (["declined"], [])
+    pledges_of("the-case")[0].next_at = now()
+    keep()
+    stop_what_waits()
+    assert states() == ["released"]
+
+
+def test_an_answer_that_comes_after_the_cancellation_asks_nobody_to_repair(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due(sandbox, 2_500, cards=(DECLINES_LATER,))
+    really = payments.charge
+
+    def charge(*asked: object) -> payments.ChargeFound:
+        with asks_the_sandbox.app_context():
+            db.session.scalars(db.select(Pledge)).one().round.case.cancel(REASON, "user:1", now())
+            db.session.commit()
+        return really(*asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(payments, "charge", charge)
+    charge_due()
+    assert (states(), letters("declined")) == (["declined"], [])
+    keep()
+    stop_what_waits()
+    assert states() == ["released"]
+
+
+def test_a_case_whose_pledges_have_all_ended_cannot_be_cancelled(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    due(sandbox, 2_500)
+    charge_due()
+    with pytest.raises(Refused, match="no pledge of it waits to be charged"):
+        cancel()
+    db.session.rollback()
+
+
+def test_staff_cancel_a_case_from_its_page_and_the_public_page_says_so(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    due(sandbox, 2_500, 9_000)
+    browser = logged_in(asks_the_sandbox, a_user("staff"))
+    where = "/staff/cases/the-case"
+    sent = {"cancellation-reason": REASON, "form_token": token_on(browser, where)}
+    assert browser.post(f"{where}/cancellation", data=sent, headers=SAME_ORIGIN).status_code == 303
+    page = " ".join(browser.get("/cases/the-case").text.split())
+    assert "It was cancelled while cards were being charged.</strong> The claim was settled." in page
+    assert "This case reached its target.</strong> £115 of £115" in page
+    assert "Released uncharged</dt><dd>£115" in page
+    assert "Cancel the case" not in browser.get(where).text

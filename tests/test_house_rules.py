@@ -1,0 +1,192 @@
+"""The rules of the house that a reader would otherwise have to remember; CONTRIBUTING.md says why they are so."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Who may import whom, among our own. A room may always import itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    "money": set(),
+    "config": set(),
+    "law": set(),
+    "case_file": {"law", "money"},
+    "models": {"law", "money"},
+    "payments": {"money", "config"},
+    "letters": {"models", "money", "law", "config"},
+    "jobs": {"models", "payments", "letters", "law", "config"},
+    "views": {"models", "money", "payments", "jobs", "law", "config"},
+    "demo": {"jobs", "models", "payments", "letters", "money", "law", "config", "case_file"},
+    "cli": {"jobs", "models", "payments", "letters", "money", "law", "config", "case_file", "demo"},
+    "app": {"cli", "config", "jobs", "law", "letters", "models", "money", "payments", "views"},
+    "bench": {"jobs", "models"},
+    "sandbox": set(),
+}
+# The line that hands the application to the web server is the one other place that may import it.
+THE_WSGI_LINE = ("demo/web.py", "app")
+OUTSIDERS = {"stripe": {"payments"}, "rq": {"jobs", "app"}}
+BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "constants", "services", "managers", "misc"}
+
+JINJA_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+TAG = re.compile(r"""<([a-z][a-z0-9-]*)((?:[^<>"']|"[^"]*"|'[^']*')*)>""", re.IGNORECASE)
+ATTRIBUTE = re.compile(r"""(?:^|\s)([a-z][a-z0-9:-]*)(?=[\s=/]|$)(?:="[^"]*"|='[^']*')?""", re.IGNORECASE)
+ASKS = {"data-hx-get", "data-hx-post", "data-hx-put", "data-hx-patch", "data-hx-delete"}
+
+
+def test_every_room_imports_only_what_the_floor_plan_allows() -> None:
+    wrong = [
+        f"{file} imports {imported}"
+        for file, room, imported in _imports()
+        if imported in MAY_IMPORT and imported not in {room, *MAY_IMPORT[room]}
+        if (str(file), imported) != THE_WSGI_LINE
+    ]
+    assert wrong == []
+
+
+def test_every_file_of_ours_stands_in_a_room_of_the_floor_plan() -> None:
+    rooms = {file.parts[0].removesuffix(".py") for file in _python() if file.parts[0] not in ("tests", "migrations")}
+    assert rooms <= set(MAY_IMPORT)
+
+
+def test_views_never_import_letters() -> None:
+    assert "letters" not in {imported for _, room, imported in _imports() if room == "views"}
+
+
+def test_only_payments_knows_stripe_and_only_jobs_and_app_know_rq() -> None:
+    wrong = [
+        f"{file} imports {imported}"
+        for file, room, imported in _imports()
+        if imported in OUTSIDERS and room not in OUTSIDERS[imported]
+    ]
+    assert wrong == []
+
+
+def test_money_leaves_by_one_door_that_the_deadline_capture_alone_opens() -> None:
+    code = {str(file): (ROOT / file).read_text(encoding="utf-8") for file in _python() if file.parts[0] != "tests"}
+    assert [file for file, text in code.items() if re.search(r"\bpayments\.charge\(", text)] == [
+        "jobs/deadline_capture.py"
+    ]
+    assert [file for file, text in code.items() if re.search(r"\bintents\.(create|confirm)\(", text)] == ["payments.py"]
+
+
+def test_nothing_imports_the_sandbox_and_only_cli_imports_the_demonstration() -> None:
+    importers = {(imported, room) for _, room, imported in _imports() if imported in ("sandbox", "demo")}
+    assert importers <= {("sandbox", "sandbox"), ("demo", "demo"), ("demo", "cli")}
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [str(file) for file in _python() if BANNED_NAMES & {part.removesuffix(".py") for part in file.parts}] == []
+
+
+def test_templates_have_no_inline_style_and_no_inline_script() -> None:
+    """The policy in our headers would stop them, in front of a reader instead of in front of us."""
+    wrong = [
+        f"{file}: {name} on <{tag}>"
+        for file, tag, attributes, _ in _tags()
+        for name in attributes
+        if name == "style" or re.fullmatch(r"on[a-z]+", name)
+    ]
+    assert wrong == []
+
+
+def test_no_template_declares_text_safe() -> None:
+    assert [str(file) for file in _templates() if re.search(r"\|\s*safe\b", file.read_text(encoding="utf-8"))] == []
+
+
+def test_htmx_attributes_are_written_with_data() -> None:
+    assert [
+        f"{file}: {name}" for file, _, attributes, _ in _tags() for name in attributes if name.startswith("hx-")
+    ] == []
+
+
+def test_whatever_asks_through_htmx_also_works_without_it_or_says_why_not() -> None:
+    """A form with method and action, a link with href; anything else has a comment right above it."""
+    wrong = [
+        f"{file}: <{tag} {' '.join(sorted(attributes & ASKS))}>"
+        for file, tag, attributes, explained in _tags()
+        if attributes & ASKS
+        if not (tag == "form" and {"method", "action"} <= attributes)
+        if not (tag == "a" and "href" in attributes)
+        if not explained
+    ]
+    assert wrong == []
+
+
+def test_env_example_lists_every_setting_and_no_other() -> None:
+    written = (ROOT / ".env.example").read_text(encoding="utf-8")
+    listed = re.findall(r"^#?\s?([A-Z][A-Z0-9_]*)=", written, re.MULTILINE)
+    assert sorted(listed) == sorted(name.upper() for name in config.Settings.model_fields)
+
+
+def test_no_file_names_the_machine_or_the_registry_it_was_made_with() -> None:
+    folders = r"(?<![\w.}])/(?:work|root|home)/\w"
+    registries = r"\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)|^--(?:extra-)?index-url"
+    places = re.compile(f"{folders}|{registries}", re.MULTILINE)
+    found = {file: places.search((ROOT / file).read_text(encoding="utf-8", errors="ignore")) for file in _tracked()}
+    assert [f"{file}: {place.group()}" for file, place in found.items() if place] == []
+
+
+def test_the_locks_pin_every_package_with_its_hashes() -> None:
+    for lock in ("requirements.txt", "requirements-dev.txt"):
+        entries = re.split(r"\n(?=[a-z])", (ROOT / lock).read_text(encoding="utf-8"))
+        assert [entry.split()[0] for entry in entries[1:] if "==" not in entry or "--hash=sha256:" not in entry] == []
+
+
+def _imports() -> Iterator[tuple[Path, str, str]]:
+    """(file, its room, top-level name) for every import that runs, in code that is not a test."""
+    for file in _python():
+        room = file.parts[0].removesuffix(".py")
+        if room not in MAY_IMPORT:
+            continue
+        for imported in _imported(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            yield file, room, imported.partition(".")[0]
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """Every imported module below a node; what stands under TYPE_CHECKING never runs and ties nothing together."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        for otherwise in node.orelse:
+            yield from _imported(otherwise)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield node.module or ""
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _imported(child)
+
+
+def _tags() -> Iterator[tuple[Path, str, set[str], bool]]:
+    """(template, tag, names of its attributes, whether a comment stands right above it) for every tag."""
+    for file in _templates():
+        text = JINJA_COMMENT.sub("\N{INVISIBLE SEPARATOR}", file.read_text(encoding="utf-8"))
+        text = JINJA.sub(lambda found: " " if found.group().startswith("{%") else "x", text)
+        for tag in TAG.finditer(text):
+            attributes = {name.lower() for name in ATTRIBUTE.findall(tag.group(2))}
+            explained = text[: tag.start()].rstrip().endswith("\N{INVISIBLE SEPARATOR}")
+            yield file.relative_to(ROOT), tag.group(1).lower(), attributes, explained
+
+
+def _templates() -> list[Path]:
+    return sorted((ROOT / "templates").rglob("*.html"))
+
+
+def _python() -> list[Path]:
+    """All Python of ours that is in the repository or about to be."""
+    return [file for file in _tracked() if file.suffix == ".py"]
+
+
+def _tracked() -> list[Path]:
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("the rules are about what is in the repository, and this is not a clone of it")
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [Path(file) for file in files if (ROOT / file).is_file()]

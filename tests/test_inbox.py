@@ -1,0 +1,199 @@
+"""Stripe's inbox: how often its news makes us look, against a real sandbox whose calls are counted."""
+
+import datetime as dt
+import itertools
+from typing import Any
+
+import pytest
+import requests
+import sqlalchemy as sa
+import time_machine
+from flask import Flask
+
+import config
+import payments
+from jobs import deadline_capture, stripe_events
+from models import REFUSED, Letter, Movement, Pledge, StripeEvent, db
+from tests.at_stripe import DECLINES_LATER, calls, claimed, saved_card, sdk
+from tests.backup import back_up, restore
+from tests.made import a_case, now
+from tests.sandbox_process import SandboxProcess
+from tests.test_reconcile import a_pledge_at_stripe, settle
+
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def at_the_sandbox(asks_the_sandbox: Flask, sandbox: SandboxProcess) -> None:
+    """Every test of this file asks an empty sandbox, quickly."""
+    requests.post(f"{sandbox.url}/sandbox/reset", timeout=10).raise_for_status()
+    settings = asks_the_sandbox.config["STANDING"].model_copy(update={"capture_rate": 1000.0})
+    asks_the_sandbox.config["STANDING"] = settings
+
+
+def news_comes(*kinds: str) -> None:
+    """What happened at Stripe, oldest first, comes in at our door; all of it, or only some kinds."""
+    db.session.commit()
+    page = payments.news_since(now() - HOUR, now() + HOUR, list(kinds) or ["*"])
+    for news in reversed(page.found):
+        StripeEvent.store(
+            event_id=news.event_id, kind=news.type, object_id=news.object_id, created_at=news.created_at,
+            payload=news.payload, as_of=now(),
+        )  # fmt: skip
+    db.session.commit()
+
+
+def looks(sandbox: SandboxProcess) -> tuple[int, int]:
+    """How often payments and card pages were looked at since the log was emptied."""
+    return len(calls(sandbox, "payment_intents.retrieve")), len(calls(sandbox, "checkout.sessions.retrieve"))
+
+
+def waiting() -> int:
+    found = sa.select(sa.func.count()).where(StripeEvent.processed_at.is_(None))
+    count = db.session.scalar(found) or 0
+    db.session.commit()
+    return count
+
+
+def forget_calls(sandbox: SandboxProcess) -> None:
+    requests.delete(f"{sandbox.url}/sandbox/calls", timeout=10).raise_for_status()
+
+
+def due_pledge(sandbox: SandboxProcess, card: str = "4242424242424242") -> int:
+    """A pledge of £25 whose card is really saved and whose round was met; its id."""
+    its_round = a_case(target=2_500).round
+    pledge_id = a_pledge_at_stripe(its_round, sandbox, card=card).id
+    news_comes()
+    stripe_events.drain_stripe_events()
+    settle(db.session.get_one(Pledge, pledge_id).round)
+    forget_calls(sandbox)
+    return pledge_id
+
+
+def status(pledge_id: int) -> str:
+    found = db.session.get_one(Pledge, pledge_id).status
+    db.session.commit()
+    return found
+
+
+def test_news_of_a_charge_that_our_row_has_already_makes_nobody_look(sandbox: SandboxProcess) -> None:
+    pledge_id = due_pledge(sandbox)
+    deadline_capture.charge_due()
+    news_comes()
+    assert waiting() == 3  # payment_intent.created, payment_intent.succeeded, charge.succeeded
+    stripe_events.drain_stripe_events()
+    assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (0, 0))
+
+
+def test_all_news_about_one_payment_makes_us_look_once(sandbox: SandboxProcess) -> None:
+    pledge_id = due_pledge(sandbox, DECLINES_LATER)
+    deadline_capture.charge_due()
+    pledge = db.session.get_one(Pledge, pledge_id)
+    db.session.commit()
+    again = {"payment_method": str(pledge.payment_method_id), "off_session": True}
+    for _ in range(2):
+        with pytest.raises(Exception, match="declined"):
+            sdk(sandbox).v1.payment_intents.confirm(str(pledge.payment_intent_id), again)
+    forget_calls(sandbox)
+    news_comes("payment_intent.payment_failed")
+    assert waiting() == 3
+    stripe_events.drain_stripe_events()
+    assert (status(pledge_id), waiting(), looks(sandbox)) == ("declined", 0, (1, 0))
+
+
+def test_news_of_a_charge_that_is_being_asked_for_waits_for_its_asker(sandbox: SandboxProcess) -> None:
+    pledge_id = due_pledge(sandbox)
+    [asking] = claimed()
+    answer = payments.charge(config.current(), asking.params, asking.key)
+    news_comes("payment_intent.succeeded")
+    stripe_events.drain_stripe_events()
+    assert (status(pledge_id), waiting(), looks(sandbox)) == ("charging", 1, (0, 0))
+    deadline_capture._write_down(pledge_id, answer)
+    with time_machine.travel(now() + dt.timedelta(seconds=21)):
+        stripe_events.drain_stripe_events()
+    assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (0, 0))
+
+
+def test_news_of_a_charge_whose_asker_died_is_believed_once_its_time_is_over(sandbox: SandboxProcess) -> None:
+    pledge_id = due_pledge(sandbox)
+    [asking] = claimed()
+    payments.charge(config.current(), asking.params, asking.key)
+    news_comes("payment_intent.succeeded")
+    with time_machine.travel(now() + dt.timedelta(seconds=21)):
+        stripe_events.drain_stripe_events()
+    assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (1, 0))
+
+
+def test_news_of_a_card_page_that_the_supporter_came_back_from_makes_nobody_look(sandbox: SandboxProcess) -> None:
+    pledge_id = a_pledge_at_stripe(a_case(target=9_000).round, sandbox).id
+    stripe_events.look_again_at_card(pledge_id)
+    assert status(pledge_id) == "confirmed"
+    forget_calls(sandbox)
+    news_comes()
+    stripe_events.drain_stripe_events()
+    assert (waiting(), looks(sandbox)) == (0, (0, 0))
+
+
+def test_news_that_is_none_of_ours_makes_nobody_look(sandbox: SandboxProcess) -> None:
+    customer, method = saved_card(sandbox)
+    theirs = payments.charge_params(
+        pledge_id=1, case_id=1, amount_pence=2_500, customer_id=customer, payment_method_id=method, case_title="Other",
+    )  # fmt: skip
+    sdk(sandbox).v1.payment_intents.create(theirs)
+    forget_calls(sandbox)
+    news_comes()
+    stripe_events.drain_stripe_events()
+    assert (waiting(), looks(sandbox)) == (0, (0, 0))
+
+
+def test_what_a_slice_of_time_does_not_reach_waits_for_the_next_and_not_for_the_lease(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        a_pledge_at_stripe(a_case(target=9_000).round, sandbox)
+    news_comes("checkout.session.completed")
+    monkeypatch.setattr("jobs.SLICE", 0.0)
+    stripe_events.drain_stripe_events()
+    assert waiting() == 1
+    stripe_events.drain_stripe_events()
+    assert waiting() == 0
+
+
+# --- In every order ----------------------------------------------------------------------------------------
+
+
+def deliver(news: dict[str, Any], copy: str) -> None:
+    """One event comes in, and is worked on before the next."""
+    StripeEvent.store(
+        event_id=news["event_id"] + copy, kind=news["type"], object_id=news["object_id"], created_at=now(),
+        payload=news["payload"], as_of=now(),
+    )  # fmt: skip
+    db.session.commit()
+    stripe_events.drain_stripe_events()
+
+
+def test_news_of_a_charge_in_every_order_and_each_of_it_twice_leads_to_the_same_end(sandbox: SandboxProcess) -> None:
+    """Its asker has died. Stripe has refused one card and taken the money from another: 24 orders of its news."""
+    pledge_id = due_pledge(sandbox, DECLINES_LATER)
+    db.session.execute(sa.delete(StripeEvent))
+    [asking] = claimed()
+    Pledge.hold(pledge_id).next_at = now()
+    rows = back_up()
+    refused = payments.charge(config.current(), asking.params, asking.key)
+    _, another = saved_card(sandbox, customer=asking.customer_id, customer_creation=None, customer_email=None)
+    paid_with = {"payment_method": another, "off_session": True}
+    sdk(sandbox).v1.payment_intents.confirm(str(refused.payment_intent_id), paid_with)
+    news_comes("payment_intent.created", "payment_intent.payment_failed", "payment_intent.succeeded",
+               "charge.succeeded")  # fmt: skip
+    told = back_up()["stripe_events"]
+    assert len(told) == 4
+    for order in itertools.permutations(told):
+        restore(rows)
+        for news in order:
+            deliver(news, "")
+            deliver(news, "-again")
+        letters = list(db.session.scalars(sa.select(Letter.kind).where(Letter.kind.in_(("charged", *REFUSED)))))
+        moved = db.session.execute(sa.select(Movement.kind, Movement.amount_pence)).all()
+        in_this_order = [news["type"] for news in order]
+        assert (status(pledge_id), waiting(), letters) == ("charged", 0, ["charged"]), in_this_order
+        assert [tuple(movement) for movement in moved] == [("charge", 2_500)], in_this_order

@@ -1,0 +1,437 @@
+"""Every letter: its words, its headers, and the road to the reader's mail server."""
+
+import datetime as dt
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from jinja2 import StrictUndefined
+from werkzeug.datastructures import MultiDict
+
+import app as application
+import letters
+from jobs.post import send_letters
+from models import Case, Dispute, Examination, Letter, LinkRequest, Pledge, Reconciliation, User, db
+from payments import ChargeFound, DisputeFound, RefundFound
+from tests.conftest import ROOT
+from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
+from views.forms import CommentForm
+
+SECOND, HOUR = dt.timedelta(seconds=1), dt.timedelta(hours=1)
+# A deadline to read: Saturday 31 October 2026, 8:00pm GMT; seven days after it a refused pledge ends.
+DEADLINE = dt.datetime(2026, 10, 31, 20, 0, tzinfo=dt.UTC)
+NOT_PAID_BY = (
+    "If it is not paid by Saturday 7 November 2026, 8:00pm GMT, your pledge ends and you pay nothing. "
+    "We never ask for card details by e-mail."
+)
+PROMISE_PASSED = (
+    "Pledges have passed £20. If they are still there on Saturday 31 October 2026, 8:00pm GMT, your card is charged "
+    "then. You can cancel until then."
+)
+
+# kind -> (subject, how it begins, what else it must say). Amounts: £25 of a target of £20, or of £6,000 when missed.
+WORDS: dict[str, tuple[str, str, str]] = {
+    "confirmed": (
+        "Your £25 pledge counts",
+        "Thank you. Your pledge of £25 for",
+        PROMISE_PASSED,
+    ),
+    "cancelled": ("Your £25 pledge is cancelled", "You have cancelled your pledge of £25 for", "is not charged"),
+    "charged": ("Your card was charged £25", "The case reached its target:", "£25 pledged of £20"),
+    "declined": (
+        "Your £25 pledge: your bank refused the payment",
+        "You have not been charged. The case",
+        f"We will not try again by ourselves. {NOT_PAID_BY}",
+    ),
+    "action_required": (
+        "Your bank wants you to approve £25",
+        "You have not been charged. Your bank wants you to approve £25. Until you do, nothing is taken.",
+        f"We will not try again by ourselves. {NOT_PAID_BY}",
+    ),
+    "reminder": (
+        "Your £25 pledge is still not paid",
+        "You have not been charged. The case",
+        f"We will not try again by ourselves. {NOT_PAID_BY}",
+    ),
+    "dropped": ("Your £25 pledge has ended; you were not charged", "You were not charged.", "could not be paid"),
+    "missed": (
+        "You are not charged: A case about data",
+        "This case did not reach its target. £25 of £6,000 was pledged. Nobody was charged, and nobody will be.",
+        "Your pledge of £25 has ended",
+    ),
+    "too_late": ("Your £25 pledge came too late", "Your card for", "You are not charged, and never will be"),
+    "case_cancelled": (
+        "You are not charged: A case about data was cancelled",
+        "The case was cancelled before its deadline. The reason given: The claim was settled.",
+        "Nobody was charged, and nobody will be.",
+    ),
+    "cancelled_charged": (
+        "A case about data was cancelled after your card was charged",
+        "The case reached its target and cards were being charged when it was cancelled. The reason given: Settled.",
+        "Your card was charged £25. What becomes of it is decided by Standing Test: you get a letter when any of it",
+    ),
+    "reached": ("Your case reached its target", "A case about data", "£25 was pledged of £20, in 1 pledge."),
+    "not_reached": ("Your case did not reach its target", "A case about data", "£25 of £6,000 was pledged."),
+    "stays_closing": (
+        "A round cannot be settled: A case about data",
+        "http",
+        "the round stays closing: Stripe is away",
+    ),
+    "charges_halted": (
+        "Stripe calls our request wrong: A case about data",
+        "http",
+        "go on with: flask ask-again case-",
+    ),
+    "update": ("Update: We filed the claim", "A Owner has posted an update on", "The **court** has it."),
+    "receipt": ("Receipt: £25 for A case about data", "Received by Standing Test from Ada Winter:", "Visa ending 4242"),
+    "refunded": (
+        "£10 of your pledge is paid back",
+        "Standing Test has paid £10 of your pledge of £25 back to the card that was charged",
+        "£10 of £25 has been paid back in all.",
+    ),
+    "refund_failed": ("A refund has failed: pledge", "A refund to the supporter of", "/staff/pledges/"),
+    "disputed": (
+        "A payment of £25 is disputed: answer by Saturday 31 October 2026, 8:00pm GMT",
+        "The bank of a supporter of",
+        "Send the evidence at Stripe by Saturday 31 October 2026, 8:00pm GMT, or it is lost.",
+    ),
+    "books_disagree": (
+        "The books of Standing do not agree",
+        "The books were summed up on Saturday 31 October 2026, 8:00pm GMT, and this is off:",
+        "- Pledge 1 is charged, but its round 1 is missed.",
+    ),
+    "stripe_disagrees": (
+        "Standing and Stripe do not agree",
+        "The books since Saturday 31 October 2026, 7:00pm GMT were compared with Stripe's.",
+        "- Pledge 1 is released, but Stripe's payment pi_1 is paid.",
+    ),
+    "changed": (
+        "Your pledge is now £15",
+        "You have changed your pledge for",
+        "from £25 to £15. Nothing has been taken",
+    ),
+    "not_raised": (
+        "Your pledge stays £25",
+        "You wanted to raise your pledge for",
+        "your pledge counts with £25, as before",
+    ),
+    "link_replaced": (
+        "The new link of your pledge",
+        "The private page of your pledge of £25 for",
+        "the old one does not work any more:",
+    ),
+    "new_address": (
+        "Use this e-mail address for your pledge?",
+        "Somebody who has pledged for",
+        "The link works for three days. If it was not you, do nothing: no more letters will come.",
+    ),
+    "address_left": (
+        "Letters about your pledge go to another address now",
+        "Somebody with the private link of your pledge for",
+        "take it back on this page, within 30 days.",
+    ),
+    "address_taken_back": (
+        "Letters about a pledge do not come here any more",
+        "Letters about the pledge for",
+        "go to the e-mail address of before again",
+    ),
+    "links": (
+        "The links of your pledges",
+        "Somebody, probably you, has asked for the private links of all pledges",
+        "£25 for A case about data:\nhttp://127.0.0.1:8000/pledges/",
+    ),
+    "comments_waiting": ("1 comment waiting for a moderator", "1 comment waiting to be read:", "/moderation"),
+}
+
+
+# The letters about what a supporter has changed, or wants to.
+CHANGES = (
+    "changed", "not_raised", "link_replaced", "links", "new_address", "address_left", "address_taken_back",
+)  # fmt: skip
+
+
+def owed(kind: str) -> Letter:
+    """A letter of this kind, owed by the verbs that owe it on the site."""
+    moderator, staff = a_user("moderator"), a_user("staff")
+    case = a_case(target=2_000 if kind not in ("missed", "not_reached") else 600_000)
+    its_round = case.round
+    its_round.deadline = DEADLINE
+    made = a_pledge(its_round, 2_500, name="Ada Winter", email="ada@example.org", wants_updates=True,
+                    as_of=DEADLINE)  # fmt: skip
+    if kind == "too_late":
+        made.apply_card(card_found(made, DEADLINE + SECOND), DEADLINE + SECOND)
+    elif kind == "comments_waiting":
+        case.take_comment("Bo", "bo@example.org", "Well done.", now())
+        Letter.owe(kind, moderator, "2026-10-31", now())
+    elif kind == "books_disagree":
+        Examination.write(["Pledge 1 is charged, but its round 1 is missed."], DEADLINE)
+    elif kind == "stripe_disagrees":
+        compared = Reconciliation.begin(DEADLINE - HOUR, DEADLINE, DEADLINE)
+        compared.note(1, 0, ["Pledge 1 is released, but Stripe's payment pi_1 is paid."])
+        while compared.ended_at is None:
+            compared.go_on(None, DEADLINE, DEADLINE)
+    elif kind == "stays_closing":
+        its_round.trouble = "Stripe is away"
+        Letter.owe(kind, its_round, "closing", now())
+    else:
+        confirm(made, DEADLINE)
+        if kind in CHANGES:
+            _change(kind, made)
+        else:
+            _go_on(kind, case, made)
+            _after_the_charge(kind, made, staff)
+    found = sa.select(Letter).where(Letter.kind == kind)
+    return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+
+def _go_on(kind: str, case: Case, made: Pledge) -> None:
+    """What happens to a confirmed pledge until the letter is owed."""
+    if kind == "confirmed":
+        return
+    if kind == "cancelled":
+        made.cancel(DEADLINE)
+    elif kind == "case_cancelled":
+        case.cancel("The claim was settled.", "operator", DEADLINE)
+    elif kind == "update":
+        case.publish_update(case.owner, "We filed the claim", "The **court** has it.", DEADLINE)
+    else:
+        _decide(kind, case, made)
+
+
+def _decide(kind: str, case: Case, made: Pledge) -> None:
+    """The decision, and what becomes of the pledge after it."""
+    if kind == "cancelled_charged":
+        confirm(a_pledge(case.round, 3_000, as_of=DEADLINE), DEADLINE)
+    case.round.close(DEADLINE + SECOND)
+    case.round.settle(DEADLINE + SECOND)
+    paid = dict.fromkeys(
+        ("charged", "cancelled_charged", "receipt", "refunded", "refund_failed", "disputed"), "succeeded"
+    )
+    outcome = (paid | {"action_required": "action_required"}).get(kind, "declined")
+    if kind == "charges_halted":
+        made.claim(DEADLINE, 20 * SECOND)
+        made.halt("parameter_unknown", DEADLINE)
+        made.ask_again("operator", DEADLINE)
+    elif made.status == "due":
+        made.claim(DEADLINE, 20 * SECOND)
+        made.apply_charge(ChargeFound(outcome, "pi_1", "ch_1", 2_500), DEADLINE, asked=True)
+    if kind == "cancelled_charged":
+        case.cancel("Settled.", "operator", DEADLINE)
+    if kind == "dropped":
+        made.drop(DEADLINE)
+    if kind == "reminder":
+        made.remind(DEADLINE + dt.timedelta(days=2))
+
+
+def _change(kind: str, made: Pledge) -> None:
+    """What its supporter does on the private page until the letter is owed."""
+    if kind == "changed":
+        made.change_amount(1_500, DEADLINE)
+    elif kind == "not_raised":
+        made.change_amount(5_000, DEADLINE)
+        made.apply_card(a_new_card(made, DEADLINE + SECOND), DEADLINE + SECOND)
+    elif kind == "link_replaced":
+        made.replace_link(DEADLINE)
+    elif kind == "links":
+        LinkRequest.ask("ada@example.org", DEADLINE)
+    else:
+        change = made.ask_other_address("ada@home.example", DEADLINE)
+        if kind != "new_address":
+            change.make(DEADLINE)
+        if kind == "address_taken_back":
+            change.take_back(DEADLINE)
+
+
+def _after_the_charge(kind: str, made: Pledge, staff: User) -> None:
+    """What happens to a charged pledge until the letter is owed."""
+    if kind == "receipt":
+        made.owe_receipt(DEADLINE)
+    elif kind in ("refunded", "refund_failed"):
+        refund = made.ask_refund("k" * 24, 1_000, "They asked.", db.session.merge(staff), DEADLINE)
+        for outcome in ("succeeded", "failed") if kind == "refund_failed" else ("succeeded",):
+            made.apply_refund(RefundFound(outcome, "re_1", "pi_1", 1_000, "", refund.id), DEADLINE)
+    elif kind == "disputed":
+        Dispute.apply(DisputeFound("du_1", "ch_1", "pi_1", 2_500, "fraudulent", "open", True, DEADLINE, DEADLINE), made,
+                      DEADLINE)  # fmt: skip
+
+
+def body(message: EmailMessage) -> str:
+    return str(message.get_content())
+
+
+# --- Words -------------------------------------------------------------------------------------------------
+
+
+def test_every_letter_of_the_folder_is_shown_here() -> None:
+    assert sorted(WORDS) == sorted(file.stem for file in (ROOT / "templates" / "letters").iterdir())
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_a_letter_says_what_it_must_with_amounts_and_dates_from_its_rows(app: Flask, kind: str) -> None:
+    app.jinja_env.undefined = StrictUndefined  # a name that is missing would otherwise just be left out
+    subject, begins, says = WORDS[kind]
+    message = letters.write(owed(kind))
+    words = body(message)
+    assert message["Subject"].startswith(subject) if kind == "refund_failed" else message["Subject"] == subject
+    assert words.strip().startswith(begins)
+    assert says in words
+    assert not [odd for odd in ("None", "{{", "{%", "&amp;", "<time", "&#") if odd in words]
+    assert message.get_content_type() == "text/plain"
+
+
+@pytest.mark.parametrize("kind", ["declined", "action_required"])
+def test_a_refused_card_is_told_in_its_first_words_that_nothing_was_taken(app: Flask, kind: str) -> None:
+    words = body(letters.write(owed(kind)))
+    assert words.startswith("You have not been charged. ")
+    assert words.removesuffix("\n\nStanding Test, help@example.org\n").endswith(NOT_PAID_BY)
+
+
+@pytest.mark.parametrize("kind", ["declined", "action_required", "reminder"])
+def test_a_refusal_that_was_made_good_before_the_post_went_is_not_told_any_more(app: Flask, kind: str) -> None:
+    """It would say that nothing was charged, below a letter that says that it was."""
+    letter = owed(kind)
+    assert letters.is_true(letter)
+    made = db.session.scalars(sa.select(Pledge)).one()
+    made.apply_charge(ChargeFound("succeeded", "pi_1", "ch_2", 2_500), now())
+    keep()
+    send_letters()
+    sent = {one.kind: one.trouble for one in db.session.scalars(sa.select(Letter).where(Letter.sent_at.is_not(None)))}
+    assert (sent[kind], sent["charged"]) == ("not sent: overtaken by events", "")
+    folder = Path(str(app.config["STANDING"].mail_url).removeprefix("file:"))
+    subjects = [str(message_from_bytes(file.read_bytes())["Subject"]) for file in folder.glob("*.eml")]
+    assert len(subjects) == len(sent) - (2 if kind == "reminder" else 1)
+
+
+def test_an_update_that_waited_is_not_sent_to_whoever_has_said_no_more_since(app: Flask) -> None:
+    letter = owed("update")
+    assert letters.is_true(letter)
+    db.session.scalars(sa.select(Pledge)).one().unsubscribe(now())
+    assert not letters.is_true(letter)
+
+
+def test_a_soft_refusal_says_when_the_card_is_tried_again(app: Flask) -> None:
+    letter = owed("declined")
+    made = db.session.scalars(sa.select(Pledge)).one()
+    made.refused_softly = True
+    words = body(letters.write(letter))
+    assert "We will try this card again on Monday 2 November 2026, 8:00pm GMT. If it is not paid by" in words
+    assert "or ask us to stop trying" in words
+
+
+def test_below_the_target_the_first_letter_repeats_the_promise_word_for_word(app: Flask) -> None:
+    case = a_case(target=600_000)
+    case.round.deadline = dt.datetime(2022, 10, 9, 1, 0, tzinfo=dt.UTC)
+    confirm(a_pledge(case.round, as_of=case.round.deadline), case.round.deadline)
+    letter = db.session.scalars(sa.select(Letter)).one()
+    assert (
+        "Your card is charged only if pledges reach £6,000 by Sunday 9 October 2022, 2:00am BST. "
+        "If they do not, you pay nothing. You can cancel until then."
+    ) in body(letters.write(letter))
+
+
+@pytest.mark.parametrize("kind", ["confirmed", "declined", "action_required", "charged"])
+def test_the_private_link_of_a_letter_opens_the_private_page(app: Flask, client: FlaskClient, kind: str) -> None:
+    letter = owed(kind)
+    link = next(line for line in body(letters.write(letter)).splitlines() if "/pledges/" in line)
+    keep()
+    assert client.get(link).status_code == 200
+
+
+def test_words_of_people_stand_in_a_letter_as_they_typed_them(app: Flask) -> None:
+    case = a_case(title="Smith & Sons <Data> “v” DfE")
+    pledge = confirm(a_pledge(case.round, name="Zoë O’Neil & Sons"))
+    message = letters.write(db.session.scalars(sa.select(Letter)).one())
+    assert "Smith & Sons <Data> “v” DfE" in body(message)
+    assert message["To"].addresses[0].display_name == "Zoë O’Neil & Sons"
+    assert message["To"].addresses[0].addr_spec == pledge.email
+
+
+# --- Headers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r\n "])
+def test_no_name_and_no_title_can_add_a_header_or_a_recipient(app: Flask, line_end: str) -> None:
+    evil = f"Ada{line_end}Bcc: everybody@example.org{line_end}{line_end}Buy this"
+    case = a_case(title=evil, owner=a_user(name=evil))
+    confirm(a_pledge(case.round, name=evil, wants_updates=True))
+    case.publish_update(case.owner, evil, evil, now())
+    case.cancel(evil, "operator", now())
+    written = db.session.scalars(sa.select(Letter))
+    for letter in written:
+        sent = message_from_bytes(bytes(letters.write(letter)), policy=policy.default)
+        wanted = {"From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "Content-Type", "MIME-Version"}
+        assert {*sent.keys()} - {"List-Unsubscribe", "Content-Transfer-Encoding"} == wanted
+        assert len(sent["To"].addresses) == 1 and not sent.defects
+
+
+def test_an_address_that_would_be_two_is_refused(app: Flask) -> None:
+    confirm(a_pledge(a_case().round, email="a@example.org\r\nBcc: b@example.org"))
+    with pytest.raises(ValueError, match="CR or LF"):
+        letters.write(db.session.scalars(sa.select(Letter)).one())
+
+
+@pytest.mark.parametrize(
+    ("typed", "accepted"),
+    [("ada@example.org", True), ("jo@bücher.example.org", True), ("jürgen@example.org", False), ("ada@", False)],
+)
+def test_the_form_refuses_an_address_that_no_letter_can_reach(typed: str, accepted: bool) -> None:
+    form = CommentForm(MultiDict({"email": typed}))
+    form.validate()
+    assert bool(form.email.errors) is not accepted
+
+
+def test_a_domain_with_accents_goes_out_in_its_ascii_form(app: Flask) -> None:
+    """The form of today: the one of 2003 would send a letter for straße to strasse, which is somebody else's."""
+    confirm(a_pledge(a_case().round, email="jo@straße.example.org"))
+    message = letters.write(db.session.scalars(sa.select(Letter)).one())
+    assert message["To"].addresses[0].addr_spec == "jo@xn--strae-oqa.example.org"
+    assert bytes(message).isascii()
+
+
+def test_the_same_letter_written_twice_has_the_same_number_and_date(app: Flask) -> None:
+    letter = owed("confirmed")
+    first, second = letters.write(letter), letters.write(letter)
+    assert first["Message-ID"] == second["Message-ID"] == f"<{letter.message_id}@127.0.0.1>"
+    assert bytes(first) == bytes(second)
+
+
+def test_only_an_update_can_be_unsubscribed_from_and_its_link_is_no_private_link(
+    app: Flask, client: FlaskClient
+) -> None:
+    letter = owed("update")
+    address = str(letters.write(letter)["List-Unsubscribe"]).strip("<>")
+    assert address in body(letters.write(letter))
+    link = address.split("/")[-2]
+    assert Pledge.by_link(link) is None and Pledge.by_link(link, "unsubscribe")
+    assert letters.write(db.session.scalars(sa.select(Letter).where(Letter.kind == "confirmed")).one())[
+        "List-Unsubscribe"
+    ] is None  # fmt: skip
+
+
+def test_over_https_a_mail_program_can_unsubscribe_by_itself(app: Flask, tmp_path: Path) -> None:
+    """RFC 8058: it posts one field, with no cookie, no origin and no form of ours."""
+    letter_id = owed("update").id
+    keep()
+    site = application.create_app({
+        "environment": "test", "site_url": "https://standing.example", "mail_url": f"file:{tmp_path}",
+        "database_url": app.config["SQLALCHEMY_DATABASE_URI"], "redis_url": f"unix://{tmp_path / 'nobody.sock'}",
+    })  # fmt: skip
+    with site.app_context():
+        message = letters.write(db.session.get_one(Letter, letter_id))
+        db.session.remove()
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    address = str(message["List-Unsubscribe"]).strip("<>")
+    answer = site.test_client().post(address, data={"List-Unsubscribe": "One-Click"})
+    assert answer.status_code == 200
+    keep()
+    assert not db.session.scalars(sa.select(Pledge)).one().wants_updates
+    with site.app_context():
+        db.engine.dispose()
+
+
+def test_over_http_no_program_is_asked_to_post_a_link_in_the_clear(app: Flask) -> None:
+    assert letters.write(owed("update"))["List-Unsubscribe-Post"] is None

@@ -1,0 +1,263 @@
+"""What Standing starts with, what it refuses to start with, and how it says so."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+import app as application
+import config
+from config import NotConfigured
+from models import db
+from tests.conftest import ROOT
+from tests.made import PASSWORD, a_user
+
+BIN = Path(sys.executable).parent
+# All that a real site must set; everything else may stay as it is.
+PRODUCTION: dict[str, str] = {
+    "environment": "production",
+    "secret_key": "k" * 32,
+    "link_secret": "l" * 32,
+    "site_url": "https://standing.example",
+    "operator_name": "Standing Ltd",
+    "contact_email": "help@standing.example",
+    "stripe_secret_key": "sk_live_" + "a" * 24,
+    "stripe_webhook_secret": "whsec_" + "w" * 32,
+    "mail_url": "smtps://user:password@mail.standing.example",
+    "mail_from": "Standing <letters@standing.example>",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have settings of their own."""
+    for name in (*config.Settings.model_fields, "flask_debug"):
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_development_starts_with_nothing_set() -> None:
+    assert config.load().environment == "development"
+
+
+def test_production_starts_when_all_is_set() -> None:
+    settings = config.load(dict(PRODUCTION))
+    assert settings.livemode and settings.is_https and settings.trusted_hosts == ["standing.example"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "unsafe"),
+    [
+        ("secret_key", config.DEVELOPMENT_SECRET),
+        ("secret_key", config.DEVELOPMENT_LINK_SECRET),
+        ("secret_key", "k" * 31),
+        ("secret_key", " " * 32),
+        ("link_secret", config.DEVELOPMENT_LINK_SECRET),
+        ("link_secret", "l" * 31),
+        ("link_secret", "k" * 32),  # the same as SECRET_KEY
+        ("secret_key_fallbacks", ("short",)),
+        ("secret_key_fallbacks", ("f" * 32, config.DEVELOPMENT_SECRET)),
+        ("link_secret_fallbacks", ("",)),  # anybody could sign with it
+        ("link_secret_fallbacks", (config.DEVELOPMENT_LINK_SECRET,)),
+        ("site_url", "http://standing.example"),
+        ("stripe_api_base", "http://127.0.0.1:12111"),
+        ("stripe_secret_key", config.SANDBOX_KEY),
+        ("stripe_secret_key", "pk_live_" + "a" * 24),  # the publishable one
+        ("stripe_secret_key", ""),
+        ("stripe_webhook_secret", config.SANDBOX_WEBHOOK_SECRET),
+        ("stripe_webhook_secret", "whsec_"),
+        ("stripe_webhook_secret", ""),
+        ("checkout_origin", "http://127.0.0.1:12111"),
+        ("mail_url", "file:var/letters"),
+        ("operator_name", config.DEMONSTRATION_OPERATOR),
+        ("contact_email", "help@example.org"),
+        ("mail_from", "Standing <letters@example.org>"),
+    ],
+)
+def test_production_refuses_what_is_unsafe_and_names_it(setting: str, unsafe: object) -> None:
+    with pytest.raises(NotConfigured) as refusal:
+        config.load({**PRODUCTION, setting: unsafe})
+    words = str(refusal.value).splitlines()[1:]
+    assert words and all(setting.upper() in line for line in words)
+
+
+@pytest.mark.parametrize("debug", ["1", "true", "on"])
+def test_production_refuses_debug_mode(debug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", debug)
+    with pytest.raises(NotConfigured, match="FLASK_DEBUG must not be set in production"):
+        config.load(dict(PRODUCTION))
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(NotConfigured) as refusal:
+        config.load({"environment": "production"})
+    named = {line.split()[0] for line in str(refusal.value).splitlines()[1:]}
+    assert named >= {name.upper() for name in PRODUCTION if name != "environment"}
+
+
+@pytest.mark.parametrize("environment", ["development", "test", "production"])
+def test_a_live_key_never_meets_the_sandbox(environment: str) -> None:
+    with pytest.raises(NotConfigured, match="STRIPE_API_BASE must be empty when STRIPE_SECRET_KEY is a live key"):
+        config.load({**PRODUCTION, "environment": environment, "stripe_api_base": "http://127.0.0.1:12111"})
+
+
+def test_a_live_key_is_refused_where_somebody_forgot_that_this_is_production() -> None:
+    with pytest.raises(NotConfigured, match="ENVIRONMENT must be production"):
+        config.load({"stripe_secret_key": "rk_live_" + "a" * 24})
+
+
+@pytest.mark.parametrize(
+    ("setting", "malformed"),
+    [
+        ("ENVIRONMENT", "prod"),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "sqlite://"),  # in memory: each connection would have a database of its own
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("DATABASE_URL", "mysql://localhost/standing"),
+        ("DATABASE_URL", "postgresql+nodriver://localhost/standing"),
+        ("DATABASE_URL", "postgresql+psycopg://localhost:port/standing"),
+        ("REDIS_URL", "127.0.0.1:6379"),
+        ("SECRET_KEY_FALLBACKS", "[broken"),
+        ("LINK_SECRET_FALLBACKS", "an-old-secret"),
+        ("SITE_URL", "standing.example"),
+        ("SITE_URL", "https://"),
+        ("SITE_URL", "https://standing.example/cases"),
+        ("SITE_URL", "https://Standing.example"),
+        ("SITE_URL", "https://standing.example:port"),
+        ("CONTACT_EMAIL", "help"),
+        ("DISPLAY_ZONE", "Europe"),
+        ("DISPLAY_ZONE", "Mars/Base"),
+        ("STRIPE_API_BASE", "127.0.0.1:12111"),
+        ("CHECKOUT_ORIGIN", "checkout.stripe.com"),
+        ("CHECKOUT_ORIGIN", "https://checkout.stripe.com; script-src *"),
+        ("CAPTURE_RATE", "0"),
+        ("CAPTURE_RATE", "-1"),
+        ("CAPTURE_RATE", "inf"),
+        ("CAPTURE_RATE", "nan"),
+        ("CAPTURE_RATE", "fast"),
+        ("MAIL_URL", "mail.example.org"),
+        ("MAIL_URL", "pigeon://mail.example.org"),
+        ("MAIL_URL", "smtp://"),
+        ("MAIL_URL", "smtp://mail.example.org:port"),
+        ("MAIL_URL", "smtp://user@mail.example.org"),  # it would be sent without any log-in
+        ("MAIL_URL", "file:"),
+        ("MAIL_FROM", "Standing"),
+        ("MAIL_FROM", "Standing <letters>"),
+        ("HTMX_SRC", "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"),
+        ("HTMX_SRC", "https://cdn.jsdelivr.net/htmx.js#sha384-short"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("TRUSTED_PROXIES", "all"),
+        ("RATE_LOGIN", "lots"),
+        ("RATE_PLEDGE", "30 per fortnight"),
+        ("RATE_COMMENT", "-"),
+    ],
+)
+def test_a_malformed_setting_stops_the_start_and_is_named(
+    setting: str, malformed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, malformed)
+    with pytest.raises(NotConfigured) as refusal:
+        config.load()
+    (words,) = str(refusal.value).splitlines()[1:]
+    assert words.strip().startswith(f"{setting} ")
+
+
+def test_a_refusal_never_shows_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+nodriver://standing:hunter2@localhost/standing")
+    monkeypatch.setenv("SECRET_KEY_FALLBACKS", "[hunter2")
+    monkeypatch.setenv("MAIL_URL", "smtp://standing:hunter2@mail.example.org:port")
+    with pytest.raises(NotConfigured) as refusal:
+        config.load()
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_an_empty_variable_is_one_that_was_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+    assert config.load() == config.Settings()
+
+
+def test_the_values_of_env_example_start_a_development(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in (ROOT / ".env.example").read_text(encoding="utf-8").splitlines():
+        name, is_set, value = line.partition("=")
+        if is_set and not line.startswith("#"):
+            monkeypatch.setenv(name, value)
+    assert config.load().stripe_api_base == "http://127.0.0.1:12111"
+
+
+# --- What an operator sees ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["flask", "--app", "app", "worker"],
+        ["flask", "--app", "app", "db", "upgrade"],
+        ["granian", "--interface", "wsgi", "--factory", "app:create_app", "--port", "0", "--workers", "1"],
+    ],
+    ids=["worker", "migrations", "web server"],
+)
+def test_every_program_ends_with_clear_lines_and_no_traceback(command: list[str]) -> None:
+    ended = _run(command, environment="production")
+    assert ended.returncode == 1
+    assert "Standing cannot start like this:\n  SECRET_KEY still has its development value.\n" in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+
+
+@pytest.mark.slow
+def test_the_debug_switch_of_flask_is_refused_in_production() -> None:
+    ended = _run(["flask", "--app", "app", "--debug", "routes"], **PRODUCTION)
+    assert ended.returncode == 1
+    assert ended.stderr == "Standing cannot start like this:\n  FLASK_DEBUG must not be set in production.\n"
+
+
+def _run(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **{name.upper(): value for name, value in settings.items()}}
+    program = [str(BIN / command[0]), *command[1:]]
+    return subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+# --- Cookies -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
+    """The application at the address of `request.param`, on the database of `app`."""
+    site = application.create_app({
+        "environment": "test",
+        "database_url": app.config["SQLALCHEMY_DATABASE_URI"],
+        "redis_url": app.config["STANDING"].redis_url,
+        "site_url": request.param,
+    })  # fmt: skip
+    a_user("owner", email="owner@example.org")
+    yield site
+    with site.app_context():
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize("site", ["https://standing.example"], indirect=True)
+def test_over_https_the_cookie_is_bound_to_the_host_and_secure(site: Flask) -> None:
+    cookie = _cookie_after_log_in(site, "https://standing.example")["__Host-session"]
+    assert cookie["secure"] and cookie["httponly"] and cookie["samesite"] == "Lax"
+    # With a domain, or with another path, browsers refuse a __Host- cookie.
+    assert cookie["path"] == "/" and cookie["domain"] == ""
+
+
+@pytest.mark.parametrize("site", ["http://127.0.0.1:8000"], indirect=True)
+def test_over_http_the_cookie_is_one_that_browsers_keep(site: Flask) -> None:
+    cookie = _cookie_after_log_in(site, "http://127.0.0.1:8000")["session"]
+    assert not cookie["secure"] and cookie["httponly"] and cookie["samesite"] == "Lax"
+
+
+def _cookie_after_log_in(site: Flask, address: str) -> SimpleCookie:
+    typed = {"email": "owner@example.org", "password": PASSWORD}
+    answer = site.test_client().post("/login", data=typed, base_url=address)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/owner")
+    (written,) = answer.headers.getlist("Set-Cookie")
+    return SimpleCookie(written)

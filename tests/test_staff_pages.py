@@ -1,0 +1,208 @@
+"""The staff's desk: cases, the run of the deadline capture, pledges to search, and one pledge's whole history."""
+
+import datetime as dt
+
+import pytest
+from bs4 import BeautifulSoup
+from flask import Flask
+
+from models import Case, Pledge, db
+from payments import ChargeFound
+from tests.at_stripe import DECLINES_LATER, WORKS
+from tests.charged import charge_due, due
+from tests.doorway import logged_in
+from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, now, pledges_of
+from tests.sandbox_process import SandboxProcess
+from views import staff
+
+HTMX = {"HX-Request": "true"}
+
+
+def words(page: str, part: str = "main") -> str:
+    found = BeautifulSoup(page, "html5lib").select_one(part)
+    assert found is not None
+    return " ".join(found.get_text(" ").split())
+
+
+def test_the_desk_lists_every_case_with_its_round_its_total_and_its_switches(app: Flask) -> None:
+    person = a_user("staff")
+    a_case(slug="one", title="The first case", target=600_000, pledged=[9_500])
+    case_at("one").switch("charges_frozen", True, "Stop.", db.session.merge(person), now())
+    keep()
+    other = a_case(slug="two", title="The second case", target=600_000)
+    other.round.close(other.round.deadline.replace(year=2100))
+    other.round.trouble = "Stripe is away"
+    Case.draft(db.session.merge(person), "three", "A draft", "", "", "", now())
+    keep()
+    said = words(logged_in(app, person).get("/staff").text)
+    assert "The first case open £95 of £6,000" in said and "charges frozen" in said
+    assert "The round of The second case stays closing since" in said and "Stripe is away" in said
+    assert "A draft" not in said
+
+
+def test_the_run_is_shown_as_it_goes_on_and_asks_again_until_nothing_is_left(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    due(sandbox, 2_500, 3_000, 4_000, cards=(WORKS, DECLINES_LATER, WORKS))
+    browser = logged_in(asks_the_sandbox, a_user("staff"))
+    where = "/staff/cases/the-case/run"
+    page = browser.get(where).text
+    assert "Cards are being charged." in words(page)
+    assert "Due 3, £95 Charging 0, £0 Unknown 0, £0 Charged 0, £0 Failed 0, £0" in words(page)
+    assert "Rate 0 answers a second in the last minute, at most 20 Time left about 1 second" in words(page)
+    refresh = BeautifulSoup(page, "html5lib").select_one(f"#run a[href='{where}']")
+    assert refresh is not None and refresh.text == "Refresh"
+    fragment = browser.get(where, headers=HTMX).text
+    assert "<html" not in fragment and "Due 3, £95" in words(fragment, "#run")
+    assert BeautifulSoup(fragment, "html5lib").select_one("#run[data-hx-get]")
+    charge_due()
+    page = browser.get(where).text
+    assert "Due 0, £0 Charging 0, £0 Unknown 0, £0 Charged 2, £65" in words(page)
+    assert "Failed 1, £30 (declined 1, action required 0)" in words(page) and "Time left none" in words(page)
+    assert "Nothing is left to charge. What was refused can still be repaired" in words(page)
+    assert not BeautifulSoup(page, "html5lib").select_one("#run[data-hx-get]")
+
+
+def the_run(app: Flask) -> str:
+    return words(logged_in(app, a_user("staff")).get("/staff/cases/the-case/run").text, "#run")
+
+
+def decided(target: int, *pledged: int, seconds_ago: int = 0) -> list[Pledge]:
+    """The pledges of a round that was decided so long ago."""
+    case = a_case(slug="the-case", target=target, pledged=pledged)
+    its_round = db.session.merge(case).round
+    its_round.close(its_round.deadline + dt.timedelta(seconds=1))
+    its_round.settle(now() - dt.timedelta(seconds=seconds_ago))
+    keep()
+    return pledges_of("the-case")
+
+
+def answered(pledge: Pledge, outcome: str) -> None:
+    pledge.claim(now(), dt.timedelta(minutes=1))
+    pledge.apply_charge(ChargeFound(outcome, f"pi_{pledge.id}", f"ch_{pledge.id}", pledge.amount_pence), now(), True)
+
+
+def test_before_the_decision_the_run_says_that_nothing_is_charged(app: Flask) -> None:
+    a_case(slug="the-case", pledged=[9_500])
+    assert "The round is open. Nothing is charged before it is decided." in the_run(app)
+
+
+def test_of_a_missed_round_the_run_says_that_nobody_is_charged(app: Flask) -> None:
+    decided(10_000, 9_500)
+    assert "The target was not reached: every pledge is released, and nobody is charged." in the_run(app)
+
+
+def test_of_a_case_that_was_cancelled_before_its_end_the_run_says_that_nobody_is_charged(app: Flask) -> None:
+    a_case(slug="the-case", pledged=[9_500])
+    case_at("the-case").cancel("Settled.", "user:1", now())
+    keep()
+    assert "The case was cancelled before it was decided: every pledge is released" in the_run(app)
+
+
+def test_the_time_left_follows_from_the_answers_of_the_last_minute(app: Flask) -> None:
+    pledges = decided(2_500, *[2_500] * 33, seconds_ago=600)
+    for pledge in pledges[:3]:
+        answered(pledge, "succeeded")
+    keep()
+    # Three in a minute are one in twenty seconds: thirty that are left take ten minutes.
+    assert "Rate 0.05 answers a second in the last minute, at most 20 Time left about 10 minutes" in the_run(app)
+
+
+def test_in_the_first_seconds_of_a_run_only_those_seconds_count(app: Flask) -> None:
+    pledges = decided(2_500, *[2_500] * 23, seconds_ago=10)
+    for pledge in pledges[:3]:
+        answered(pledge, "succeeded")
+    keep()
+    said = the_run(app)
+    seconds = int(said.partition("about ")[2].partition(" seconds")[0])
+    assert 66 <= seconds <= 80, said  # Twenty are left, at three in ten seconds or a little more.
+
+
+def test_while_no_charge_is_answered_nobody_knows_the_time_left(app: Flask) -> None:
+    (pledge,) = decided(2_500, 2_500)
+    answered(pledge, "unknown")
+    keep()
+    assert "Unknown 1, £25" in the_run(app)
+    assert "Time left not known: nothing was answered in the last minute" in the_run(app)
+
+
+def test_while_charges_are_frozen_the_run_says_so_and_when_the_case_is_cancelled_that_it_is_over(app: Flask) -> None:
+    begun, _ = decided(5_000, 2_500, 2_500)
+    answered(begun, "unknown")
+    keep()
+    case_at("the-case").switch("charges_frozen", True, "Stop.", db.session.merge(a_user("staff")), now())
+    keep()
+    said = the_run(app)
+    assert "Charges are frozen: none leaves until this is lifted. Due 1, £25" in said and "Time left stopped" in said
+    case_at("the-case").cancel("Settled.", "user:1", now())
+    keep()
+    said = the_run(app)
+    assert "The case is cancelled, and nothing more is charged. What was begun is ended at Stripe." in said
+    assert "Unknown 1, £25" in said and "Released 1, £25" in said and "Time left stopped" in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("", ["Ada Winter", "Bo Frost", "Cy 100%"]), ("winter", ["Ada Winter"]), ("BO@", ["Bo Frost"]),
+        ("%", ["Cy 100%"]), ("_", []), ("nobody", []), ("x" * 5_000, []), ("'; DROP TABLE pledges", []),
+    ],
+)  # fmt: skip
+def test_pledges_are_found_by_name_or_address_and_signs_mean_themselves(
+    app: Flask, typed: str, found: list[str]
+) -> None:
+    case = a_case(slug="the-case")
+    for name, email in (("Ada Winter", "ada@example.org"), ("Bo Frost", "bo@example.org"), ("Cy 100%", "cy@e.org")):
+        confirm(a_pledge(case.round, name=name, email=email))
+    keep()
+    page = logged_in(app, a_user("staff")).get("/staff/cases/the-case/pledges", query_string={"q": typed}).text
+    rows = BeautifulSoup(page, "html5lib").select("tbody tr")
+    assert [row.select("td")[1].text for row in rows] == found
+
+
+def test_a_pledge_is_found_by_its_number(app: Flask) -> None:
+    case = a_case(slug="the-case", pledged=[500, 600])
+    public_id = case.round.pledges("confirmed")[1].public_id
+    page = logged_in(app, a_user("staff")).get(f"/staff/cases/the-case/pledges?q={public_id}").text
+    assert [link.text for link in BeautifulSoup(page, "html5lib").select("tbody a")] == [public_id]
+
+
+def test_pledges_come_in_pages_and_each_is_on_exactly_one(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staff, "PLEDGES_A_PAGE", 2)
+    a_case(slug="the-case", pledged=[500, 600, 700, 800, 900])
+    browser, where, seen = logged_in(app, a_user("staff")), "/staff/cases/the-case/pledges", []
+    while where:
+        page = BeautifulSoup(browser.get(where).text, "html5lib")
+        seen.append([row.select("td")[3].text for row in page.select("tbody tr")])
+        more = [link["href"] for link in page.select("main a") if link.text == "More pledges"]
+        where = str(more[0]) if more else ""
+    assert seen == [["£5", "£6"], ["£7", "£8"], ["£9"]]
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "9" * 30, "1e3", "²", ""])
+def test_a_page_that_nobody_can_mean_is_the_first(app: Flask, after: str) -> None:
+    a_case(slug="the-case", pledged=[500])
+    page = logged_in(app, a_user("staff")).get("/staff/cases/the-case/pledges", query_string={"after": after})
+    assert page.status_code == 200 and "£5" in page.text
+
+
+def test_one_pledge_is_shown_with_its_history_its_attempts_and_its_money(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    (pledge,) = due(sandbox, 2_500)
+    charge_due()
+    page = logged_in(asks_the_sandbox, a_user("staff")).get(f"/staff/pledges/{pledge.public_id}").text
+    said = words(page)
+    assert f"pledge-{pledge.id}-charge-1" in said and "charge £25 ch_" in said
+    for step in ("started", "confirmed, was started", "due, was confirmed", "charging, was due", "charged, was"):
+        assert step in said
+    assert BeautifulSoup(page, "html5lib").select("form[action$='/refunds']")
+
+
+def test_the_public_is_told_nothing_of_a_switch_reason_or_of_a_refunds(app: Flask) -> None:
+    a_case(slug="the-case", pledged=[9_500])
+    person = a_user("staff")
+    case_at("the-case").switch("pledging_paused", True, "A canary reason.", db.session.merge(person), now())
+    keep()
+    assert "A canary reason." not in app.test_client().get("/cases/the-case").text
+    assert "A canary reason." in logged_in(app, db.session.merge(person)).get("/staff/cases/the-case").text

@@ -1,0 +1,65 @@
+"""Logging in and out."""
+
+from flask import Blueprint, abort, redirect, render_template, request, session, url_for
+from flask_login import current_user, login_user, logout_user
+from werkzeug.wrappers import Response
+
+from models import User, begin_reading, begin_writing, db
+from views import doors
+from views.forms import LoginForm
+
+accounts = Blueprint("accounts", __name__)
+doors.admit(accounts, "anyone; logging out needs a log-in")
+DESKS = {"owner": "owners.desk", "moderator": "moderators.queue", "staff": "staff.desk"}
+
+
+@accounts.get("/login")
+def log_in() -> str | Response:
+    doors.never_store()
+    if current_user.is_authenticated:
+        return redirect(url_for(DESKS[current_user.role]), 303)
+    return _login_page(LoginForm(next=request.args.get("next", "")))
+
+
+@accounts.post("/login")
+def enter() -> Response | tuple[str, int]:
+    """The same words and the same time for an unknown address and for a wrong password."""
+    doors.never_store()
+    form = LoginForm(request.form)
+    if not form.validate():
+        return _login_page(form), 422
+    if doors.too_many("login") or doors.too_many("login", str(form.email.data)):
+        form.password.errors = ["Too many tries. Please wait a quarter of an hour, then try again."]
+        return _login_page(form), 429
+    # The slow hash is compared outside of any write, or each log-in would hold up every pledge.
+    begin_reading()
+    user = User.authenticate(str(form.email.data), str(form.password.data))
+    if user is None:
+        form.password.errors = ["The e-mail address or the password is not right."]
+        return _login_page(form), 422
+    # Nothing that stood in the cookie before may survive the log-in.
+    session.clear()
+    begin_writing()
+    user.renew_hash(str(form.password.data))
+    db.session.commit()
+    login_user(user)
+    return redirect(doors.safe_next(form.next.data or "") or url_for(DESKS[user.role]), 303)
+
+
+@accounts.post("/logout")
+def log_out() -> Response:
+    if not current_user.is_authenticated:
+        return redirect(url_for("public.home"), 303)
+    if not doors.has_form_token():
+        abort(403)
+    current_user.end_sessions()
+    db.session.commit()
+    logout_user()
+    session.clear()
+    return redirect(url_for("public.home"), 303)
+
+
+def _login_page(form: LoginForm) -> str:
+    form.password.data = ""
+    form.next.data = doors.safe_next(form.next.data or "")
+    return render_template("accounts/login.html", form=form)

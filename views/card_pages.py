@@ -1,0 +1,158 @@
+"""The way to Stripe's card page and back, for everybody who goes it: to pledge, to change a pledge, to repair one."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+from flask import redirect, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+import config
+import law
+import payments
+from jobs.stripe_events import apply_card, card_page_of, with_saved_at
+from models import Pledge, begin_writing, db
+from money import pounds
+from views import hypermedia
+from views.public import now
+
+log = structlog.get_logger()
+
+
+class Terms(NamedTuple):
+    """What a supporter fills in, in the order in which a pledge takes it."""
+
+    amount_pence: int
+    name: str
+    email: str
+    anonymous: bool
+    wants_updates: bool
+
+    @classmethod
+    def of(cls, pledge: Pledge) -> "Terms":
+        return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.anonymous, pledge.wants_updates)
+
+
+def private_page(pledge: Pledge) -> str:
+    """Its address."""
+    return url_for("supporters.pledge_page", link=pledge.link())
+
+
+def note_card_page(made: Pledge) -> None:
+    """Write down what Stripe will be asked for, in the transaction that makes the wish."""
+    its_round, as_of = made.round, now()
+    expires_at = law.session_expiry(made.repair_until or its_round.deadline, as_of)
+    params = payments.card_page_params(
+        pledge_id=made.id,
+        public_id=made.public_id,
+        case_id=its_round.case_id,
+        email=made.email,
+        case_title=its_round.case.title,
+        agreement=its_round.agreement(pounds(made.page_pence)),
+        back_url=config.current().site_url + url_for("supporters.unfinished", link=made.link("unfinished")),
+        expires_at=expires_at,
+        customer_id=made.customer_id,
+    )
+    made.ask_card_page(params, expires_at)
+
+
+def page_is_gone(made: Pledge) -> bool:
+    """Whether the card page that was asked for last is over, or was never made and cannot be any more.
+
+    Stripe makes no page that would end within half an hour, and one that was opened with a link that is dead by now
+    leads nowhere.
+    """
+    if made.session_expires_at is None:
+        return True
+    left = made.session_expires_at - now()
+    return not made.leads_back or left <= dt.timedelta(0) or (made.session_id is None and left < law.SHORTEST_SESSION)
+
+
+def to_card_page(made: Pledge) -> AnyResponse:
+    """Ask Stripe for the noted page and send the supporter there; to the private page if Stripe is away."""
+    back = private_page(made)
+    pledge_id, url, params, key = made.id, made.session_url, made.session_params, made.session_key
+    waits = made.wants_card and params is not None
+    db.session.commit()
+    if not waits:
+        return redirect(back, 303)
+    if url is None:
+        try:
+            page = payments.card_page(params or {}, key)
+        except payments.StripeTrouble as trouble:
+            return _while_stripe_is_away(back, pledge_id, trouble)
+        held = Pledge.hold(pledge_id)
+        held.card_page_made(key, page.session_id, page.url)
+        # Not this page but the one that the row names now: the terms may have changed while Stripe was asked.
+        url = held.session_url if held.wants_card else None
+        db.session.commit()
+    return redirect(url or back, 303)
+
+
+def change_terms(made: Pledge, terms: Terms) -> AnyResponse:
+    """New terms for a pledge whose card is not saved: the old card page is closed at Stripe first.
+
+    If the card was saved on it in the meantime, the pledge stands as it was agreed there; if the terms were
+    changed elsewhere in the meantime, those stand, since only the old page is known to be closed.
+    """
+    pledge_id, back = made.id, private_page(made)
+    db.session.commit()
+    try:
+        key, session_id = card_page_of(pledge_id)
+        if session_id is not None:
+            closed = payments.expire_card_page(session_id)
+            if not closed.expired:
+                apply_card(pledge_id, with_saved_at(closed, pledge_id))
+                return redirect(back, 303)
+    except payments.StripeTrouble as trouble:
+        return _while_stripe_is_away(back, pledge_id, trouble)
+    held = Pledge.hold(pledge_id)
+    if held.session_key == key:
+        held.promise_again(*terms, as_of=now())
+        note_card_page(held)
+    elif not held.promised(*terms):
+        return redirect(back, 303)
+    db.session.commit()
+    return to_card_page(held)
+
+
+def close_card_page(held: Pledge) -> AnyResponse | None:
+    """Close the page that is open for a pledge which has a card. Commits.
+
+    Where to go instead, if a card was saved there after all, which is then the new one, or if Stripe is away.
+    """
+    pledge_id, back = held.id, private_page(held)
+    db.session.commit()
+    try:
+        key, session_id = card_page_of(pledge_id)
+        if session_id is None:
+            held = Pledge.hold(pledge_id)
+            if held.session_key == key:
+                held.card_page_never_made(now())
+            db.session.commit()
+            return None
+        closed = payments.expire_card_page(session_id)
+        apply_card(pledge_id, with_saved_at(closed, pledge_id))
+    except payments.StripeTrouble as trouble:
+        return _while_stripe_is_away(back, pledge_id, trouble)
+    return redirect(back, 303) if closed.complete else None
+
+
+def come_back(known: Pledge | None, look: Callable[[int], None]) -> AnyResponse:
+    """Back from Stripe, or from a bank. The address is not believed: it only says which row to ask Stripe about."""
+    if known is None or not known.leads_back:
+        return hypermedia.trouble("pledges/no_such_link.html", 404, words="This link opens nothing.")
+    back, pledge_id = private_page(known), known.id
+    begin_writing()
+    try:
+        look(pledge_id)
+    except payments.StripeTrouble as trouble:
+        log.warning("not known on the way back", pledge=pledge_id, why=str(trouble)[:200])
+        back += "?stripe=asked"
+    return redirect(back, 303)
+
+
+def _while_stripe_is_away(back: str, pledge_id: int, trouble: payments.StripeTrouble) -> AnyResponse:
+    log.warning("no card page yet", pledge=pledge_id, why=str(trouble)[:200])
+    return redirect(f"{back}?stripe=away", 303)

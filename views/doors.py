@@ -1,0 +1,333 @@
+"""Who may come in, and with what: cross-site posts, guards, limits, headers, error pages."""
+
+import base64
+import functools
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import redis
+import sqlalchemy as sa
+import structlog
+from flask import Blueprint, Flask, abort, current_app, g, request, session, url_for
+from flask.globals import request_ctx
+from flask.wrappers import Response
+from flask_limiter import Limiter
+from flask_limiter.errors import RateLimitExceeded
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager, current_user
+from flask_wtf.csrf import generate_csrf, validate_csrf
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import IntegerConverter, Map
+from wtforms.validators import ValidationError
+
+import config
+from law import Refused
+from models import ROLES, User, begin_reading, begin_writing, db, is_away
+from views import hypermedia
+from views.forms import readable
+
+log = structlog.get_logger()
+login_manager = LoginManager()
+limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_limits=[])
+
+# Blueprint -> who may use it. A test walks the URL map and fails on a blueprint without a policy.
+POLICIES: dict[str, str] = {"static": "anyone"}
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# What our forms carry besides the words that somebody typed into them.
+NOT_TYPED = ("form_token", "list", "seen", "preview")
+# Stripe signs its posts itself; nothing else may come from another site.
+FROM_ELSEWHERE = ("webhooks.stripe",)
+
+
+def admit(blueprint: Blueprint, who: str) -> None:
+    """Declare who may use a blueprint: anyone, the holder of a private link, or a role."""
+    POLICIES[blueprint.name] = who
+    if who in ROLES:
+        blueprint.before_request(functools.partial(_require_role, who))
+
+
+def watch(app: Flask) -> None:
+    """Put the doors into the application."""
+    settings: config.Settings = app.config["STANDING"]
+    limiter.init_app(app)
+    login_manager.init_app(app)
+    app.url_map.converters["row"] = RowNumber
+    app.before_request(choose_transaction)
+    app.before_request(_refuse_gibberish)
+    app.before_request(_refuse_cross_site)
+    app.after_request(functools.partial(_headers, _policy(settings, app.config["SITE_CSS"])))
+    app.register_error_handler(Refused, _refused)
+    app.register_error_handler(HTTPException, _error_page)
+    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(sa.exc.SQLAlchemyError, _away)
+    app.add_template_global(generate_csrf, "form_token")
+
+
+def choose_transaction() -> None:
+    """Reads never wait for writers; writers take their lock at once. Before the first query of a request."""
+    if request.method in SAFE_METHODS:
+        begin_reading()
+    else:
+        # All that is sent is read before the lock is taken, or one slow sender would stop every other writer.
+        request.get_data()
+        begin_writing()
+
+
+class RowNumber(IntegerConverter):
+    """The number of a row in an address. One that no database can hold is no page, instead of an error there."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map, max=2**31 - 1)
+
+
+def _refuse_gibberish() -> None:
+    """Browsers send UTF-8. Other bytes would come out as other words than were typed, or not at all."""
+    sent = [request.query_string]
+    if request.mimetype == "application/x-www-form-urlencoded":
+        sent.append(request.get_data())
+    try:
+        decoded = [unquote_to_bytes(part).decode() for part in sent]
+    except UnicodeDecodeError:
+        abort(400)
+    # PostgreSQL cannot even be asked about a text with this in it. In a form the field says so.
+    if "\0" in request.path or "\0" in decoded[0]:
+        abort(400)
+
+
+@login_manager.user_loader  # type: ignore[untyped-decorator]  # Flask-Login brings no types
+def _user(session_id: str) -> User | None:
+    return User.of_session(session_id)
+
+
+# --- Cross-site posts --------------------------------------------------------------------------------------
+
+
+def _refuse_cross_site() -> Response | None:
+    """Only our own pages may post to us. Text browsers say nothing of where they come from: they may post
+    without a log-in, or with the token of our form. The cookie of a log-in that has ended opens nothing any more,
+    so it keeps nobody out either."""
+    if request.method in SAFE_METHODS or request.endpoint in FROM_ELSEWHERE:
+        return None
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        allowed = site in ("same-origin", "none")
+    elif origin is not None:
+        allowed = origin == config.current().site_url
+    else:
+        return None if not current_user.is_authenticated or has_form_token() else _too_old()
+    if not allowed:
+        abort(403, "This form was sent from another site, so nothing was done. Open our page and send it there.")
+    return None
+
+
+def has_form_token() -> bool:
+    """Whether the form carries the token that logged-in pages put into theirs."""
+    try:
+        validate_csrf(request.form.get("form_token"))
+    except ValidationError:
+        return False
+    return True
+
+
+# --- Guards ------------------------------------------------------------------------------------------------
+
+
+def _require_role(role: str) -> Response | None:
+    if not current_user.is_authenticated:
+        where = request.full_path.rstrip("?") if request.method == "GET" else ""
+        log_in = url_for("accounts.log_in", next=where or None)
+        return _unsent("Your log-in has ended", log_in) if _typed() else hypermedia.elsewhere(log_in)
+    if current_user.role != role:
+        abort(403, "Your account cannot open this page.")
+    if request.method not in SAFE_METHODS and not has_form_token():
+        return _too_old()
+    return None
+
+
+def _too_old() -> Response:
+    """The form has no token of this log-in: its page was opened before it, or is not ours."""
+    return _unsent("This page was too old to be used")
+
+
+def _unsent(heading: str, log_in: str = "") -> Response:
+    """Nothing was done, and nothing is lost: the page shows what was typed."""
+    page, fragment = "errors/unsent.html", "errors/_unsent.html"
+    return hypermedia.page_or_fragment(page, fragment, 403, heading=heading, log_in=log_in, typed=_typed())
+
+
+def _typed() -> list[tuple[str, str]]:
+    """(name, words) of what the form brought that a person would not like to type again."""
+    sent = request.form.items()
+    kept = [(readable(name.rpartition("-")[2]), readable(words)) for name, words in sent if name not in NOT_TYPED]
+    return [(name, words) for name, words in kept if name and words.strip()]
+
+
+def safe_next(where: str) -> str:
+    """A path of our own to go on to after the log-in, or nothing: never another site."""
+    odd = any(not letter.isprintable() or letter in " \\" for letter in where)
+    return where if where.startswith("/") and not where.startswith("//") and not odd else ""
+
+
+def never_store() -> None:
+    """This answer is personal, or made for one reader: no cache may keep it, no search engine list it."""
+    g.private = True
+
+
+# --- Limits ------------------------------------------------------------------------------------------------
+
+
+def too_many(kind: str, account: str = "") -> bool:
+    """Count one more try of this kind from this address, or for this account; True when it is one too many.
+
+    The answer then says when to come back, in its Retry-After.
+    """
+    # The key stands in Redis, which need not know who has an account here.
+    g.account = hashlib.sha256(account.casefold().encode()).hexdigest()
+    one_more = _LIMITS[f"{kind} to account" if account else kind]
+    try:
+        try:
+            one_more()
+        except redis.RedisError:
+            # When Redis goes, Flask-Limiter counts in its own memory; but of the requests that find out together it
+            # saves only the first.
+            one_more()
+    except RateLimitExceeded:
+        limit = limiter.current_limit
+        g.retry_after = max(1, limit.reset_at - int(time.time())) if limit else 60
+        return True
+    return False
+
+
+def _limit(name: str, kind: str, key: Callable[[], str] = get_remote_address) -> Callable[[], None]:
+    """A function that raises RateLimitExceeded when it is called too often; the rate is read at each call."""
+
+    def one_more() -> None:
+        """Flask-Limiter counts the calls."""
+
+    # It knows its limits by their functions' names. Its `with` form is shorter, but all threads share the limit that
+    # was entered last, so that one person's try may be counted for another.
+    one_more.__qualname__ = f"limit of {name}"
+    counted: Callable[[], None] = limiter.shared_limit(
+        lambda: str(getattr(config.current(), f"rate_{kind}")), scope=name, key_func=key
+    )(one_more)
+    return counted
+
+
+_LIMITS = {
+    "login": _limit("login", "login"),
+    "login to account": _limit("login to account", "login", lambda: str(g.account)),
+    "pledge": _limit("pledge", "pledge"),
+    "comment": _limit("comment", "comment"),
+    "letter": _limit("letter", "letter"),
+    "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),
+}
+
+
+# --- Headers -----------------------------------------------------------------------------------------------
+
+
+def _policy(settings: config.Settings, site_css: str) -> str:
+    """One script by its hash, one style by its hash, and nothing from anywhere else."""
+    style = base64.b64encode(hashlib.sha256(site_css.encode()).digest()).decode()
+    return "; ".join((
+        "default-src 'none'",
+        f"script-src '{settings.htmx_integrity}'",
+        f"style-src 'sha256-{style}' 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        f"form-action 'self' {settings.checkout_origin}",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "object-src 'none'",
+    ))  # fmt: skip
+
+
+def _headers(policy: str, answer: Response) -> Response:
+    settings = config.current()
+    answer.headers["Content-Security-Policy"] = policy
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    # Not no-referrer: Chromium would then send "Origin: null" with our own forms.
+    answer.headers["Referrer-Policy"] = "same-origin"
+    answer.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    answer.headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+    if g.get("retry_after"):
+        answer.headers["Retry-After"] = str(g.retry_after)
+    if settings.is_https:
+        answer.headers["Strict-Transport-Security"] = "max-age=31536000"
+    policy_of_page = POLICIES.get((request.blueprint or "static"), "anyone")
+    # Every page of somebody who is logged in carries that person's token, whoever else may read the page.
+    logged_in = request.endpoint != "static" and bool(session)
+    if g.get("private") or policy_of_page in ROLES or logged_in:
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["X-Robots-Tag"] = "noindex"
+    elif request.endpoint != "static":
+        answer.headers.setdefault("Cache-Control", "no-cache")
+    return answer
+
+
+# --- Error pages -------------------------------------------------------------------------------------------
+
+WORDS = {
+    400: ("This request makes no sense to us", "Go back, load the page again, and try once more."),
+    403: ("You cannot do this", "If you think that you should, please write to us."),
+    404: ("There is no such page", "The address may be mistyped, or the page may have been taken down."),
+    405: ("This page cannot be used that way", "Go back and use the buttons of the page."),
+    409: ("This cannot be done any more", ""),
+    413: ("That was too much at once", "Shorten what you sent, and try again."),
+    429: ("Too many tries", "Please wait a while, then try again."),
+    500: ("Something went wrong on our side", "Nothing of what you sent was half done. Please try again."),
+    503: ("We cannot look into our books just now", "Please wait a minute, then send it again: nothing is done twice."),
+}
+
+
+def _refused(refusal: Refused) -> Response:
+    db.session.rollback()
+    begin_reading()
+    return hypermedia.trouble("errors/error.html", 409, heading=WORDS[409][0], words=str(refusal))
+
+
+def _error_page(error: HTTPException) -> Response:
+    db.session.rollback()
+    begin_reading()
+    if request_ctx.url_adapter is None:
+        # We were asked for by a name that is not ours, so Flask knows none to write addresses with.
+        request_ctx.url_adapter = current_app.url_map.bind(urlsplit(config.current().site_url).netloc)
+    if error.response is not None or (error.code or 500) < 400:
+        return error.get_response()  # type: ignore[return-value]
+    code = error.code or 500
+    heading, words = WORDS.get(code, WORDS[400 if code < 500 else 500])
+    own_words = error.description if code == 403 and error.description != type(error).description else words
+    answer = hypermedia.trouble("errors/error.html", code, heading=heading, words=own_words)
+    if isinstance(getattr(error, "valid_methods", None), (list, set, tuple)):
+        answer.headers["Allow"] = ", ".join(error.valid_methods)  # type: ignore[attr-defined]
+    return answer
+
+
+def _away(error: sa.exc.SQLAlchemyError) -> Response:
+    """The database cannot be reached or is too busy: no mistake of anybody's, and over soon."""
+    if not is_away(error):
+        return _unexpected(error)
+    log.error("the database is away", endpoint=request.endpoint, why=type(error).__name__)
+    return _without_books(503)
+
+
+def _unexpected(error: Exception) -> Response:
+    """A bug: written down with a number that the reader can name, and nothing is told of its inside."""
+    reference = secrets.token_hex(4)
+    log.error("unexpected", reference=reference, endpoint=request.endpoint, exc_info=error)
+    return _without_books(500, reference=reference)
+
+
+def _without_books(code: int, **context: str) -> Response:
+    """A page that needs no database. Who asks is not looked up again for it: that may be what has failed."""
+    db.session.rollback()
+    begin_reading()
+    g._login_user = login_manager.anonymous_user()
+    if code == 503:
+        g.retry_after = 30
+    heading, words = WORDS[code]
+    return hypermedia.trouble("errors/error.html", code, heading=heading, words=words, **context)

@@ -1,0 +1,289 @@
+"""The forms: trimmed, limited and parsed here; rules that need the books are the models' own.
+
+No field is marked `required` in the page: the reader gets our words, not the browser's, and nothing is lost.
+"""
+
+import re
+import unicodedata
+from typing import Any
+
+from email_validator import EmailNotValidError, validate_email
+from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
+    BooleanField,
+    Form,
+    HiddenField,
+    PasswordField,
+    RadioField,
+    SelectChoice,
+    StringField,
+    TextAreaField,
+)
+from wtforms.validators import Length, StopValidation, ValidationError
+
+import law
+from money import NotMoney, parse_pounds, pounds
+
+OTHER = "other"
+_KEY = re.compile(r"[A-Za-z0-9_-]{20,64}")
+
+
+def trim(text: str | None) -> str | None:
+    return text.strip() if text else text
+
+
+def unix_lines(text: str | None) -> str | None:
+    """Browsers send CRLF; one kind of line end is enough."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip() if text else text
+
+
+class Told:
+    """The field must be filled; says what to enter."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __call__(self, form: Form, field: Any) -> None:
+        if not (field.data and str(field.data).strip()):
+            raise StopValidation(self.words)
+
+
+def readable(text: str, allowed: str = "\n\t") -> str:
+    """The text without control characters, half characters and bytes that were not text; no page can show them."""
+    return "".join(
+        letter
+        for letter in text
+        if letter in allowed
+        or not (unicodedata.category(letter) in ("Cc", "Cs", "Co", "Cn") or letter == "\N{REPLACEMENT CHARACTER}")
+    )
+
+
+class Readable:
+    """Only what can be shown. The page gives the text back without the rest, to be looked at and sent again."""
+
+    def __init__(self, lines: bool = False) -> None:
+        self.allowed = "\n\t" if lines else ""
+
+    def __call__(self, form: Form, field: Any) -> None:
+        typed = field.data or ""
+        field.data = readable(typed, self.allowed)
+        if field.data != typed:
+            raise StopValidation(
+                "This contained characters that cannot be shown. They were taken out: check it, then send it again."
+            )
+
+
+class EmailAddress:
+    """A well-formed address; that it exists is shown by the letter that we send there.
+
+    Kept as mail servers and Stripe take it: the domain in its ASCII form, and only ASCII before the @, since few
+    servers carry anything else.
+    """
+
+    def __call__(self, form: Form, field: Any) -> None:
+        try:
+            field.data = validate_email(field.data, check_deliverability=False, allow_smtputf8=False).ascii_email
+        except EmailNotValidError as wrong:
+            raise ValidationError("Enter an e-mail address in the form name@example.com.") from wrong
+
+
+class TypedForm(Form):
+    """A form that can say its errors in the order of the page, for the summary at the top."""
+
+    def error_list(self) -> list[tuple[str, str]]:
+        """(field name, words) of each first error."""
+        return [(field.id, str(field.errors[0])) for field in self if field.errors]
+
+
+class PledgeForm(TypedForm):
+    """The terms of a pledge. `pence` holds the amount once the form was validated."""
+
+    amount = RadioField(
+        "How much would you like to pledge?",
+        choices=[
+            *(SelectChoice(str(pence // 100), pounds(pence)) for pence in law.PRESET_PLEDGES),
+            SelectChoice(OTHER, "Another amount"),
+        ],
+        validate_choice=False,
+    )
+    other_amount = StringField("Another amount, in pounds", [Readable()], filters=[trim])
+    name = StringField(
+        "Your name",
+        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        filters=[trim],
+    )
+    email = StringField(
+        "Your e-mail address",
+        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+         EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+    anonymous = BooleanField("Show me as “Anonymous” instead of my name")
+    wants_updates = BooleanField("Keep me updated about this case by e-mail")
+    agreed = BooleanField("", [Told("Tick the box to allow the charge, or do not pledge.")])
+    form_key = HiddenField()
+
+    pence = 0
+
+    def validate_form_key(self, field: Any) -> None:
+        if not _KEY.fullmatch(field.data or ""):
+            raise ValidationError("This form was incomplete. Please send it again.")
+
+    def validate_other_amount(self, field: Any) -> None:
+        """The amount chosen or typed; a typed one and a different chosen one contradict each other."""
+        typed, chosen = field.data or "", self.amount.data
+        presets = {str(pence // 100): pence for pence in law.PRESET_PLEDGES}
+        if not typed and chosen in presets:
+            self.pence = presets[chosen]
+            return
+        if not typed:
+            raise ValidationError("Choose an amount, or type one of your own.")
+        self.pence = _pence(typed)
+        if chosen in presets and presets[chosen] != self.pence:
+            raise ValidationError(f"You chose £{chosen} and typed {typed}. Choose one of the two.")
+
+
+class AmountForm(TypedForm):
+    """Another amount for a pledge. `pence` holds it once the form was validated."""
+
+    amount = StringField("Your pledge, in pounds", [Told("Enter an amount."), Readable()], filters=[trim])
+
+    pence = 0
+    until_now = 0
+
+    def validate_for(self, until_now: int) -> bool:
+        """Validate, knowing what the pledge is until now: the same again is no change."""
+        self.until_now = until_now
+        return self.validate()
+
+    def validate_amount(self, field: Any) -> None:
+        pence = _pence(field.data)
+        if pence == self.until_now:
+            raise ValidationError(f"Your pledge is {pounds(pence)} already. Enter another amount.")
+        self.pence = pence
+
+
+class AgreedAmountForm(AmountForm):
+    """Another amount, with the agreement to it."""
+
+    agreed = BooleanField("", [Told("Tick the box to allow the charge, or do not change it.")])
+
+
+class NameForm(TypedForm):
+    """How the case owner sees a supporter."""
+
+    name = StringField(
+        "Your name",
+        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        filters=[trim],
+    )
+    anonymous = BooleanField("Show me as “Anonymous” instead of my name")
+
+
+class EmailForm(TypedForm):
+    email = StringField(
+        "Your e-mail address",
+        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+         EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+
+
+def _pence(typed: str) -> int:
+    try:
+        pence = parse_pounds(typed)
+    except NotMoney as wrong:
+        raise ValidationError(str(wrong)) from wrong
+    if not law.SMALLEST_PLEDGE <= pence <= law.LARGEST_PLEDGE:
+        raise ValidationError("A pledge is at least £5 and at most £10,000.")
+    return pence
+
+
+class CommentForm(TypedForm):
+    """A reader's comment, plain text."""
+
+    name = StringField(
+        "Your name, or leave it empty to be “Anonymous”",
+        [Readable(), Length(max=120, message="Use at most 120 characters.")],
+        filters=[trim],
+    )
+    email = StringField(
+        "Your e-mail address",
+        [Told("Enter your e-mail address. It is never shown."), Readable(),
+         Length(max=254, message="This address is too long."), EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+    body = TextAreaField(
+        "Your comment",
+        [Told("Enter your comment."), Readable(lines=True), Length(max=4000, message="Use at most 4,000 characters.")],
+        filters=[unix_lines],
+    )
+
+
+class RejectionForm(TypedForm):
+    reason = StringField(
+        "Reason, seen by moderators only",
+        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        filters=[trim],
+    )
+
+
+class ReasonForm(TypedForm):
+    """Why staff turn a switch or cancel a case."""
+
+    reason = StringField(
+        "Reason",
+        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        filters=[trim],
+    )
+
+
+class RefundForm(TypedForm):
+    """Money back, in whole or in part. `pence` holds the amount once the form was validated."""
+
+    amount = StringField("Amount, in pounds", [Told("Enter an amount."), Readable()], filters=[trim])
+    reason = StringField(
+        "Reason, seen by staff only",
+        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        filters=[trim],
+    )
+    form_key = HiddenField()
+
+    pence = 0
+
+    def validate_form_key(self, field: Any) -> None:
+        if not _KEY.fullmatch(field.data or ""):
+            raise ValidationError("This form was incomplete. Please send it again.")
+
+    def validate_amount(self, field: Any) -> None:
+        try:
+            self.pence = parse_pounds(field.data)
+        except NotMoney as wrong:
+            raise ValidationError(str(wrong)) from wrong
+
+
+class UpdateForm(TypedForm):
+    """An update in Markdown."""
+
+    title = StringField(
+        "Title",
+        [Told("Enter a title."), Readable(), Length(max=160, message="Use at most 160 characters.")],
+        filters=[trim],
+    )
+    body = TextAreaField(
+        "Your update",
+        [Told("Enter the text of your update."), Readable(lines=True),
+         Length(max=20_000, message="Use at most 20,000 characters.")],
+        filters=[unix_lines],
+    )  # fmt: skip
+
+
+class LoginForm(TypedForm):
+    email = StringField(
+        "E-mail address",
+        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long.")],
+        filters=[trim],
+    )
+    password = PasswordField(
+        "Password", [Told("Enter your password."), Length(max=1024, message="This password is too long.")]
+    )
+    next = HiddenField()

@@ -1,0 +1,160 @@
+"""The supporter's private page: what the pledge is at, and all that can be done about it there, by plain forms."""
+
+from flask import redirect, render_template, request
+from flask.wrappers import Response
+from werkzeug.wrappers import Response as AnyResponse
+
+from jobs import ring
+from models import Pledge, db
+from money import pounds
+from views import hypermedia
+from views.card_pages import (
+    Terms,
+    change_terms,
+    close_card_page,
+    note_card_page,
+    page_is_gone,
+    private_page,
+    to_card_page,
+)
+from views.forms import AgreedAmountForm, AmountForm, NameForm
+from views.public import now
+from views.supporters import shown, supporters
+
+
+@supporters.get("/pledges/<link>")
+def pledge_page(pledge: Pledge) -> Response:
+    return hypermedia.refreshed(
+        "pledges/pledge.html", "pledges/_pledge_state.html", pledge.status, **shown(pledge),
+        address_asked=pledge.address_asked(now()),
+    )  # fmt: skip
+
+
+@supporters.get("/pledges/<link>/receipt")
+def receipt(pledge: Pledge) -> str:
+    """To be printed or kept; it tells what was taken and what went back, as the ledger has it."""
+    charged_at = pledge.require_receipt()
+    return render_template("pledges/receipt.html", charged_at=charged_at, movements=pledge.movements(), **shown(pledge))
+
+
+@supporters.post("/pledges/<link>/receipt-letter")
+def receipt_letter(pledge: Pledge) -> str:
+    held = Pledge.hold(pledge.id)
+    held.owe_receipt(now())
+    db.session.commit()
+    ring("send_letters")
+    return render_template("pledges/receipt_sent.html", **shown(held))
+
+
+@supporters.post("/pledges/<link>/cancellation")
+def cancel(pledge: Pledge) -> Response:
+    held = Pledge.hold(pledge.id)
+    held.cancel(now())
+    db.session.commit()
+    ring("let_go")
+    ring("send_letters")
+    return _changed(held, "Your pledge is cancelled.")
+
+
+# --- The amount --------------------------------------------------------------------------------------------
+
+
+@supporters.get("/pledges/<link>/amount")
+def amount_form(pledge: Pledge) -> tuple[str, int]:
+    """A pledge that counts is changed in two steps: the agreement stands beside the button with its very amount."""
+    pledge.require_changeable(now())
+    if pledge.status != "confirmed" or "amount" not in request.args:
+        return _amount_page(pledge, AgreedAmountForm(amount=pounds(pledge.amount_pence).replace("£", "")), 200)
+    chosen = AmountForm(request.args)
+    if not chosen.validate_for(pledge.amount_pence):
+        return _amount_page(pledge, chosen, 422)
+    form = AgreedAmountForm(amount=chosen.amount.data)
+    form.pence = chosen.pence
+    return _amount_page(pledge, form, 200)
+
+
+@supporters.post("/pledges/<link>/amount")
+def change_amount(pledge: Pledge) -> AnyResponse | tuple[str, int]:
+    pledge.require_changeable(now())
+    form = AgreedAmountForm(request.form)
+    if not form.validate_for(pledge.amount_pence):
+        return _amount_page(pledge, form, 422)
+    if pledge.status == "confirmed":
+        return _change_counted(pledge, form.pence)
+    return change_terms(pledge, Terms.of(pledge)._replace(amount_pence=form.pence))
+
+
+def _change_counted(pledge: Pledge, pence: int) -> AnyResponse:
+    """Less holds at once, more once a card is saved; a card page that names another amount is closed first."""
+    held = Pledge.hold(pledge.id)
+    held.require_other_amount(pence, now())
+    if held.awaits_card and held.asked_pence == pence and not page_is_gone(held):
+        return to_card_page(held)
+    if held.awaits_card:
+        if elsewhere := close_card_page(held):
+            return elsewhere
+        held = Pledge.hold(pledge.id)
+    held.change_amount(pence, now())
+    if held.asked_pence is not None:
+        note_card_page(held)
+    db.session.commit()
+    ring("send_letters")
+    return to_card_page(held)
+
+
+def _amount_page(pledge: Pledge, form: AmountForm, status: int) -> tuple[str, int]:
+    return render_template("pledges/amount.html", form=form, **shown(pledge)), status
+
+
+# --- What others see, and updates --------------------------------------------------------------------------
+
+
+@supporters.get("/pledges/<link>/name")
+def name_form(pledge: Pledge) -> str:
+    pledge.require_changeable(now())
+    form = NameForm(name=pledge.name, anonymous=pledge.anonymous)
+    return render_template("pledges/name.html", form=form, **shown(pledge))
+
+
+@supporters.post("/pledges/<link>/name")
+def rename(pledge: Pledge) -> AnyResponse | tuple[str, int]:
+    pledge.require_changeable(now())
+    form = NameForm(request.form)
+    if not form.validate():
+        return render_template("pledges/name.html", form=form, **shown(pledge)), 422
+    held = Pledge.hold(pledge.id)
+    held.rename(str(form.name.data), form.anonymous.data, now())
+    db.session.commit()
+    return redirect(private_page(held), 303)
+
+
+@supporters.post("/pledges/<link>/updates")
+def updates(pledge: Pledge) -> Response:
+    """With `wanted` updates come, without it no more of them."""
+    held = Pledge.hold(pledge.id)
+    if request.form.get("wanted"):
+        held.subscribe(now())
+    else:
+        held.unsubscribe(now())
+    db.session.commit()
+    return _changed(held, "You get updates about this case." if held.wants_updates else "You get no more updates.")
+
+
+@supporters.get("/pledges/<link>/unsubscription")
+def unsubscription(pledge: Pledge) -> str:
+    """Mail scanners follow links, so this only shows the button."""
+    mine = shown(pledge) | {"link": pledge.link("unsubscribe")}
+    return render_template("pledges/unsubscription.html", **mine)
+
+
+@supporters.post("/pledges/<link>/unsubscription")
+def unsubscribe(pledge: Pledge) -> str:
+    pledge.unsubscribe(now())
+    db.session.commit()
+    return render_template("pledges/unsubscribed.html", **shown(pledge))
+
+
+def _changed(held: Pledge, notice: str) -> Response:
+    """Back to the private page, where the change is told; for htmx only what has changed of it."""
+    state = shown(held) | {"address_asked": held.address_asked(now())}
+    return hypermedia.done(private_page(held), notice, "pledges/_pledge_state.html", mark=held.status, **state)

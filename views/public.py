@@ -1,0 +1,138 @@
+"""What anyone may read: the list of cases, the case page, its fragments, and the comment form."""
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, abort, current_app, redirect, render_template, request, url_for
+from flask.wrappers import Response
+from itsdangerous import BadSignature, URLSafeSerializer
+from werkzeug.wrappers import Response as AnyResponse
+
+from models import Case, Comment, db
+from views import doors, hypermedia
+from views.forms import CommentForm
+from views.words import time_left
+
+public = Blueprint("public", __name__)
+doors.admit(public, "anyone")
+
+
+@public.get("/")
+def home() -> str:
+    return render_template("cases/home.html", cases=Case.listed(), as_of=now())
+
+
+@public.get("/cases")
+def cases() -> AnyResponse:
+    return redirect(url_for("public.home"), 301)
+
+
+@public.get("/cases/<slug>")
+def case(slug: str) -> str:
+    return _case_page(found(slug), CommentForm())
+
+
+@public.get("/cases/<slug>/pledge-total")
+def pledge_total(slug: str) -> Response:
+    its_case, as_of = found(slug), now()
+    return hypermedia.refreshed(
+        "cases/pledge_total.html", "cases/_pledge_total.html", total_mark(its_case, as_of),
+        case=its_case, round=its_case.round, as_of=as_of,
+    )  # fmt: skip
+
+
+@public.get("/cases/<slug>/comments")
+def comments(slug: str) -> Response:
+    its_case, as_of = found(slug), now()
+    approved = its_case.approved_comments()
+    return hypermedia.refreshed(
+        "cases/comments.html", "cases/_comments.html", comments_mark(its_case, approved, as_of),
+        case=its_case, round=its_case.round, comments=approved, as_of=as_of,
+    )  # fmt: skip
+
+
+@public.post("/cases/<slug>/comments")
+def comment(slug: str) -> Response:
+    its_case, form = found(slug), CommentForm(request.form)
+    if not form.validate():
+        return _comment_again(its_case, form, 422)
+    if doors.too_many("comment"):
+        form.body.errors = ["You have sent many comments. Please wait an hour, then send this one."]
+        return _comment_again(its_case, form, 429)
+    taken = its_case.take_comment(form.name.data or "", str(form.email.data), str(form.body.data), now())
+    db.session.commit()
+    thanks = url_for("public.comment_thanks", slug=slug, waiting=_seal().dumps(taken.id))
+    return hypermedia.done(thanks, "", "cases/_comment_thanks.html", case=its_case, comment=taken)
+
+
+@public.get("/cases/<slug>/comments/thanks")
+def comment_thanks(slug: str) -> str:
+    """Shows the waiting text to the person who was sent here, and to nobody else."""
+    its_case = found(slug)
+    doors.never_store()
+    try:
+        number = _seal().loads(request.args.get("waiting", ""))
+    except BadSignature:
+        abort(404)
+    taken = db.session.scalar(sa.select(Comment).where(Comment.id == number, Comment.case_id == its_case.id))
+    return render_template("cases/comment_thanks.html", case=its_case, comment=taken or abort(404))
+
+
+@public.get("/favicon.ico")
+def favicon() -> AnyResponse:
+    return redirect(url_for("static", filename="icon.svg"), 301)
+
+
+@public.get("/healthz")
+def health() -> tuple[str, int, dict[str, str]]:
+    """Whether this process answers; says nothing of what stands behind it."""
+    return "ok", 200, {"Content-Type": "text/plain"}
+
+
+def found(slug: str) -> Case:
+    """The public case of this address, or 404."""
+    return Case.public(slug) or abort(404)
+
+
+def total_mark(its_case: Case, as_of: dt.datetime) -> str:
+    """Changes exactly when the total, the state or the words of the time left do."""
+    its_round = its_case.round
+    left = time_left(its_round, as_of).replace(" ", "-") if its_round.is_open(as_of) else ""
+    return f"{its_round.version}.{left}"
+
+
+def comments_mark(its_case: Case, approved: list[Comment], as_of: dt.datetime) -> str:
+    """Changes when a comment is approved or taken back, and when the round ends and the page may stop asking."""
+    newest = max((int(c.decided_at.timestamp() * 1000) for c in approved if c.decided_at), default=0)
+    return f"{len(approved)}.{newest}{'' if its_case.round.is_open(as_of) else '.ended'}"
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _case_page(its_case: Case, form: CommentForm) -> str:
+    return render_template("cases/case.html", form=form, **_shown(its_case))
+
+
+def _comment_again(its_case: Case, form: CommentForm, status: int) -> Response:
+    return hypermedia.invalid("cases/comment_form.html", "cases/_comment_form.html", status, form=form, case=its_case)
+
+
+def _shown(its_case: Case) -> dict[str, Any]:
+    approved, as_of = its_case.approved_comments(), now()
+    return {
+        "case": its_case,
+        "round": its_case.round,
+        "updates": its_case.published_updates(),
+        "comments": approved,
+        "as_of": as_of,
+        "mark": total_mark(its_case, as_of),
+        "comments_mark": comments_mark(its_case, approved, as_of),
+    }
+
+
+def _seal() -> URLSafeSerializer:
+    # The last secret signs, and each of them is believed.
+    return URLSafeSerializer(current_app.config["LINK_SECRETS"][::-1], salt="comment-thanks")

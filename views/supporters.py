@@ -1,0 +1,131 @@
+"""The supporter's way: the pledge form, to Stripe's page and back. What stands behind the private link has rooms of
+its own on the same blueprint: private_page.py, addresses.py and repairs.py."""
+
+import secrets
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, abort, redirect, render_template, request
+from flask.wrappers import Response
+from werkzeug.wrappers import Response as AnyResponse
+
+import law
+from jobs.stripe_events import look_again_at_card
+from models import AddressChange, Case, Pledge, Round, db
+from views import doors, hypermedia, words
+from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
+from views.forms import PledgeForm
+from views.public import found, now
+
+supporters = Blueprint("supporters", __name__)
+doors.admit(supporters, "anyone, or the holder of a private link")
+# What the link of a route is for; any other link is unknown there.
+PURPOSES = {"supporters.unfinished": "unfinished", "supporters.unsubscription": "unsubscribe",
+            "supporters.unsubscribe": "unsubscribe", "supporters.new_address": "new-address",
+            "supporters.use_new_address": "new-address", "supporters.old_address": "old-address",
+            "supporters.keep_old_address": "old-address"}  # fmt: skip
+
+
+@supporters.before_request
+def find_by_link() -> Response | None:
+    """Turn the private link of the address into its row, or say that it is none; nothing here may be cached."""
+    doors.never_store()
+    values = request.view_args or {}
+    if "link" not in values:
+        return None
+    purpose = PURPOSES.get(str(request.endpoint), "pledge")
+    link = values.pop("link")
+    about_address = purpose in ("new-address", "old-address")
+    table: type[AddressChange | Pledge] = AddressChange if about_address else Pledge
+    row = values["change" if about_address else "pledge"] = table.by_link(link, purpose)
+    return None if row else hypermedia.trouble("pledges/no_such_link.html", 404, words="This link opens nothing.")
+
+
+# --- Pledging ----------------------------------------------------------------------------------------------
+
+
+@supporters.get("/cases/<slug>/pledge")
+def pledge_form(slug: str) -> tuple[str, int]:
+    form = PledgeForm(form_key=secrets.token_urlsafe(24), **_prefilled())
+    return _pledge_page(found(slug), form, 200)
+
+
+@supporters.post("/cases/<slug>/pledges")
+def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
+    its_case, form = found(slug), PledgeForm(request.form)
+    if not form.validate():
+        form.form_key.data = form.form_key.data if not form.form_key.errors else secrets.token_urlsafe(24)
+        return _pledge_page(its_case, form, 422)
+    if doors.too_many("pledge"):
+        form.email.errors = ["Many pledges came from your network. Please wait an hour, then send this again."]
+        return _pledge_page(its_case, form, 429)
+    terms = Terms(
+        form.pence, str(form.name.data), str(form.email.data), form.anonymous.data, form.wants_updates.data
+    )  # fmt: skip
+    its_round = Round.hold(its_case.round.id)
+    made = its_round.start_pledge(form_key=str(form.form_key.data), **terms._asdict(), as_of=now())
+    if made.session_no == 0:
+        note_card_page(made)
+    elif made.status == "abandoned" or (made.status == "started" and (page_is_gone(made) or not made.promised(*terms))):
+        return change_terms(made, terms)
+    db.session.commit()
+    return to_card_page(made)
+
+
+@supporters.post("/pledges/<link>/card-page")
+def card_page(pledge: Pledge) -> AnyResponse:
+    """Continue to Stripe: to the same page while it lives, else to a new one."""
+    held = Pledge.hold(pledge.id)
+    unsaved = held.status in ("started", "abandoned")
+    if unsaved and not held.round.is_open(now()):
+        raise law.Refused("This case has closed: cards can no longer be saved for it.")
+    if unsaved:
+        held.round.require_pledging()
+    if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):
+        return change_terms(held, Terms.of(held))
+    return to_card_page(held)
+
+
+@supporters.get("/pledges/return")
+def came_back() -> AnyResponse:
+    session_id = request.args.get("session_id", "")
+    known = db.session.scalar(sa.select(Pledge).where(Pledge.session_id == session_id))
+    if known is not None and known.leads_back and not known.awaits_card:
+        return redirect(private_page(known), 303)
+    return come_back(known, look_again_at_card)
+
+
+@supporters.get("/pledges/unfinished/<link>")
+def unfinished(pledge: Pledge) -> AnyResponse:
+    """Back from Stripe without a saved card. This link is known to Stripe, so it opens only what is unfinished."""
+    if pledge.status != "abandoned" and not pledge.wants_card:
+        abort(404)
+    return redirect(private_page(pledge), 303)
+
+
+def shown(pledge: Pledge) -> dict[str, Any]:
+    """What every page behind a private link may speak of."""
+    its_round = pledge.round
+    return {
+        "pledge": pledge,
+        "link": pledge.link(),
+        "round": its_round,
+        "case": its_round.case,
+        "as_of": now(),
+        "stripe": request.args.get("stripe", ""),
+        "history": words.history(pledge),
+    }
+
+
+def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, int]:
+    """The form, or what to know instead once the case takes no more pledges."""
+    its_round, as_of = its_case.round, now()
+    if not its_round.is_open(as_of) or its_case.pledging_paused:
+        return render_template("pledges/closed.html", case=its_case, round=its_round), 409
+    return render_template("pledges/form.html", case=its_case, round=its_round, form=form, as_of=as_of), status
+
+
+def _prefilled() -> dict[str, Any]:
+    """An amount of the address (`?amount=25`) chosen beforehand, when it is one that the form offers."""
+    asked = request.args.get("amount", "")
+    return {"amount": asked} if asked in {str(pence // 100) for pence in law.PRESET_PLEDGES} else {}

@@ -1,0 +1,225 @@
+"""How pages write things: money, instants, counts, plain text and Markdown."""
+
+import datetime as dt
+import functools
+import re
+
+import nh3
+from flask import Flask, url_for
+from linkify_it import LinkifyIt
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markupsafe import Markup, escape
+
+import config
+import law
+from models import Pledge, Round
+from money import pounds
+
+_SCHEMES = {"http", "https", "mailto"}
+_linkify = LinkifyIt()
+_TAGS = {
+    "p", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "strong", "em", "s", "a", "code", "pre",
+    "hr", "br", "table", "thead", "tbody", "tr", "th", "td",
+}  # fmt: skip
+
+
+class _Markdown(MarkdownIt):
+    """Markdown of people whom we do not know."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
+        """What is no link to a page or an address stays text, as it was typed."""
+        scheme, colon, _ = url.partition(":")
+        return not colon or "/" in scheme or scheme.lower() in _SCHEMES
+
+
+def _described(renderer: RendererHTML, tokens: list[Token], number: int, *_: object) -> str:
+    """A picture in words."""
+    return escape(tokens[number].content)
+
+
+_markdown = _Markdown("js-default")
+_markdown.add_render_rule("image", _described)
+
+
+def teach(app: Flask) -> None:
+    """Give the templates their filters and the settings that they may show."""
+    app.add_template_filter(pounds)
+    app.add_template_filter(plural)
+    app.add_template_filter(instant)
+    app.add_template_filter(iso)
+    app.add_template_filter(render_markdown)
+    app.add_template_filter(paragraphs)
+    app.add_template_filter(age)
+    app.add_template_filter(promise)
+    app.add_template_filter(law.instant_words)
+    app.add_template_filter(with_pledges)
+    app.add_template_filter(closes_soon)
+    app.add_template_global(time_left)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """ "1 pledge", "2 pledges", "no pledges"."""
+    return f"{count or 'no'} {one if count == 1 else many or one + 's'}"
+
+
+def instant(moment: dt.datetime, zone: str = "") -> Markup:
+    """An instant in words inside a `<time>` that machines can read."""
+    words = law.instant_words(moment, zone or config.current().display_zone)
+    return Markup('<time datetime="{}">{}</time>').format(iso(moment), words)
+
+
+def iso(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def with_pledges(finding: str) -> Markup:
+    """A sentence of the doctor's or the reconciler's, in which every "pledge 17" leads staff to that pledge."""
+
+    def linked(found: re.Match[str]) -> str:
+        return f'<a href="{url_for("staff.pledge", public_id=found.group(1))}">{found.group()}</a>'
+
+    return Markup(re.sub(r"\b[Pp]ledge (\d+)\b", linked, escape(finding)))  # noqa: S704 - it was escaped
+
+
+def time_left(its_round: Round, as_of: dt.datetime) -> str:
+    """ "7 days to go"; whole days are rounded down, and the last day is told in hours and minutes."""
+    left = its_round.deadline - as_of
+    minutes = int(left.total_seconds() // 60)
+    if minutes < 0:
+        return "the deadline has passed"
+    if left.days:
+        return f"{plural(left.days, 'day')} to go"
+    if minutes < 1:
+        return "less than a minute to go"
+    hours, minutes = divmod(minutes, 60)
+    parts = [plural(hours, "hour")] * bool(hours) + [plural(minutes, "minute")] * bool(minutes)
+    return f"{' and '.join(parts)} to go"
+
+
+def age(moment: dt.datetime, as_of: dt.datetime) -> str:
+    """How long ago, in one unit: "3 hours"."""
+    minutes = int((as_of - moment).total_seconds() // 60)
+    for length, unit in ((1440, "day"), (60, "hour"), (1, "minute")):
+        if minutes >= length:
+            return plural(minutes // length, unit)
+    return "moments"
+
+
+def closes_soon(its_round: Round, as_of: dt.datetime) -> bool:
+    """Whether the reader must be told until when the card has to be saved."""
+    return its_round.is_open(as_of) and law.last_half_hour(its_round.deadline, as_of)
+
+
+def promise(its_round: Round) -> str:
+    """The promise to the supporter, from the row. A total of just the target has reached it, not passed it."""
+    passed = its_round.pledged_pence > its_round.target_pence
+    sentence = law.PROMISE_ONCE_PASSED if passed else law.PROMISE
+    return sentence.format(
+        target=pounds(its_round.target_pence), deadline=law.instant_words(its_round.deadline, its_round.zone)
+    )
+
+
+# What happened to a pledge, for its supporter; {note} is what the line itself notes. Steps that are only of our own
+# making are left out.
+HISTORY = {
+    "started": "You began this pledge.",
+    "changed": "You changed the amount {note}.",
+    "raise_asked": "You asked to raise the amount {note}.",
+    "not_raised": "No card was saved in time for the higher amount, so the pledge stayed as it was.",
+    "renamed": "You changed how you are shown.",
+    "address_corrected": "You changed your e-mail address.",
+    "address_asked": "You asked that letters go to another address.",
+    "address_changed": "Letters went to the other address from here on, and the link of this page was replaced.",
+    "address_taken_back": "Letters went to the address of before again, and the link of this page was replaced.",
+    "link_replaced": "You replaced the link of this page.",
+    "confirmed": "Your card was saved, and the pledge counted.",
+    "abandoned": "Stripe's page was closed without a saved card.",
+    "card_replaced": "You saved another card, which is used from now on.",
+    "card_not_taken": "Another card was saved too late to be used. It was not kept.",
+    "cancelled": "You cancelled the pledge.",
+    "released": "The pledge was let go. You were not charged.",
+    "due": "The case reached its target.",
+    "due by supporter": "You asked us to charge your card.",
+    "due by clock": "We tried the card again.",
+    "charged": "Your card was charged.",
+    "declined": "Your bank refused the payment. You were not charged.",
+    "action_required": "Your bank wanted you to approve the payment. You were not charged.",
+    "not_approved": "The payment was not approved at the bank. You were not charged.",
+    "reminded": "We reminded you by letter.",
+    "stopped_trying": "You asked us not to try the card again by ourselves.",
+    "dropped": "The time for paying was over, and the pledge ended. You were not charged.",
+    "card_removed": "Your saved card was removed.",
+    "old_card_removed": "The card that is not used any more was removed.",
+    "refunded": "The money was paid back to your card.",
+    "disputed": "Your bank was asked to take the payment back.",
+    "charged_back": "Your bank took the payment back.",
+    "subscribed": "You asked for updates.",
+    "unsubscribed": "You asked for no more updates.",
+}
+
+
+def history(pledge: Pledge) -> list[tuple[dt.datetime, str]]:
+    """The history of a pledge in sentences, oldest first."""
+    told = []
+    for event in pledge.history():
+        again = event.what == "due" and event.before != "confirmed"
+        if sentence := HISTORY.get(f"due by {event.who}" if again else event.what):
+            told.append((event.at, sentence.format(note=event.note)))
+    return told
+
+
+@functools.lru_cache(maxsize=512)
+def render_markdown(text: str, top: int = 2) -> Markup:
+    """Markdown as clean HTML; the only door through which HTML of people's own words reaches a page.
+
+    Raw HTML is shown as it was typed, and of a picture only its description: a remote one would report every
+    reader. Headings begin at `top`, below those of the page. Cached by the text itself, so that each revision is
+    rendered once.
+    """
+    tokens = _markdown.parse(text)
+    _seat_headings(tokens, top)
+    html = _markdown.renderer.render(tokens, _markdown.options, {})
+    clean = nh3.clean(
+        html,
+        tags=_TAGS,
+        attributes={"a": {"href", "title"}, "ol": {"start"}},
+        url_schemes=_SCHEMES,
+        link_rel="nofollow ugc noopener noreferrer",
+    )
+    return Markup(clean)  # noqa: S704 - nh3 has just cleaned it
+
+
+def _seat_headings(tokens: list[Token], top: int) -> None:
+    """Give each heading the level that a listener needs, whatever its author began with: none is left out."""
+    used, level = sorted({token.tag for token in tokens if token.type == "heading_open"}), top - 1
+    for token in tokens:
+        if token.type == "heading_open":
+            level = min(top + used.index(token.tag), level + 1, 6)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{level}"
+
+
+@functools.lru_cache(maxsize=2048)
+def paragraphs(text: str) -> Markup:
+    """Plain text as paragraphs, with web addresses made into links; nothing else is understood."""
+    blocks = [block for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
+    return Markup("\n").join(Markup("<p>{}</p>").format(_lines(block.strip())) for block in blocks)
+
+
+def _lines(block: str) -> Markup:
+    return Markup("<br>\n").join(_linked(line) for line in block.split("\n"))
+
+
+def _linked(line: str) -> Markup:
+    pieces, end = [], 0
+    for found in _linkify.match(line) or []:
+        if found.schema not in ("http:", "https:"):
+            continue
+        pieces += [
+            escape(line[end : found.index]),
+            Markup('<a href="{}" rel="nofollow ugc noopener noreferrer">{}</a>').format(found.url, found.text),
+        ]
+        end = found.last_index
+    return Markup("").join([*pieces, escape(line[end:])])
