@@ -85,10 +85,10 @@ def charge_params(customer: str, method: str, /, **changes: Any) -> dict[str, An
 
 def type_card(page: str, number: str, approve: bool = True) -> requests.Response:
     """Give a card on a Checkout page, and answer the bank if it asks; returns the last answer, not followed."""
-    answer = requests.post(page, {"card": number}, allow_redirects=False, timeout=20)
+    answer = requests.post(page, {"card": number}, allow_redirects=False, timeout=60)
     if answer.headers.get("Location", "").endswith("/bank"):
         word = "approve" if approve else "refuse"
-        answer = requests.post(f"{page}/bank", {"answer": word}, allow_redirects=False, timeout=20)
+        answer = requests.post(f"{page}/bank", {"answer": word}, allow_redirects=False, timeout=60)
     return answer
 
 
@@ -116,30 +116,30 @@ def a_key() -> str:
 
 def plan(sandbox: SandboxProcess, **fault: Any) -> None:
     """Add one fault to the plan; the plan is cleared before each test."""
-    answer = requests.post(f"{sandbox.url}/sandbox/faults", json=fault, timeout=10)
+    answer = requests.post(f"{sandbox.url}/sandbox/faults", json=fault, timeout=30)
     assert answer.status_code == 200, answer.text
 
 
 def faults(sandbox: SandboxProcess) -> list[dict[str, Any]]:
     """The plan in force; each fault with how many calls it has "seen" and on how many it "acted"."""
-    return cast("list[dict[str, Any]]", requests.get(f"{sandbox.url}/sandbox/faults", timeout=10).json())
+    return cast("list[dict[str, Any]]", requests.get(f"{sandbox.url}/sandbox/faults", timeout=30).json())
 
 
 def move_clock(sandbox: SandboxProcess, ahead: dt.timedelta) -> None:
     """Set how far the sandbox's clock is ahead of the real one; set back before each test."""
     offset = {"offset_seconds": int(ahead.total_seconds())}
-    requests.post(f"{sandbox.url}/sandbox/clock", json=offset, timeout=10).raise_for_status()
+    requests.post(f"{sandbox.url}/sandbox/clock", json=offset, timeout=30).raise_for_status()
 
 
 def close_dispute(sandbox: SandboxProcess, dispute_id: str, end: str) -> None:
     """The bank decides: won or lost."""
     where = f"{sandbox.url}/sandbox/disputes/{dispute_id}/closure"
-    requests.post(where, json={"status": end}, timeout=10).raise_for_status()
+    requests.post(where, json={"status": end}, timeout=30).raise_for_status()
 
 
 def calls(sandbox: SandboxProcess, operation: str) -> list[dict[str, Any]]:
     """The API calls of an operation that arrived since the test began, oldest first."""
-    asked = requests.get(f"{sandbox.url}/sandbox/calls", {"operation": operation}, timeout=10)
+    asked = requests.get(f"{sandbox.url}/sandbox/calls", {"operation": operation}, timeout=30)
     return cast("list[dict[str, Any]]", asked.json())
 
 

@@ -130,6 +130,6 @@ def stripe_has(sandbox: SandboxProcess, pledge: Pledge) -> list[tuple[str, int]]
 
 def control(sandbox: SandboxProcess, path: str, **said: Any) -> str:
     """Pull one of the sandbox's levers; the id of what it was about."""
-    answer = requests.post(f"{sandbox.url}/sandbox/{path}", json=said, timeout=10)
+    answer = requests.post(f"{sandbox.url}/sandbox/{path}", json=said, timeout=30)
     answer.raise_for_status()
     return str(answer.json()["id"])

@@ -216,9 +216,9 @@ def _sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProces
 @pytest.fixture
 def sandbox(_sandbox: SandboxProcess) -> SandboxProcess:
     """A local Stripe as a process: without faults, with an empty log of calls, by the real clock."""
-    requests.delete(f"{_sandbox.url}/sandbox/faults", timeout=10).raise_for_status()
-    requests.delete(f"{_sandbox.url}/sandbox/calls", timeout=10).raise_for_status()
-    requests.post(f"{_sandbox.url}/sandbox/clock", json={"offset_seconds": 0}, timeout=10).raise_for_status()
+    requests.delete(f"{_sandbox.url}/sandbox/faults", timeout=30).raise_for_status()
+    requests.delete(f"{_sandbox.url}/sandbox/calls", timeout=30).raise_for_status()
+    requests.post(f"{_sandbox.url}/sandbox/clock", json={"offset_seconds": 0}, timeout=30).raise_for_status()
     return _sandbox
 
 
@@ -228,7 +228,7 @@ def asks_the_sandbox(app: Flask, sandbox: SandboxProcess, monkeypatch: pytest.Mo
 
     The sandbox is emptied: keys are made of our rows' numbers, which begin anew with each database.
     """
-    requests.post(f"{sandbox.url}/sandbox/reset", timeout=10).raise_for_status()
+    requests.post(f"{sandbox.url}/sandbox/reset", timeout=30).raise_for_status()
     app.config["STANDING"] = app.config["STANDING"].model_copy(update={"stripe_api_base": sandbox.url})
     monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)
     return app
@@ -263,7 +263,7 @@ def house(_house: House, request: pytest.FixtureRequest) -> Iterator[House]:
     missing = [name for name in _house.commands if name not in _house.programs]
     if missing:
         _house.start(*missing)
-    _house.clear_faults()
+    _house.begin_anew()
     with _house.app.app_context():
         begin_reading()
         off_before = doctor.examine(now())

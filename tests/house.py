@@ -30,7 +30,7 @@ LEASH = [sys.executable, "-m", "demo.leash"]
 WEBHOOK_SECRET = "whsec_for_the_tests_only"
 
 
-def eventually(look: Callable[[], T], within: float = 20.0, why: str = "it never happened") -> T:
+def eventually(look: Callable[[], T], within: float = 60.0, why: str = "it never happened") -> T:
     """Look again and again until the answer is true; fails the test when it takes too long."""
     until = time.monotonic() + within
     while True:
@@ -118,6 +118,7 @@ class House:
         }
         self.app: Flask = application.create_app(self.settings)
         self.app.config["JOURNEY"] = True
+        self.last_delivery = 0
 
     def run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """One of the operator's commands, such as run("flask", "capture", "--case", slug)."""
@@ -179,15 +180,15 @@ class House:
 
     def fault(self, **plan: Any) -> None:
         """Plan a fault of the sandbox; cleared after each test."""
-        requests.post(f"{self.stripe}/sandbox/faults", json=plan, timeout=5).raise_for_status()
+        requests.post(f"{self.stripe}/sandbox/faults", json=plan, timeout=30).raise_for_status()
 
     def clear_faults(self) -> None:
-        requests.delete(f"{self.stripe}/sandbox/faults", timeout=5).raise_for_status()
+        requests.delete(f"{self.stripe}/sandbox/faults", timeout=30).raise_for_status()
 
     def stripe_list(self, what: str, **filters: Any) -> list[dict[str, Any]]:
         """All objects of a kind that the sandbox holds: "payment_intents", "events", ..."""
         answer = requests.get(
-            f"{self.stripe}/v1/{what}", {"limit": 100, **filters}, timeout=10,
+            f"{self.stripe}/v1/{what}", {"limit": 100, **filters}, timeout=30,
             headers={"Authorization": "Bearer sk_test_house"},
         )  # fmt: skip
         answer.raise_for_status()
@@ -196,6 +197,17 @@ class House:
     def payments_of(self, pledge_id: int) -> list[dict[str, Any]]:
         """The payments that Stripe has for one pledge: there must never be two."""
         return [p for p in self.stripe_list("payment_intents") if p["metadata"].get("pledge_id") == str(pledge_id)]
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """What became of each event that Stripe has sent, or has to send, since this test began, oldest first."""
+        found = requests.get(f"{self.stripe}/sandbox/deliveries", timeout=30).json()
+        return [delivery for delivery in found if delivery["id"] > self.last_delivery]
+
+    def begin_anew(self) -> None:
+        """Forget Stripe's faults and what it had still to send: the tests before this one may have left both."""
+        self.clear_faults()
+        self.last_delivery = 0
+        self.last_delivery = max((delivery["id"] for delivery in self.deliveries()), default=0)
 
     # Letters
 

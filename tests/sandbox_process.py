@@ -42,7 +42,7 @@ class SandboxProcess:
         self.process = _run(self.command, self.url)
 
     def _wait(self) -> None:
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=30)
 
 
 def start_sandbox(
@@ -61,7 +61,7 @@ def start_sandbox(
     return SandboxProcess(url, command, _run(command, url))
 
 
-def until(look: Callable[[], Found], seconds: float = 20) -> Found:
+def until(look: Callable[[], Found], seconds: float = 60) -> Found:
     """Look again and again until there is something (truthy) to see; fails when the time is over."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):

@@ -90,5 +90,5 @@ def _link_in(house: House, to: str, subject: str, besides: str = "") -> str:
         there = re.escape(house.url) + r"/pledges/\S+"
         return {link for words in found for link in re.findall(there, words)[:1]} - {besides}
 
-    (link,) = eventually(links, within=60, why=f"no letter {subject!r} to {to}")
+    (link,) = eventually(links, why=f"no letter {subject!r} to {to}")
     return link

@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_while_cards_are_charged_charges_none_twice_and_non
     keep()
     charge_due()
     assert {pledge.status for pledge in pledges_of("the-case")} == {"charged"}
-    paid = requests.get(f"{sandbox.url}/v1/payment_intents", {"limit": 100}, timeout=10,
+    paid = requests.get(f"{sandbox.url}/v1/payment_intents", {"limit": 100}, timeout=30,
                         headers={"Authorization": "Bearer sk_test_x"}).json()["data"]  # fmt: skip
     assert sorted(int(one["metadata"]["pledge_id"]) for one in paid) == list(range(1, 21))
 
@@ -128,12 +128,12 @@ def test_a_disk_that_fills_up_while_cards_are_charged_charges_none_twice_and_non
 
 
 def by_vacuum(source: Path, copy: Path) -> None:
-    with sqlite3.connect(source, timeout=10) as connection:
+    with sqlite3.connect(source, timeout=30) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))
 
 
 def by_backup(source: Path, copy: Path) -> None:
-    with sqlite3.connect(source, timeout=10) as connection, sqlite3.connect(copy) as target:
+    with sqlite3.connect(source, timeout=30) as connection, sqlite3.connect(copy) as target:
         connection.backup(target, pages=5)
 
 

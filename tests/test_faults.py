@@ -53,19 +53,19 @@ def _sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProces
 @pytest.fixture
 def stripe(app: Flask, _sandbox: SandboxProcess) -> SandboxProcess:
     """The sandbox, empty, and the application told where it is."""
-    requests.post(f"{_sandbox.url}/sandbox/reset", timeout=5).raise_for_status()
+    requests.post(f"{_sandbox.url}/sandbox/reset", timeout=30).raise_for_status()
     changes = {"stripe_api_base": _sandbox.url, "checkout_origin": _sandbox.url, "capture_rate": 1000.0}
     app.config["STANDING"] = app.config["STANDING"].model_copy(update=changes)
     return _sandbox
 
 
 def fault(stripe: SandboxProcess, **plan: Any) -> None:
-    requests.post(f"{stripe.url}/sandbox/faults", json=plan, timeout=5).raise_for_status()
+    requests.post(f"{stripe.url}/sandbox/faults", json=plan, timeout=30).raise_for_status()
 
 
 def stripes(stripe: SandboxProcess, what: str, **filters: Any) -> list[dict[str, Any]]:
     answer = requests.get(
-        f"{stripe.url}/v1/{what}", {"limit": 100, **filters}, headers={"Authorization": "Bearer sk_test_x"}, timeout=5
+        f"{stripe.url}/v1/{what}", {"limit": 100, **filters}, headers={"Authorization": "Bearer sk_test_x"}, timeout=30
     )
     answer.raise_for_status()
     return list(answer.json()["data"])
@@ -107,7 +107,7 @@ def meanwhile(act: Callable[[], str]) -> Callable[[], str]:
 
 
 def save_card(page: str) -> None:
-    requests.post(page, {"card": "4242 4242 4242 4242"}, allow_redirects=False, timeout=10).raise_for_status()
+    requests.post(page, {"card": "4242 4242 4242 4242"}, allow_redirects=False, timeout=30).raise_for_status()
 
 
 def open_pages(stripe: SandboxProcess, pledge_id: int) -> list[str]:
@@ -194,7 +194,7 @@ def test_a_page_that_stripe_never_heard_of_is_asked_for_anew_when_its_end_is_nea
     fault(stripe, operation="checkout.sessions.create", fault="refuse", times=3)
     assert press(app, f"/pledges/{link}/card-page") == f"/pledges/{link}?stripe=away"
     with time_machine.travel(now() + dt.timedelta(minutes=12)):
-        requests.post(f"{stripe.url}/sandbox/clock", json={"offset_seconds": 12 * 60}, timeout=5).raise_for_status()
+        requests.post(f"{stripe.url}/sandbox/clock", json={"offset_seconds": 12 * 60}, timeout=30).raise_for_status()
         assert press(app, f"/pledges/{link}/card-page") in open_pages(stripe, pledge_id)
 
 
@@ -279,7 +279,7 @@ def test_a_last_request_with_an_old_key_that_comes_late_charges_nobody_twice(
         return ""
 
     first = meanwhile(charge)
-    until(lambda: requests.get(f"{stripe.url}/sandbox/calls?operation=payment_intents.create", timeout=5).json())
+    until(lambda: requests.get(f"{stripe.url}/sandbox/calls?operation=payment_intents.create", timeout=30).json())
     with time_machine.travel(now() + dt.timedelta(minutes=1)):
         charge()
     first()

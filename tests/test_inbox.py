@@ -26,7 +26,7 @@ HOUR = dt.timedelta(hours=1)
 @pytest.fixture(autouse=True)
 def at_the_sandbox(asks_the_sandbox: Flask, sandbox: SandboxProcess) -> None:
     """Every test of this file asks an empty sandbox, quickly."""
-    requests.post(f"{sandbox.url}/sandbox/reset", timeout=10).raise_for_status()
+    requests.post(f"{sandbox.url}/sandbox/reset", timeout=30).raise_for_status()
     settings = asks_the_sandbox.config["STANDING"].model_copy(update={"capture_rate": 1000.0})
     asks_the_sandbox.config["STANDING"] = settings
 
@@ -56,7 +56,7 @@ def waiting() -> int:
 
 
 def forget_calls(sandbox: SandboxProcess) -> None:
-    requests.delete(f"{sandbox.url}/sandbox/calls", timeout=10).raise_for_status()
+    requests.delete(f"{sandbox.url}/sandbox/calls", timeout=30).raise_for_status()
 
 
 def due_pledge(sandbox: SandboxProcess, card: str = "4242424242424242") -> int:

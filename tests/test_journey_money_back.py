@@ -39,7 +39,7 @@ def test_staff_find_a_pledge_and_give_a_part_back_and_the_supporter_is_told(hous
     assert eventually(lambda: pledges_of(slug)[0].refunded_pence == 1_000)
     told(house, "back@example.org", "Your £25 pledge counts", "Your card was charged £25",
          "£10 of your pledge is paid back")  # fmt: skip
-    page = requests.get(f"{house.url}/cases/{slug}", timeout=10).text
+    page = requests.get(f"{house.url}/cases/{slug}", timeout=30).text
     assert "<dt>Refunded</dt><dd>£10</dd>" in page and "<dt>Charged</dt><dd>£25</dd>" in page
     link = next(line for line in body(house.letters(to="back@example.org")[-1]).splitlines() if "/pledges/" in line)
     supporter = Reader(house.url).open(link)
@@ -71,7 +71,7 @@ def test_a_dispute_is_held_told_to_staff_with_its_date_and_won(house: House) -> 
     reader = at_the_desk(house).open(f"/staff/pledges/{pledge.public_id}")
     assert "Nothing can be refunded until the bank decides." in reader.words
     won = {"status": "won"}
-    requests.post(f"{house.stripe}/sandbox/disputes/{dispute.stripe_id}/closure", json=won, timeout=10)
+    requests.post(f"{house.stripe}/sandbox/disputes/{dispute.stripe_id}/closure", json=won, timeout=30)
     assert eventually(lambda: states(slug) == ["charged"])
     assert [one.amount_pence for one in movements_of(pledge)] == [2_500, -2_500, 2_500]
 

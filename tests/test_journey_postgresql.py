@@ -44,7 +44,7 @@ def test_postgresql_dies_and_comes_back_and_every_program_goes_on_by_itself(
     server.kill()
     try:
         for address in (page, f"{house.url}/", f"{house.url}/pledges/{link}"):
-            away = requests.get(address, timeout=10)
+            away = requests.get(address, timeout=30)
             assert (away.status_code, away.headers["Retry-After"]) == (503, "30")
             assert "We cannot look into our books just now" in away.text
         # Stripe's news cannot be kept, so it is not acknowledged, and comes again.
@@ -52,10 +52,10 @@ def test_postgresql_dies_and_comes_back_and_every_program_goes_on_by_itself(
         assert eventually(lambda: "a sweep failed" in house.log("sweep")[before:])
     finally:
         server.start()
-    assert requests.get(page, timeout=10).status_code == 200
+    assert requests.get(page, timeout=30).status_code == 200
     # Only the sweep sees that the deadline has come, and the worker does what it rings for.
     the_deadline_comes(slug, rung=False)
-    assert eventually(lambda: states(slug) == ["charged"], within=60)
+    assert eventually(lambda: states(slug) == ["charged"])
     assert [movement.amount_pence for movement in movements_of(pledge)] == [2_500]
     assert len(house.payments_of(pledge.id)) == 1
     assert {name: program.pid for name, program in house.programs.items() if program.poll() is None} == programs
@@ -81,7 +81,7 @@ def test_postgresql_dies_while_a_card_is_charged_and_the_card_is_charged_once(
         server.start()
     assert states(slug) == ["charging"]
     time_passes(slug, 2 * NOBODY_CAME)
-    assert eventually(lambda: states(slug) == ["charged"], within=60)
+    assert eventually(lambda: states(slug) == ["charged"])
     assert history(pledge) == ["started", "confirmed", "due", "charging", "charged"]
     assert [movement.amount_pence for movement in movements_of(pledge)] == [2_500]
     assert len(house.payments_of(pledge_id)) == 1

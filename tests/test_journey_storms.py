@@ -99,18 +99,18 @@ def test_a_thousand_webhooks_at_once_while_valkey_is_killed_and_emptied_are_all_
 
     with ThreadPoolExecutor(50) as crowd:
         answers = [crowd.submit(deliver, event) for event in events]
-        assert eventually(lambda: sum(one.done() for one in answers) > 100, within=60)
+        assert eventually(lambda: sum(one.done() for one in answers) > 100)
         house.kill("valkey")
         bring_valkey_back(house)
-        assert eventually(lambda: sum(one.done() for one in answers) > 600, within=60)
+        assert eventually(lambda: sum(one.done() for one in answers) > 600)
         # The rest comes while there is nobody to ring for.
         house.kill("valkey")
         assert {one.result() for one in answers} == {200}
     bring_valkey_back(house)
     kept = sa.select(sa.func.count()).where(StripeEvent.event_id.in_([event["id"] for event in events]))
     assert _count(kept) == 3 * count
-    assert eventually(lambda: set(states(slug)) == {"charged"}, within=90)
-    assert eventually(lambda: _count(kept.where(StripeEvent.processed_at.is_(None))) == 0, within=60)
+    assert eventually(lambda: set(states(slug)) == {"charged"}, within=180)
+    assert eventually(lambda: _count(kept.where(StripeEvent.processed_at.is_(None))) == 0)
     ids = [pledge.id for pledge in pledges_of(slug)]
     moved = db.session.scalars(sa.select(Movement.pledge_id).where(Movement.pledge_id.in_(ids)))
     assert sorted(one for one in moved if one) == ids
@@ -142,10 +142,10 @@ def test_a_worker_two_sweeps_and_two_captures_by_hand_charge_each_pledge_once_th
         by_hand = [pool.submit(house.run, "capture", "--case", slug) for _ in range(2)]
         for _ in range(3):
             ring("charge_due")
-        assert eventually(lambda: len(asked(house.stripe)) > begun_with + 30, within=60)
+        assert eventually(lambda: len(asked(house.stripe)) > begun_with + 30)
         valkey.flushall()
         assert [one.result().returncode for one in by_hand] == [0, 0]
-    assert eventually(lambda: states(slug) == ["charged"] * 100, within=60)
+    assert eventually(lambda: states(slug) == ["charged"] * 100)
     charged_exactly_once(house.stripe, slug, 100)
     assert len(asked(house.stripe)) == begun_with + 100
     assert decisions(slug) == ["met"]
@@ -160,7 +160,7 @@ def test_a_worker_that_is_told_to_stop_in_mid_run_loses_nothing_and_after_the_de
     begun_with = len(asked(house.stripe))
     limits(stripe, latency=0.3)
     the_deadline_comes(slug)
-    assert eventually(lambda: len(asked(house.stripe)) >= begun_with + 60, within=60)
+    assert eventually(lambda: len(asked(house.stripe)) >= begun_with + 60)
     worker = house.programs["worker"]
     if everything:
         house.kill("worker", signal.SIGTERM)
@@ -174,5 +174,5 @@ def test_a_worker_that_is_told_to_stop_in_mid_run_loses_nothing_and_after_the_de
         assert "charging" not in states(slug), "what it had asked for is written down before it goes"
     assert house.run("db", "upgrade").returncode == 0
     house.start("worker")
-    assert eventually(lambda: set(states(slug)) == {"charged"}, within=60)
+    assert eventually(lambda: set(states(slug)) == {"charged"})
     charged_exactly_once(house.stripe, slug, 120)

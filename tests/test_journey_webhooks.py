@@ -28,7 +28,7 @@ def test_news_that_comes_twice_and_again_by_hand_counts_once(house: House) -> No
     save_card_and_close_the_tab(at_stripe)
     assert eventually(lambda: states(slug) == ["confirmed"])
     event = _event_of(house, "checkout.session.completed", str(pledge.session_id))
-    requests.post(f"{house.stripe}/sandbox/events/{event}/deliver", json={}, timeout=10).raise_for_status()
+    requests.post(f"{house.stripe}/sandbox/events/{event}/deliver", json={}, timeout=30).raise_for_status()
     every_event_is_looked_at(house)
     assert _answers(house, event) == [200, 200, 200]
     assert db.session.scalar(sa.select(sa.func.count()).where(StripeEvent.event_id == event)) == 1
@@ -68,7 +68,7 @@ def test_news_of_the_charge_in_the_wrong_order_and_twice_moves_the_money_once(ho
     assert eventually(lambda: states(slug) == ["charged"])
     let_events_go(house, reverse=True)
     paid = _event_of(house, "payment_intent.succeeded", house.payments_of(pledge.id)[0]["id"])
-    requests.post(f"{house.stripe}/sandbox/events/{paid}/deliver", json={}, timeout=10).raise_for_status()
+    requests.post(f"{house.stripe}/sandbox/events/{paid}/deliver", json={}, timeout=30).raise_for_status()
     every_event_is_looked_at(house)
     assert states(slug) == ["charged"]
     assert [moved.amount_pence for moved in movements_of(pledge)] == [2_500]
@@ -98,5 +98,5 @@ def _event_of(house: House, kind: str, object_id: str) -> str:
 
 def _answers(house: House, event: str) -> list[int]:
     """What our door answered to each delivery of an event."""
-    found = requests.get(f"{house.stripe}/sandbox/deliveries", {"event": event}, timeout=10).json()
+    found = requests.get(f"{house.stripe}/sandbox/deliveries", {"event": event}, timeout=30).json()
     return [delivery["tries"][-1]["status"] for delivery in found]

@@ -71,8 +71,8 @@ def test_make_run_starts_keeps_and_stops_the_whole_house(ports: dict[str, str], 
             f"3  See a charge      {site}/cases/one-pledge-short  then  make demo-deadline CASE=one-pledge-short",
             f"4  Moderate, own     {site}/login   moderator@example.org, owner@example.org, password {_password(var)}",
         ]
-        assert "£95" in requests.get(f"{site}/cases/dfe-real-time-data", timeout=10).text
-        assert requests.get(f"{stripe}/letters", timeout=10).ok
+        assert "£95" in requests.get(f"{site}/cases/dfe-real-time-data", timeout=30).text
+        assert requests.get(f"{stripe}/letters", timeout=30).ok
 
         killed = first.pid_of("worker")
         os.kill(killed, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_make_run_starts_keeps_and_stops_the_whole_house(ports: dict[str, str], 
     with _launch(var, **ports) as second:
         second.wait_for(password)
         assert "pledges ..." not in second.text
-        assert "£95" in requests.get(f"{site}/cases/dfe-real-time-data", timeout=10).text
+        assert "£95" in requests.get(f"{site}/cases/dfe-real-time-data", timeout=30).text
         assert second.stop(signal.SIGTERM) == 0
 
 
@@ -196,7 +196,7 @@ class _launch:  # noqa: N801 (reads as the function that it is)
         if self.process.poll() is None:
             self.process.terminate()
         self.process.wait(timeout=60)
-        self.listener.join(timeout=10)
+        self.listener.join(timeout=30)
 
     def _listen(self) -> None:
         assert self.process.stdout is not None

@@ -56,9 +56,9 @@ def test_a_card_page_is_seen_open_then_complete_with_its_card(sandbox: SandboxPr
     assert (seen.expired, seen.complete, seen.url, seen.saved_at) == (False, False, page.url, None)
     assert (seen.customer_id, seen.payment_method_id, seen.card_words) == (None, None, None)
     # Waiting for the bank is not saved yet.
-    requests.post(str(page.url), {"card": BANK_ASKS_NOW}, allow_redirects=False, timeout=10)
+    requests.post(str(page.url), {"card": BANK_ASKS_NOW}, allow_redirects=False, timeout=30)
     assert not payments.look_at_card_page(page.session_id).complete
-    requests.post(f"{page.url}/bank", {"answer": "approve"}, allow_redirects=False, timeout=10)
+    requests.post(f"{page.url}/bank", {"answer": "approve"}, allow_redirects=False, timeout=30)
     done = payments.look_at_card_page(page.session_id)
     assert (done.expired, done.complete, done.url, done.card_words) == (False, True, None, "Visa ending 3155")
     at_stripe = sdk(sandbox).v1.payment_methods.retrieve(done.payment_method_id)
@@ -128,10 +128,10 @@ def test_when_a_card_was_saved_is_said_by_stripes_clock(sandbox: SandboxProcess)
 def test_a_card_that_is_not_saved_has_no_time(sandbox: SandboxProcess) -> None:
     page = payments.card_page(page_params(), a_key())
     since = dt.datetime.now(dt.UTC)
-    requests.post(str(page.url), {"card": BANK_ASKS_NOW}, allow_redirects=False, timeout=10)
+    requests.post(str(page.url), {"card": BANK_ASKS_NOW}, allow_redirects=False, timeout=30)
     waiting = str(payments.look_at_card_page(page.session_id).setup_intent_id)
     assert payments.card_saved_at(waiting, since) is None
-    requests.post(f"{page.url}/bank", {"answer": "refuse"}, allow_redirects=False, timeout=10)
+    requests.post(f"{page.url}/bank", {"answer": "refuse"}, allow_redirects=False, timeout=30)
     assert payments.card_saved_at(waiting, since) is None
 
 

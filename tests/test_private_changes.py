@@ -101,7 +101,7 @@ def test_a_higher_amount_counts_once_a_card_is_saved_on_a_page_of_stripes_that_n
 ) -> None:
     first = at_stripe.payment_method_id
     page = change(client, at_stripe, "40").location
-    assert "to charge my card £40 once" in requests.get(page, timeout=10).text
+    assert "to charge my card £40 once" in requests.get(page, timeout=30).text
     assert total(client) == ["£25 pledged of £6,000 target from 1 pledge"] * 2
     assert "You have begun to raise it to £40." in said(read(client, f"/pledges/{at_stripe.link()}"), "[role=status]")
     assert change(client, at_stripe, "40").location == page, "the same wish is the same page"
@@ -128,7 +128,7 @@ def test_use_another_card_never_leads_to_a_page_that_names_another_amount(
 ) -> None:
     raised = change(client, at_stripe, "40").location
     page = client.post(f"/pledges/{at_stripe.link()}/card").location
-    assert page != raised and "to charge my card £25 once" in requests.get(page, timeout=10).text
+    assert page != raised and "to charge my card £25 once" in requests.get(page, timeout=30).text
     save_card(client, page)
     assert (mine().amount_pence, mine().asked_pence) == (2_500, None)
 

@@ -38,7 +38,7 @@ HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timede
 @pytest.fixture(autouse=True)
 def at_the_sandbox(asks_the_sandbox: Flask, sandbox: SandboxProcess) -> None:
     """Every test of this file asks an empty sandbox, quickly."""
-    requests.post(f"{sandbox.url}/sandbox/reset", timeout=10).raise_for_status()
+    requests.post(f"{sandbox.url}/sandbox/reset", timeout=30).raise_for_status()
     settings = asks_the_sandbox.config["STANDING"].model_copy(update={"capture_rate": 1000.0})
     asks_the_sandbox.config["STANDING"] = settings
 

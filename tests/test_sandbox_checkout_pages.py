@@ -146,14 +146,14 @@ def test_every_hosted_page_is_clean_and_says_that_no_real_money_moves(sandbox: S
     _, over = _open(sandbox, customer_email=None)
     client.v1.checkout.sessions.expire(over.id)
     pages = [
-        requests.get(session.url, timeout=10),
-        requests.post(session.url, {"card": "4000000000000002"}, timeout=10),
-        requests.post(session.url, {"card": "12"}, timeout=10),
-        requests.post(session.url, {"card": BANK_ASKS_NOW}, timeout=10),
-        requests.get(over.url, timeout=10),
-        requests.get(f"{sandbox.url}/c/pay/cs_test_none", timeout=10),
-        requests.post(f"{session.url}/bank", {"answer": "perhaps"}, timeout=10),
-        requests.get(f"{sandbox.url}/nothing-here", timeout=10),
+        requests.get(session.url, timeout=30),
+        requests.post(session.url, {"card": "4000000000000002"}, timeout=30),
+        requests.post(session.url, {"card": "12"}, timeout=30),
+        requests.post(session.url, {"card": BANK_ASKS_NOW}, timeout=30),
+        requests.get(over.url, timeout=30),
+        requests.get(f"{sandbox.url}/c/pay/cs_test_none", timeout=30),
+        requests.post(f"{session.url}/bank", {"answer": "perhaps"}, timeout=30),
+        requests.get(f"{sandbox.url}/nothing-here", timeout=30),
     ]
     assert [page.status_code for page in pages] == [200, 402, 422, 200, 410, 404, 400, 404]
     for page in pages:

@@ -100,7 +100,7 @@ def test_all_that_the_sandbox_shows_has_the_fields_and_types_that_the_sdk_declar
     paid = client.v1.payment_intents.create(charge_params(customer, method))
     client.v1.refunds.create({"payment_intent": paid.id, "amount": 500})
     failed = client.v1.refunds.create({"payment_intent": paid.id, "amount": 500})
-    requests.post(f"{sandbox.url}/sandbox/refunds/{failed.id}/failure", json={}, timeout=10).raise_for_status()
+    requests.post(f"{sandbox.url}/sandbox/refunds/{failed.id}/failure", json={}, timeout=30).raise_for_status()
     for end in ("won", "lost", ""):
         client.v1.payment_intents.create(charge_params(*saved_card(sandbox, DISPUTES)))
         dispute = client.v1.disputes.list({"limit": 1}).data[0]

@@ -264,12 +264,12 @@ def test_events_held_back_are_released_in_order_or_the_other_way_round(
     plan(sender, event="*", fault="hold", times="always")
     saved_card(sender)
     assert receiver.types == []
-    released = requests.post(f"{sender.url}/sandbox/events/release", json={"reverse": reverse}, timeout=10).json()
+    released = requests.post(f"{sender.url}/sandbox/events/release", json={"reverse": reverse}, timeout=30).json()
     assert released == {"released": len(CARD_SAVED)}
     until(lambda: len(receiver.taken) == len(CARD_SAVED))
     assert receiver.types == (CARD_SAVED[::-1] if reverse else CARD_SAVED)
 
 
 def _deliveries(sandbox: SandboxProcess, event: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = requests.get(f"{sandbox.url}/sandbox/deliveries", {"event": event}, timeout=10).json()
+    found: list[dict[str, Any]] = requests.get(f"{sandbox.url}/sandbox/deliveries", {"event": event}, timeout=30).json()
     return found

@@ -52,7 +52,7 @@ def test_the_start_page_lists_sessions_payments_events_and_what_became_of_each(a
     newest = client.v1.events.list({"limit": 1}).data[0]
     assert f"payment_intent.payment_failed, {newest.id}" in page.words
     until(lambda: "Connection refused" in page.open("/").words)
-    check_page(requests.get(f"{alone.url}/", timeout=10).text, "/")
+    check_page(requests.get(f"{alone.url}/", timeout=30).text, "/")
 
 
 def test_the_form_of_the_start_page_plans_a_fault_that_acts_and_clears_it(sandbox: SandboxProcess) -> None:
@@ -61,7 +61,7 @@ def test_the_form_of_the_start_page_plans_a_fault_that_acts_and_clears_it(sandbo
     only = {"calls": "1, 3", "match": "email=ada@example.org"}
     person.press("Add to the plan", fault="error", target="customers.list", status="503", **only)
     assert "customers.list: error, calls 1, 3; seen 0, acted 0; when" in person.words
-    check_page(requests.get(f"{sandbox.url}/", timeout=10).text, "/")
+    check_page(requests.get(f"{sandbox.url}/", timeout=30).text, "/")
     assert sdk(sandbox).v1.customers.list().object == "list"
     with pytest.raises(stripe.APIError) as failed:
         sdk(sandbox).v1.customers.list({"email": "ada@example.org"})
@@ -80,7 +80,7 @@ def test_the_form_plans_faults_of_events_and_says_what_it_did_not_understand(san
     ]
     person.press("Add to the plan", fault="hang", target="customers.list")
     assert person.status == 400 and "hang needs seconds." in person.words
-    check_page(str(requests.post(f"{sandbox.url}/sandbox/faults", {"fault": "hang"}, timeout=10).text))
+    check_page(str(requests.post(f"{sandbox.url}/sandbox/faults", {"fault": "hang"}, timeout=30).text))
 
 
 def test_an_event_can_be_delivered_again_and_the_clock_moved_from_the_start_page(alone: SandboxProcess) -> None:
@@ -112,7 +112,7 @@ def test_letters_are_listed_newest_first_and_their_links_to_the_site_work(
     # An address of somebody else stays text: a letter must not lead out of the demonstration.
     assert Reader(alone.url).open("/letters/2.eml").page.select("pre a") == []
     for path in ("/letters", "/letters/1.eml", "/letters/2.eml"):
-        check_page(requests.get(alone.url + path, timeout=10).text, path)
+        check_page(requests.get(alone.url + path, timeout=30).text, path)
 
 
 def test_nothing_outside_the_folder_of_letters_is_shown(alone: SandboxProcess, tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_nothing_outside_the_folder_of_letters_is_shown(alone: SandboxProcess, t
         for way in ways:
             asked = requests.Request("GET", alone.url).prepare()
             asked.url = f"{alone.url}/letters/{way}"  # as it stands, not tidied
-            answer = session.send(asked, timeout=10)
+            answer = session.send(asked, timeout=30)
             assert answer.status_code == 404 and "a secret" not in answer.text, way
-        listed = session.get(f"{alone.url}/letters", timeout=10).text
+        listed = session.get(f"{alone.url}/letters", timeout=30).text
     assert "A letter" in listed and "a secret" not in listed
 
 
@@ -160,7 +160,7 @@ def test_a_busy_port_is_a_sentence_and_no_traceback(sandbox: SandboxProcess, tmp
 
 def test_everything_is_forgotten_on_reset_but_the_webhook(alone: SandboxProcess) -> None:
     saved_card(alone)
-    requests.post(f"{alone.url}/sandbox/reset", timeout=10).raise_for_status()
+    requests.post(f"{alone.url}/sandbox/reset", timeout=30).raise_for_status()
     client = sdk(alone)
     for service in (client.v1.checkout.sessions, client.v1.customers, client.v1.events, client.v1.setup_intents):
         assert service.list().data == []

@@ -186,7 +186,7 @@ def test_the_person_answers_the_bank_about_a_payment(
     assert f"redirect_status={outcome}" in person.address
     assert client.v1.payment_intents.retrieve(intent).status == status
     # The bank's page is over for this payment, so that the way back in the browser does nothing.
-    assert requests.get(asked.next_action.redirect_to_url.url, timeout=10).status_code == 410
+    assert requests.get(asked.next_action.redirect_to_url.url, timeout=30).status_code == 410
 
 
 def test_the_payments_of_a_customer_are_listed_alone_and_newest_first(sandbox: SandboxProcess) -> None:

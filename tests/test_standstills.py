@@ -92,7 +92,7 @@ def test_in_both_nights_in_which_londons_clocks_change_a_round_ends_at_its_insta
 
 
 def stripe_is_back(sandbox: SandboxProcess) -> None:
-    requests.delete(f"{sandbox.url}/sandbox/faults", timeout=10).raise_for_status()
+    requests.delete(f"{sandbox.url}/sandbox/faults", timeout=30).raise_for_status()
 
 
 def test_while_stripe_is_away_for_an_hour_across_the_deadline_nothing_is_decided_and_then_all_is(

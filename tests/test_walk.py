@@ -22,6 +22,6 @@ def test_a_pledge_without_javascript_moves_the_total(house: House, reader: Reade
 def test_the_tab_is_closed_on_stripes_page_and_the_worker_alone_confirms(house: House, reader: Reader) -> None:
     slug = a_case().slug
     reader.pledge(slug, "25")
-    requests.post(reader.address, {"card": "4242424242424242"}, allow_redirects=False, timeout=10)
+    requests.post(reader.address, {"card": "4242424242424242"}, allow_redirects=False, timeout=30)
     assert eventually(lambda: [p.status for p in pledges_of(slug)] == ["confirmed"])
     assert case_at(slug).round.pledged_pence == 2_500
