@@ -364,7 +364,7 @@ def test_what_is_claimed_and_not_begun_stays_when_staff_stop_the_case_in_the_mid
     app: Flask, stripe: SandboxProcess, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
     slug = due(saved_card(stripe), 20)
-    rate(app, 2, stripe)
+    rate(app, 4, stripe)
     really, asked_first = payments.charge, threading.Event()
 
     def charge(*asking: Any) -> payments.ChargeFound:
@@ -381,7 +381,7 @@ def test_what_is_claimed_and_not_begun_stays_when_staff_stop_the_case_in_the_mid
 
     monkeypatch.setattr(payments, "charge", charge)
     deadline_capture.charge_due()
-    # It is looked for a stop four times a second, and two are asked for in each second: ten seconds for all of them.
+    # It is looked for a stop four times a second, and four are asked for in each second: five seconds for all.
     begun = len(asked(stripe.url))
     assert 1 <= begun < 20
     keep()
