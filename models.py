@@ -2289,10 +2289,11 @@ class Comment(Base):
         return db.session.scalar(sa.select(cls.id).where(cls.status == "pending").limit(1)) is not None
 
     @classmethod
-    def decided(cls) -> list[Self]:
-        """The newest hundred decisions, which can be turned round at any time."""
-        found = sa.select(cls).where(cls.status.in_(("approved", "rejected"))).order_by(cls.decided_at.desc())
-        return list(db.session.scalars(found.limit(100)))
+    def decided(cls, skip: int, limit: int) -> list[Self]:
+        """A page of the decisions, newest first; each of them can be turned round at any time."""
+        found = sa.select(cls).where(cls.status.in_(("approved", "rejected")))
+        newest_first = found.order_by(cls.decided_at.desc(), cls.id.desc())
+        return list(db.session.scalars(newest_first.offset(skip).limit(limit)))
 
     @classmethod
     def hold(cls, comment_id: int) -> Self | None:

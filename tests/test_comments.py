@@ -242,6 +242,34 @@ def test_every_decision_form_says_in_which_state_the_comment_was_seen(app: Flask
     assert [seen["value"] for seen in read(mod, "/moderation/decided").select("[name=seen]")] == ["approved"]
 
 
+def test_a_decision_can_be_turned_round_however_many_came_after_it(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("views.moderators.DECISIONS_A_PAGE", 2)
+    moderator, case = a_user("moderator"), a_case()
+    numbers, mod = [a_comment(case, f"Comment {n}") for n in range(5)], logged_in(app, moderator)
+    for number in numbers:
+        _decide(mod, number, "approval")
+    shown, address = [], "/moderation/decided"
+    while address:
+        page = read(mod, address)
+        shown.append([said(item, "blockquote") for item in page.select(".item")])
+        older = page.find("a", string="Older decisions")
+        address = str(older["href"]) if older else ""
+    assert shown == [["Comment 4", "Comment 3"], ["Comment 2", "Comment 1"], ["Comment 0"]]
+    _decide(mod, numbers[0], "rejection", "On reflection", list="decided")
+    assert said(read(mod, "/moderation/decided"), "blockquote") == "Comment 0"
+    assert "There are no older decisions." in said(read(mod, "/moderation/decided?skip=900"), "main")
+    for odd in ("-1", "x", "9" * 40, "1e3", ""):
+        assert said(read(mod, f"/moderation/decided?skip={odd}"), "blockquote") == "Comment 0"
+
+
+def test_an_empty_desk_says_that_nothing_waits(app: Flask) -> None:
+    mod = logged_in(app, a_user("moderator"))
+    page = read(mod, "/moderation")
+    assert (said(page, "h1"), said(page, "title")) == ("No comments waiting", "No comments waiting – Standing")
+    assert "Nothing waits. New comments appear here, oldest first." in said(page, "main")
+    assert "Nothing has been decided yet." in said(read(mod, "/moderation/decided"), "main")
+
+
 def _decide(client: FlaskClient, number: int, decision: str, reason: str = "", **said_with: str) -> str:
     """Press a button on a moderator's list; returns where it led."""
     form = {"form_token": token(client, "/moderation"), f"c{number}-reason": reason, **said_with}

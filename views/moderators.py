@@ -12,6 +12,7 @@ from views.forms import RejectionForm
 
 moderators = Blueprint("moderators", __name__, url_prefix="/moderation")
 doors.admit(moderators, "moderator")
+DECISIONS_A_PAGE = 100
 
 
 @moderators.get("")
@@ -21,7 +22,14 @@ def queue() -> str:
 
 @moderators.get("/decided")
 def decided() -> str:
-    return render_template("moderators/decided.html", comments=Comment.decided(), as_of=_now())
+    """The newest decisions, and with `?skip=` the older ones."""
+    asked = request.args.get("skip", "")
+    skip = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
+    found = Comment.decided(skip, DECISIONS_A_PAGE + 1)
+    return render_template(
+        "moderators/decided.html", comments=found[:DECISIONS_A_PAGE], skip=skip, as_of=_now(),
+        older=skip + DECISIONS_A_PAGE if len(found) > DECISIONS_A_PAGE else None,
+    )  # fmt: skip
 
 
 @moderators.post("/comments/<row:comment_id>/approval")
