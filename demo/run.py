@@ -95,7 +95,8 @@ def run(asked: Wanted) -> None:
             trouble = programs.wait_until_ready()
             if trouble:
                 raise CannotStart(trouble)
-            _seed(asked, environment, fresh)
+            if fresh:
+                _seed(asked, environment)
             password = (asked.var / "demo-password").read_text(encoding="utf-8").strip()
             print(READY.format(site=asked.site, stripe=asked.stripe, password=password), flush=True)
             _say_when_over(environment)
@@ -208,7 +209,10 @@ def _refuse_silent_redis(url: str) -> None:
 
 
 def _make_room(asked: Wanted) -> bool:
-    """Begin anew where that was asked for, or where the first start was cut short; whether there is no data yet."""
+    """Begin anew where that was asked for, or where the first start was cut short; whether there is no data yet.
+
+    From here until the demonstration is in, a first start that is stopped is remembered as unfinished.
+    """
     unfinished = asked.var / "demo-unfinished"
     if asked.reset:
         print("Beginning anew ...", flush=True)
@@ -216,7 +220,11 @@ def _make_room(asked: Wanted) -> bool:
     elif unfinished.exists():
         print("The first start was cut short: beginning anew ...", flush=True)
         _empty(asked.var)
-    return not (asked.var / "standing.db").exists()
+    fresh = not (asked.var / "standing.db").exists()
+    # With a database of the person's own every start looks fresh; there the password tells that all of it is in.
+    if fresh and not (asked.var / "demo-password").exists():
+        unfinished.touch()
+    return fresh
 
 
 def _empty(var: Path) -> None:
@@ -228,14 +236,11 @@ def _empty(var: Path) -> None:
             (var / name).unlink(missing_ok=True)
 
 
-def _seed(asked: Wanted, environment: dict[str, str], fresh: bool) -> None:
-    """Put the demonstration in, once. A first start that is stopped halfway is remembered as unfinished."""
-    unfinished = asked.var / "demo-unfinished"
-    if fresh:
-        print("Making the demonstration's pledges ...", flush=True)
-        unfinished.touch()
+def _seed(asked: Wanted, environment: dict[str, str]) -> None:
+    """Put the demonstration in, once; a start that finds it does not spend the seconds of looking."""
+    print("Making the demonstration's pledges ...", flush=True)
     _flask(environment, "demo", "seed")
-    unfinished.unlink(missing_ok=True)
+    (asked.var / "demo-unfinished").unlink(missing_ok=True)
 
 
 def _say_when_over(environment: dict[str, str]) -> None:

@@ -168,9 +168,10 @@ def test_what_cannot_be_started_is_refused_in_one_sentence(
     assert said.count("\n") == 1
 
 
-def test_a_first_start_that_was_cut_short_is_begun_anew(ports: dict[str, str], var: Path) -> None:
+@pytest.mark.parametrize("at", ["Preparing the database", "Making the demonstration's pledges"])
+def test_a_first_start_that_was_cut_short_is_begun_anew(at: str, ports: dict[str, str], var: Path) -> None:
     with _launch(var, **ports) as first:
-        first.wait_for("Making the demonstration's pledges")
+        first.wait_for(at)
         assert first.stop(signal.SIGTERM) == 0
     with _launch(var, **ports) as second:
         second.wait_for("The first start was cut short: beginning anew")
