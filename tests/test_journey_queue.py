@@ -85,6 +85,18 @@ def test_valkey_is_emptied_with_work_in_it_and_nothing_is_lost(house: House, val
     told(house, "emptied@example.org", "Your £25 pledge counts", "Your card was charged £25")
 
 
+def test_a_dead_worker_is_forgotten_within_a_minute_and_a_half(house: House, valkey: "redis.Redis") -> None:
+    """RQ's own settings would list it for eight minutes, and its job as one that is being worked on."""
+    pid = str(house.programs["worker"].pid).encode()
+
+    def known() -> list[Any]:
+        return [worker for worker in valkey.smembers("rq:workers") if valkey.hget(worker, "pid") == pid]
+
+    (worker,) = eventually(known)
+    house.kill("worker")
+    assert 0 < valkey.ttl(worker) <= 90
+
+
 def test_two_sweeps_that_do_the_work_themselves_do_it_once(house: House, second_sweep: None) -> None:
     slug = a_case(target=7_500).slug
     house.kill("worker")

@@ -32,7 +32,7 @@ def session_cookie(browser: FlaskClient) -> str:
     ("role", "desk", "heading"),
     [
         ("owner", "/owner", "Your cases"),
-        ("moderator", "/moderation", "no comments waiting"),
+        ("moderator", "/moderation", "No comments waiting"),
         ("staff", "/staff", "Desk"),
     ],
 )
@@ -48,6 +48,14 @@ def test_each_role_lands_at_its_own_desk_and_is_shown_no_other(
     assert desks == {"owner": {"Your cases"}, "moderator": {"Moderation"}, "staff": {"Desk"}}[role]
     # The log-in page sends somebody who is logged in already to the same place.
     assert client.get("/login").location == desk
+
+
+def test_who_has_forgotten_the_password_is_told_whom_to_ask(app: Flask) -> None:
+    with set_otherwise(app, contact_email="desk@standing.example") as site:
+        page = BeautifulSoup(site.test_client().get("/login").text, "html5lib")
+    assert page.main is not None
+    assert "Forgotten your password? Ask desk@standing.example." in " ".join(page.main.text.split())
+    assert page.main.select_one('a[href="mailto:desk@standing.example"]')
 
 
 def test_the_address_is_read_without_regard_to_capitals_and_spaces(client: FlaskClient) -> None:
