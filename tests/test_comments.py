@@ -248,13 +248,14 @@ def test_a_decision_can_be_turned_round_however_many_came_after_it(app: Flask, m
     numbers, mod = [a_comment(case, f"Comment {n}") for n in range(5)], logged_in(app, moderator)
     for number in numbers:
         _decide(mod, number, "approval")
-    shown, address = [], "/moderation/decided"
-    while address:
-        page = read(mod, address)
-        shown.append([said(item, "blockquote") for item in page.select(".item")])
-        older = page.find("a", string="Older decisions")
-        address = str(older["href"]) if older else ""
+    pages = [read(mod, "/moderation/decided")]
+    for _ in range(2):
+        older = pages[-1].find("a", string="Older decisions")
+        assert older, "the older decisions cannot be reached"
+        pages.append(read(mod, str(older["href"])))
+    shown = [[said(item, "blockquote") for item in page.select(".item")] for page in pages]
     assert shown == [["Comment 4", "Comment 3"], ["Comment 2", "Comment 1"], ["Comment 0"]]
+    assert pages[-1].find("a", string="Older decisions") is None
     _decide(mod, numbers[0], "rejection", "On reflection", list="decided")
     assert said(read(mod, "/moderation/decided"), "blockquote") == "Comment 0"
     assert "There are no older decisions." in said(read(mod, "/moderation/decided?skip=900"), "main")
