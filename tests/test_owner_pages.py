@@ -157,7 +157,7 @@ def test_the_form_explains_markdown_in_three_lines(app: Flask) -> None:
     owner = a_user()
     slug = a_case(owner=owner).slug
     hint = read(logged_in(app, owner), f"/owner/cases/{slug}/updates/new").select_one("#body-hint")
-    assert hint and [line.strip() for line in hint.get_text("\n").splitlines() if line.strip()] == [
+    assert hint and [line.strip() for line in hint.decode_contents().split("<br/>")] == [
         "Markdown: an empty line begins a paragraph.",
         "**Bold**, *italic*, [a link](https://example.org).",
         "A line that begins with ## is a heading, lines that begin with - are a list.",
