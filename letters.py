@@ -21,6 +21,7 @@ from flask import render_template
 
 import config
 from models import (
+    DISPUTE_LETTERS,
     ENDED_UNPAID,
     REFUSED,
     AddressChange,
@@ -45,6 +46,8 @@ SUBJECTS: dict[str, Any] = {
     "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
     "address_change": AddressChange, "link_request": LinkRequest,
 }  # fmt: skip
+# What is told of a dispute -> the state that it tells of.
+DISPUTES: dict[str, str] = {kind: state for state, kinds in DISPUTE_LETTERS.items() for kind in kinds}
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How long the mail server may take for one step.
@@ -64,6 +67,9 @@ class LetterPolicy(EmailPolicy):
 def is_true(letter: Letter) -> bool:
     """Whether what a letter says is still so. One about a refused payment that was made good meanwhile is not, and
     whoever asks for the links of an address without pledges gets none."""
+    if letter.kind in DISPUTES:
+        # The bank may have decided before we could say that it was asked.
+        return bool(_row_of_occasion(letter, Dispute).status == DISPUTES[letter.kind])
     if letter.kind == "update":
         # Somebody may have said "no more" while it waited.
         return bool(_subject_row(letter).wants_updates)
@@ -186,7 +192,7 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         "zone": settings.display_zone,
     }
     if isinstance(about, User):
-        staffs = letter.kind in ("disputed", "refund_failed")
+        staffs = letter.kind in DISPUTES or letter.kind == "refund_failed"
         more = _about_money(letter) if staffs else {"waiting": len(Comment.waiting())}
         return words | {"person": about} | more
     if isinstance(about, (Examination, Reconciliation)):
@@ -222,15 +228,25 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
     if letter.kind == "refunded":
         paid = sa.select(Movement.amount_pence).where(Movement.stripe_id == letter.occasion)
         return {"refunded_pence": -db.session.scalars(paid).one()}
+    if letter.kind in DISPUTES:
+        return _about_dispute(_row_of_occasion(letter, Dispute))
     return {}
+
+
+def _about_dispute(dispute: Dispute) -> dict[str, Any]:
+    """A bank may also only ask, and then no money was held: the ledger knows."""
+    return {"dispute": dispute, "held": Movement.known(dispute.stripe_id)}
 
 
 def _about_money(letter: Letter) -> dict[str, Any]:
     """What a letter to staff speaks of, by its occasion: "dispute:3", or "pledge:17:re_1" for a refund."""
     kind, number, *_ = letter.occasion.split(":")
-    dispute = db.session.get_one(Dispute, int(number)) if kind == "dispute" else None
-    pledge = dispute.pledge if dispute else db.session.get_one(Pledge, int(number))
-    return {"dispute": dispute, "pledge": pledge, "case": pledge.round.case if pledge else None}
+    if kind == "dispute":
+        words = _about_dispute(db.session.get_one(Dispute, int(number)))
+        pledge = words["dispute"].pledge
+    else:
+        words, pledge = {}, db.session.get_one(Pledge, int(number))
+    return words | {"pledge": pledge, "case": pledge.round.case if pledge else None}
 
 
 def _recipient(letter: Letter, about: Any) -> Address:

@@ -2202,6 +2202,14 @@ class Refund(Base):
         self.next_at = as_of + pause(self.tries)
 
 
+# The state of a dispute -> the letter to the supporter whose bank it is, and the one to staff.
+DISPUTE_LETTERS = {
+    "open": ("payment_disputed", "disputed"),
+    "won": ("payment_stands", "dispute_won"),
+    "lost": ("payment_taken_back", "dispute_lost"),
+}
+
+
 class Dispute(Base):
     """A supporter's bank wants a charge back; until the bank has decided, the money is held."""
 
@@ -2237,16 +2245,24 @@ class Dispute(Base):
             db.session.add(dispute)
             db.session.flush()
             Event.write(dispute, "opened", "stripe", as_of, after="open")
-            Letter.owe_staff("disputed", name_of(dispute), as_of)
+            dispute._tell(as_of)
         dispute.amount_pence, dispute.due_by = found.amount_pence, found.due_by or dispute.due_by
         if dispute.status != found.outcome:
             Event.write(dispute, found.outcome, "stripe", as_of, before=dispute.status, after=found.outcome)
             dispute.status = found.outcome
+            dispute._tell(as_of)
         dispute.closed_at = None if found.outcome == "open" else dispute.closed_at or as_of
         db.session.flush()
         if pledge is not None:
             pledge.apply_dispute(found, as_of)
         return dispute
+
+    def _tell(self, as_of: dt.datetime) -> None:
+        """Its supporter and staff are told of its state, each of them of each state once."""
+        to_supporter, to_staff = DISPUTE_LETTERS[self.status]
+        if self.pledge is not None:
+            Letter.owe(to_supporter, self.pledge, name_of(self), as_of)
+        Letter.owe_staff(to_staff, name_of(self), as_of)
 
     @classmethod
     def listed(cls) -> list[Self]:

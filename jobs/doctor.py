@@ -17,6 +17,7 @@ import structlog
 import law
 from jobs import ring
 from models import (
+    DISPUTE_LETTERS,
     Agreement,
     Case,
     ChargeAttempt,
@@ -453,6 +454,15 @@ def _owner_untold(as_of: dt.datetime) -> Asked:
     return asked.where(kind.is_not(None), ~_told(kind, "round", Round.id))
 
 
+def _dispute_untold(as_of: dt.datetime) -> Asked:
+    """Of a dispute its supporter is told what it is at; each state is a letter of its own."""
+    kind = sa.case({state: to_supporter for state, (to_supporter, _) in DISPUTE_LETTERS.items()}, value=Dispute.status)
+    occasion = sa.literal("dispute:") + sa.cast(Dispute.id, sa.String)
+    told = _told(kind, "pledge", Dispute.pledge_id).where(Letter.occasion == occasion)
+    asked = sa.select(Dispute.id, Dispute.status, kind.label("kind")).order_by(Dispute.id)
+    return asked.where(Dispute.pledge_id.is_not(None), ~told)
+
+
 def _never_sent(as_of: dt.datetime) -> Asked:
     lost = sa.and_(Letter.next_at.is_(None), Letter.trouble == "")
     late = sa.and_(Letter.next_at.is_not(None), Letter.created_at < as_of - POSTING)
@@ -481,6 +491,7 @@ RECORDS = (
     Check("Pledge {id} is {status}, and its supporter is not owed a letter about it.", _refusal_untold),
     Check("Pledge {id} counted, and its supporter is not owed the letter “confirmed”.", _unthanked),
     Check("Round {id} is {status}, and its owner is not owed the letter “{kind}”.", _owner_untold),
+    Check("Dispute {id} is {status}, and its supporter is not owed the letter “{kind}”.", _dispute_untold),
     Check("Letter {id} (“{kind}”) has not been sent, after {tries} tries.", _never_sent),
     Check("Letter {id} (“{kind}”) to {subject} is given up ({trouble}); see flask post-again.", _given_up),
 )  # fmt: skip

@@ -9,9 +9,11 @@ from flask import Flask
 
 from jobs.refunds import send_refunds
 from law import Refused
+from letters import DISPUTES
 from models import Dispute, Pledge, Refund, db
 from payments import DisputeFound
-from tests.at_stripe import DISPUTES, calls, charge_params, close_dispute, plan, saved_card, sdk
+from tests.at_stripe import DISPUTES as WANTED_BACK
+from tests.at_stripe import calls, charge_params, close_dispute, plan, saved_card, sdk
 from tests.charged import again, asked, books, charge_due, charged, control, due, letters, news, told
 from tests.doorway import everything, logged_in
 from tests.made import a_user, keep, look_anew, now, pledges_of
@@ -31,7 +33,7 @@ def disputes() -> list[tuple[str, int | None]]:
 
 def disputed(sandbox: SandboxProcess) -> tuple[Pledge, str]:
     """A pledge of £25 that was charged and whose bank wants it back, and Stripe's number of the dispute."""
-    pledge = charged(sandbox, 2_500, DISPUTES)
+    pledge = charged(sandbox, 2_500, WANTED_BACK)
     news(sandbox, *EVERY)
     return again(pledge), str(sdk(sandbox).v1.disputes.list({}).data[0].id)
 
@@ -50,31 +52,44 @@ def test_a_dispute_holds_the_money_and_tells_every_one_of_staff_until_when(
 
 
 @pytest.mark.parametrize(
-    ("end", "status", "ledger"),
+    ("end", "status", "ledger", "told"),
     [
-        ("won", "charged", [("charge", 2_500), ("dispute", -2_500), ("dispute", 2_500)]),
-        ("lost", "charged_back", [("charge", 2_500), ("dispute", -2_500)]),
+        (
+            "won", "charged", [("charge", 2_500), ("dispute", -2_500), ("dispute", 2_500)],
+            ("payment_stands", "dispute_won"),
+        ),
+        ("lost", "charged_back", [("charge", 2_500), ("dispute", -2_500)], ("payment_taken_back", "dispute_lost")),
     ],
-)
-def test_the_bank_decides_once_however_often_it_is_told(
-    asks_the_sandbox: Flask, sandbox: SandboxProcess, end: str, status: str, ledger: list[tuple[str, int]]
-) -> None:
-    a_user("staff")
+)  # fmt: skip
+def test_the_bank_decides_once_however_often_it_is_told_and_everybody_gets_two_letters(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, end: str, status: str, ledger: list[tuple[str, int]],
+    told: tuple[str, str],
+) -> None:  # fmt: skip
+    staff = [f"user:{a_user('staff').id}" for _ in range(2)]
     pledge, stripe_id = disputed(sandbox)
+    supporter = f"pledge:{pledge.id}"
+    assert letters(*DISPUTES) == told_to(supporter, staff, "payment_disputed", "disputed")
     close_dispute(sandbox, stripe_id, end)
     for _ in range(2):
         news(sandbox, *EVERY)
         news(sandbox, *reversed(EVERY))
     assert (again(pledge).status, books(pledge)) == (status, ledger)
     assert disputes() == [(end, pledge.id)]
-    assert len(letters("disputed")) == 1
+    assert letters(*DISPUTES) == [
+        *told_to(supporter, staff, "payment_disputed", "disputed"), *told_to(supporter, staff, *told),
+    ]  # fmt: skip
+
+
+def told_to(supporter: str, staff: list[str], to_supporter: str, to_staff: str) -> list[tuple[str, str]]:
+    """(kind, subject) of the letters about one state of a dispute."""
+    return [(to_supporter, supporter), *((to_staff, person) for person in staff)]
 
 
 @pytest.mark.parametrize(("end", "status"), [("won", "charged"), ("lost", "charged_back")])
 def test_news_that_comes_only_after_the_end_leads_to_the_same(
     asks_the_sandbox: Flask, sandbox: SandboxProcess, end: str, status: str
 ) -> None:
-    pledge = charged(sandbox, 2_500, DISPUTES)
+    pledge = charged(sandbox, 2_500, WANTED_BACK)
     close_dispute(sandbox, sdk(sandbox).v1.disputes.list({}).data[0].id, end)
     news(sandbox, *EVERY)
     assert again(pledge).status == status
@@ -94,7 +109,7 @@ def test_a_refund_that_meets_a_dispute_at_stripe_fails_and_staff_are_told(
     asks_the_sandbox: Flask, sandbox: SandboxProcess
 ) -> None:
     """We do not know of the dispute yet: its event is still on its way."""
-    pledge = charged(sandbox, 2_500, DISPUTES)
+    pledge = charged(sandbox, 2_500, WANTED_BACK)
     asked(pledge, 2_500)
     send_refunds()
     assert told("refund_failed") == ["2500 pence, charge_disputed"]
@@ -107,7 +122,7 @@ def test_a_refund_that_was_decided_before_we_heard_of_a_dispute_is_not_asked_for
     asks_the_sandbox: Flask, sandbox: SandboxProcess, end: str
 ) -> None:
     """Even if Stripe would take it by now, the bank having decided, which we have not heard of yet."""
-    pledge = charged(sandbox, 2_500, DISPUTES)
+    pledge = charged(sandbox, 2_500, WANTED_BACK)
     asked(pledge, 2_500)
     news(sandbox, *EVERY)
     if end:
@@ -189,7 +204,7 @@ def test_a_dispute_of_a_charge_that_is_not_ours_is_shown_to_staff_and_changes_no
 ) -> None:
     pledge, person = charged(sandbox, 2_500), a_user("staff")
     # Another site with the same Stripe account has a pledge of the same number.
-    stranger = charge_params(*saved_card(sandbox, DISPUTES), metadata={"pledge_id": str(pledge.id)})
+    stranger = charge_params(*saved_card(sandbox, WANTED_BACK), metadata={"pledge_id": str(pledge.id)})
     db.session.rollback()
     sdk(sandbox).v1.payment_intents.create(stranger)
     before = everything()
@@ -207,7 +222,7 @@ def test_a_dispute_that_overtakes_the_answer_of_the_charge_is_not_lost(
     asks_the_sandbox: Flask, sandbox: SandboxProcess
 ) -> None:
     """Stripe charged, our answer was lost, and the dispute is the first that we hear of it."""
-    due(sandbox, 2_500, cards=(DISPUTES,))
+    due(sandbox, 2_500, cards=(WANTED_BACK,))
     plan(sandbox, operation="payment_intents.create", fault="lose_answer", times=3)
     charge_due()
     assert pledges_of("the-case")[0].status == "unknown"

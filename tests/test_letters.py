@@ -15,7 +15,7 @@ from werkzeug.datastructures import MultiDict
 import app as application
 import letters
 from jobs.post import send_letters
-from models import Case, Dispute, Examination, Letter, LinkRequest, Pledge, Reconciliation, User, db
+from models import DISPUTE_LETTERS, Case, Dispute, Examination, Letter, LinkRequest, Pledge, Reconciliation, User, db
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.conftest import ROOT
 from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
@@ -98,6 +98,31 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "A payment of £25 is disputed: answer by Saturday 31 October 2026, 8:00pm GMT",
         "The bank of a supporter of",
         "Send the evidence at Stripe by Saturday 31 October 2026, 8:00pm GMT, or it is lost.",
+    ),
+    "dispute_won": (
+        "A dispute about £25 is won",
+        "The bank of a supporter of",
+        "has decided for us: the payment of £25 stands. The money that was held is ours again.",
+    ),
+    "dispute_lost": (
+        "A dispute about £25 is lost",
+        "The bank of a supporter of",
+        "has decided against us: £25 went back to the supporter.",
+    ),
+    "payment_disputed": (
+        "Your bank has been asked to take £25 of your pledge back",
+        "Your card was charged £25 for",
+        "The money is held until your bank has decided. This can take some months. You will get a letter",
+    ),
+    "payment_stands": (
+        "Your payment of £25 stands",
+        "Your bank had been asked to take back £25 that your card was charged for",
+        "It has decided that the payment stands. The money that was held is with Standing Test again.",
+    ),
+    "payment_taken_back": (
+        "Your bank has taken back £25 of your pledge",
+        "Your bank had been asked to take back £25 that your card was charged for",
+        "It has decided to do so: the money has gone back to you.",
     ),
     "books_disagree": (
         "The books of Standing do not agree",
@@ -209,7 +234,7 @@ def _decide(kind: str, case: Case, made: Pledge) -> None:
     case.round.close(DEADLINE + SECOND)
     case.round.settle(DEADLINE + SECOND)
     paid = dict.fromkeys(
-        ("charged", "cancelled_charged", "receipt", "refunded", "refund_failed", "disputed"), "succeeded"
+        ("charged", "cancelled_charged", "receipt", "refunded", "refund_failed", *letters.DISPUTES), "succeeded"
     )
     outcome = (paid | {"action_required": "action_required"}).get(kind, "declined")
     if kind == "charges_halted":
@@ -254,9 +279,15 @@ def _after_the_charge(kind: str, made: Pledge, staff: User) -> None:
         refund = made.ask_refund("k" * 24, 1_000, "They asked.", db.session.merge(staff), DEADLINE)
         for outcome in ("succeeded", "failed") if kind == "refund_failed" else ("succeeded",):
             made.apply_refund(RefundFound(outcome, "re_1", "pi_1", 1_000, "", refund.id), DEADLINE)
-    elif kind == "disputed":
-        Dispute.apply(DisputeFound("du_1", "ch_1", "pi_1", 2_500, "fraudulent", "open", True, DEADLINE, DEADLINE), made,
-                      DEADLINE)  # fmt: skip
+    elif kind in letters.DISPUTES:
+        the_bank("open", made)
+        the_bank(letters.DISPUTES[kind], made)
+
+
+def the_bank(outcome: str, made: Pledge, held: bool = True) -> None:
+    """The bank wants the charge of a pledge back, or has decided about that; it may also only ask, and hold nothing."""
+    found = DisputeFound("du_1", "ch_1", "pi_1", 2_500, "fraudulent", outcome, held, DEADLINE, DEADLINE)
+    Dispute.apply(found, made, DEADLINE)
 
 
 def body(message: EmailMessage) -> str:
@@ -304,6 +335,43 @@ def test_a_refusal_that_was_made_good_before_the_post_went_is_not_told_any_more(
     folder = Path(str(app.config["STANDING"].mail_url).removeprefix("file:"))
     subjects = [str(message_from_bytes(file.read_bytes())["Subject"]) for file in folder.glob("*.eml")]
     assert len(subjects) == len(sent) - (2 if kind == "reminder" else 1)
+
+
+@pytest.mark.parametrize("end", ["won", "lost"])
+def test_a_dispute_that_was_decided_before_the_post_went_is_told_by_its_end_alone(app: Flask, end: str) -> None:
+    """Staff would look for evidence that nobody wants any more, and the supporter read of money that is not held."""
+    opened = [owed("disputed"), *db.session.scalars(sa.select(Letter).where(Letter.kind == "payment_disputed"))]
+    assert [letters.is_true(letter) for letter in opened] == [True, True]
+    the_bank(end, db.session.scalars(sa.select(Pledge)).one())
+    keep()
+    send_letters()
+    told = {
+        letter.kind: letter.trouble
+        for letter in db.session.scalars(sa.select(Letter).where(Letter.occasion == "dispute:1"))
+    }
+    assert told == {
+        "disputed": "not sent: overtaken by events", "payment_disputed": "not sent: overtaken by events",
+        **dict.fromkeys(DISPUTE_LETTERS[end], ""),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcome", "to_supporter", "to_staff"),
+    [
+        ("open", "So far it only asks us about the payment, and no money has moved.", "it only asks, and no money is"),
+        ("won", "It has closed the matter, and has taken nothing back.", "stands. No money had been held."),
+    ],
+)
+def test_of_a_bank_that_only_asks_nobody_reads_that_money_is_held(
+    app: Flask, outcome: str, to_supporter: str, to_staff: str
+) -> None:
+    owed("charged")
+    made = db.session.scalars(sa.select(Pledge)).one()
+    the_bank("open", made, held=False)
+    the_bank(outcome, made, held=False)
+    for kind, says in zip(DISPUTE_LETTERS[outcome], (to_supporter, to_staff), strict=True):
+        words = body(letters.write(db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()))
+        assert says in words and "held until" not in words
 
 
 def test_an_update_that_waited_is_not_sent_to_whoever_has_said_no_more_since(app: Flask) -> None:
