@@ -1059,6 +1059,15 @@ class Pledge(Base):
         self.amount_pence = self.agreement_pence = agreement.amount_pence
         self.agreement_version, self.agreement_at = agreement.version, agreement.agreed_at
 
+    @property
+    def agreement(self) -> Agreement | None:
+        """The one that holds; a higher amount that waits for a card is agreed to already and does not hold yet.
+
+        None only when the books are broken, which the doctor says.
+        """
+        in_force = (self.agreement_at, self.agreement_pence)
+        return next((one for one in reversed(self.agreements) if (one.agreed_at, one.amount_pence) == in_force), None)
+
     def promised(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool) -> bool:
         """Whether exactly this is what the row already says."""
         return (self.amount_pence, self.name, self.email, self.anonymous, self.wants_updates) == (

@@ -6,9 +6,12 @@ import pytest
 from flask.testing import FlaskClient
 
 import law
-from models import Pledge, begin_writing, db
-from tests.made import a_case, a_pledge, confirm, keep, now
+from models import Dispute, Pledge, begin_writing, db
+from payments import ChargeFound, DisputeFound, RefundFound
+from tests.made import a_case, a_pledge, a_user, confirm, keep, now
 from tests.reading import read, said
+
+SECOND = dt.timedelta(seconds=1)
 
 STATES = {
     "started": "Your pledge does not count yet: no card was saved.",
@@ -30,7 +33,7 @@ STATES = {
                "reached its target, but your card could not be charged in time.",
     "refunded": "Your £25 has been paid back to your card.",
     "disputed": "Your card was charged £25, and your bank has been asked to take the payment back. Your bank decides "
-                "about it.",
+                "about it, and you will get a letter then. Nothing more is charged.",
     "charged_back": "Your bank has taken the payment of £25 back. The money is yours again.",
 }  # fmt: skip
 
@@ -44,6 +47,33 @@ def a_pledge_that_is(status: str, round_status: str = "open") -> Pledge:
         case.round.settled_at, case.round.settled_total_pence, case.round.settled_count = now(), 0, 0
     keep()
     return pledge
+
+
+def test_what_happened_after_the_charge_is_told_each_step_once_and_with_its_amount(client: FlaskClient) -> None:
+    """A dispute that was won, and a refund that failed, both lead back to charged: the card was charged once."""
+    case, staff = a_case(target=2_500, pledged=[2_500]), a_user("staff")
+    case.round.close(case.round.deadline + SECOND)
+    case.round.settle(now())
+    (pledge,) = case.round.pledges("due")
+    pledge.claim(now(), SECOND)
+    pledge.apply_charge(ChargeFound("succeeded", "pi_1", "ch_1", 2_500), now(), asked=True)
+    for outcome in ("open", "won"):
+        found = DisputeFound("du_1", "ch_1", "pi_1", 2_500, "fraudulent", outcome, True, None, now())
+        Dispute.apply(found, pledge, now())
+    for pence, outcomes in ((1_000, ["succeeded"]), (1_500, ["succeeded", "failed"])):
+        refund = pledge.ask_refund(f"{pence}" * 6, pence, "They asked.", db.session.merge(staff), now())
+        for outcome in outcomes:
+            pledge.apply_refund(RefundFound(outcome, f"re_{pence}", "pi_1", pence, "", refund.id), now())
+    keep()
+    told = [said(line).partition(": ")[2] for line in read(client, f"/pledges/{pledge.link()}").select(".history li")]
+    assert told[-6:] == [
+        "Your card was charged.",
+        "Your bank was asked to take the payment back.",
+        "Your bank decided that the payment stands.",
+        "£10 was paid back to your card.",
+        "£15 was paid back to your card.",
+        "£15 that was paid back did not reach your card, and is with us again.",
+    ]
 
 
 @pytest.mark.broken_books("states are set by hand", sometimes=True)

@@ -6,8 +6,8 @@ import pytest
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from models import Case, Pledge, db
-from payments import ChargeFound
+from models import Case, Dispute, Pledge, db
+from payments import ChargeFound, DisputeFound
 from tests.at_stripe import DECLINES_LATER, WORKS
 from tests.charged import charge_due, due
 from tests.doorway import logged_in
@@ -38,6 +38,46 @@ def test_the_desk_lists_every_case_with_its_round_its_total_and_its_switches(app
     assert "The first case open £95 of £6,000" in said and "charges frozen" in said
     assert "The round of The second case stays closing since" in said and "Stripe is away" in said
     assert "A draft" not in said
+
+
+@pytest.mark.parametrize(
+    ("zone", "words"),
+    [
+        ("Europe/London", "Friday 31 July 2026, 12:30am BST"),
+        ("America/New_York", "Thursday 30 July 2026, 7:30pm EDT"),
+    ],
+)
+def test_the_desk_says_until_when_evidence_is_due_in_the_zone_of_the_site(app: Flask, zone: str, words: str) -> None:
+    app.config["STANDING"] = app.config["STANDING"].model_copy(update={"display_zone": zone})
+    due_by = dt.datetime(2026, 7, 30, 23, 30, tzinfo=dt.UTC)
+    wanted, stated = charged_pledges(2_500, 3_000)
+    the_bank(wanted, "open", due_by=due_by)
+    the_bank(stated, "won", due_by=due_by)
+    page = BeautifulSoup(logged_in(app, a_user("staff")).get("/staff").text, "html5lib")
+    table = page.select_one("section[aria-labelledby=disputes-heading] table")
+    assert table is not None and [head.text for head in table.select("th")][3] == "Evidence due by"
+    cells = [row.select("td") for row in table.select("tbody tr")]
+    assert [cell[3].text.startswith("closed ") for cell in cells] == [False, True]
+    assert [cell[1].text for cell in cells] == ["£25", "£30"]
+    assert [cell[2].text for cell in cells] == ["open (fraudulent)", "won (fraudulent)"]
+    assert cells[0][3].text == words
+    assert [time["datetime"] for time in cells[0][3].select("time")] == ["2026-07-30T23:30:00Z"]
+
+
+def charged_pledges(*amounts: int) -> list[Pledge]:
+    """Pledges of a case that was met, each charged."""
+    for pledge in (pledges := decided(sum(amounts), *amounts)):
+        answered(pledge, "succeeded")
+    keep()
+    return pledges
+
+
+def the_bank(pledge: Pledge, outcome: str, due_by: dt.datetime | None = None) -> None:
+    """The bank of a pledge's supporter wants all of it back, or has decided about that."""
+    found = DisputeFound(f"du_{pledge.id}", f"ch_{pledge.id}", f"pi_{pledge.id}", pledge.amount_pence, "fraudulent",
+                         outcome, True, due_by, now())  # fmt: skip
+    Dispute.apply(found, Pledge.hold(pledge.id), now())
+    keep()
 
 
 def test_the_run_is_shown_as_it_goes_on_and_asks_again_until_nothing_is_left(
@@ -197,6 +237,57 @@ def test_one_pledge_is_shown_with_its_history_its_attempts_and_its_money(
     for step in ("started", "confirmed, was started", "due, was confirmed", "charging, was due", "charged, was"):
         assert step in said
     assert BeautifulSoup(page, "html5lib").select("form[action$='/refunds']")
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    found = BeautifulSoup(page, "html5lib").select(f"section[aria-labelledby={heading}-heading] tbody tr")
+    return [[words(str(cell), "body") for cell in row.select("td, th")] for row in found]
+
+
+def test_the_history_names_who_of_the_staff_did_it_and_tells_nobody_else(app: Flask) -> None:
+    ada, bo = a_user("staff", name="Ada Canary"), a_user("staff", name="Bo Canary")
+    pledge, _ = decided(5_000, 2_500, 2_500)
+    answered(pledge, "succeeded")
+    pledge.ask_refund("k" * 24, 1_000, "They asked.", db.session.merge(ada), now())
+    where, link = f"/staff/pledges/{pledge.public_id}", pledge.link()
+    keep()
+    case_at("the-case").switch("pledging_paused", True, "Wait.", db.session.merge(bo), now())
+    keep()
+    case_at("the-case").cancel("Settled.", f"user:{bo.id}", now())
+    keep()
+    browser = logged_in(app, db.session.merge(ada))
+    assert {(what, who) for _, what, who, _ in rows(browser.get(where).text, "history")} == {
+        ("started", "the supporter"), ("confirmed, was started", "Stripe"), ("due, was confirmed", "the clock"),
+        ("charging, was due", "the clock"), ("charged, was charging", "Stripe"), ("refund asked", "Ada Canary, staff"),
+    }  # fmt: skip
+    of_case = [(what, who) for _, what, who, _ in rows(browser.get("/staff/cases/the-case").text, "history")]
+    assert of_case[:2] == [("cancelled, was funded", "Bo Canary, staff"), ("pledging paused", "Bo Canary, staff")]
+    client = app.test_client()
+    for public in ("/", "/cases/the-case", f"/pledges/{link}", f"/pledges/{link}/receipt"):
+        answer = client.get(public)
+        assert answer.status_code == 200 and "Canary" not in answer.text and "user:" not in answer.text
+
+
+def test_a_pledges_page_lists_what_was_agreed_to_when_and_which_of_it_holds(app: Flask) -> None:
+    its_round = a_case(slug="the-case", target=600_000).round
+    its_round.deadline = dt.datetime(2026, 12, 31, 20, 0, tzinfo=dt.UTC)
+    begun = dt.datetime(2026, 12, 1, 9, 0, tzinfo=dt.UTC)
+    pledge = confirm(a_pledge(its_round, 2_500, as_of=begun), begun)
+    pledge.change_amount(1_500, begun + dt.timedelta(hours=1))
+    pledge.change_amount(4_000, begun + dt.timedelta(hours=2))
+    pledge.ask_card_page({"made": "by a test"}, its_round.deadline)
+    keep()
+    listed = rows(logged_in(app, a_user("staff")).get(f"/staff/pledges/{pledge.public_id}").text, "agreements")
+    assert [row[:2] for row in listed] == [
+        ["Tuesday 1 December 2026, 9:00am GMT", "£25"],
+        ["Tuesday 1 December 2026, 10:00am GMT", "£15, holds"],
+        ["Tuesday 1 December 2026, 11:00am GMT", "£40, awaits a card"],
+    ]
+    assert listed[1][2].startswith(
+        "I allow Standing Test to charge my card £15 once, after Thursday 31 December 2026, "
+    )
+    assert listed[1][2].endswith("(version 1)")
 
 
 def test_the_public_is_told_nothing_of_a_switch_reason_or_of_a_refunds(app: Flask) -> None:

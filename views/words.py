@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 import config
 import law
-from models import Pledge, Round
+from models import Event, Pledge, Round, User, db
 from money import pounds
 
 _SCHEMES = {"http", "https", "mailto"}
@@ -53,6 +53,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(paragraphs)
     app.add_template_filter(age)
     app.add_template_filter(promise)
+    app.add_template_filter(by_whom)
     app.add_template_filter(law.instant_words)
     app.add_template_filter(with_pledges)
     app.add_template_filter(closes_soon)
@@ -121,6 +122,19 @@ def promise(its_round: Round) -> str:
     )
 
 
+# Who did what a line of history tells, when it was none of those who log in.
+DOERS = {
+    "supporter": "the supporter", "stripe": "Stripe", "clock": "the clock", "operator": "the operator's command",
+}  # fmt: skip
+ROLES = {"owner": "case owner", "moderator": "moderator", "staff": "staff"}
+
+
+def by_whom(who: str) -> str:
+    """For staff alone: who did what a line of history tells, by name."""
+    person = db.session.get(User, int(who.removeprefix("user:"))) if who.startswith("user:") else None
+    return f"{person.name}, {ROLES[person.role]}" if person else DOERS.get(who, who)
+
+
 # What happened to a pledge, for its supporter; {note} is what the line itself notes. Steps that are only of our own
 # making are left out.
 HISTORY = {
@@ -144,6 +158,7 @@ HISTORY = {
     "due by supporter": "You asked us to charge your card.",
     "due by clock": "We tried the card again.",
     "charged": "Your card was charged.",
+    "charged after disputed": "Your bank decided that the payment stands.",
     "declined": "Your bank refused the payment. You were not charged.",
     "action_required": "Your bank wanted you to approve the payment. You were not charged.",
     "not_approved": "The payment was not approved at the bank. You were not charged.",
@@ -152,7 +167,6 @@ HISTORY = {
     "dropped": "The time for paying was over, and the pledge ended. You were not charged.",
     "card_removed": "Your saved card was removed.",
     "old_card_removed": "The card that is not used any more was removed.",
-    "refunded": "The money was paid back to your card.",
     "disputed": "Your bank was asked to take the payment back.",
     "charged_back": "Your bank took the payment back.",
     "subscribed": "You asked for updates.",
@@ -160,14 +174,33 @@ HISTORY = {
 }
 
 
+# What went back, as the ledger has it: {amount} is the line's own.
+PAID_BACK = "{amount} was paid back to your card."
+NOT_PAID_BACK = "{amount} that was paid back did not reach your card, and is with us again."
+
+
 def history(pledge: Pledge) -> list[tuple[dt.datetime, str]]:
     """The history of a pledge in sentences, oldest first."""
-    told = []
-    for event in pledge.history():
-        again = event.what == "due" and event.before != "confirmed"
-        if sentence := HISTORY.get(f"due by {event.who}" if again else event.what):
-            told.append((event.at, sentence.format(note=event.note)))
-    return told
+    steps = [
+        (event.at, sentence.format(note=event.note))
+        for event in pledge.history()
+        if (sentence := HISTORY.get(_step(event)))
+    ]
+    refunds = [(moved.at, _refund(moved.amount_pence)) for moved in pledge.movements() if moved.kind == "refund"]
+    return sorted(steps + refunds, key=lambda line: line[0])
+
+
+def _refund(pence: int) -> str:
+    return (PAID_BACK if pence < 0 else NOT_PAID_BACK).format(amount=pounds(abs(pence)))
+
+
+def _step(event: Event) -> str:
+    """The name of a line of history in HISTORY; a pledge may come to the same state by several ways."""
+    if event.what == "due" and event.before != "confirmed":
+        return f"due by {event.who}"
+    if event.what == "charged" and event.before in ("disputed", "refunded"):
+        return f"charged after {event.before}"
+    return event.what
 
 
 @functools.lru_cache(maxsize=512)
