@@ -17,10 +17,11 @@ import pytest
 
 from models import Case, begin_writing, db
 from tests.house import House, eventually
+from tests.journey import DECLINES_LATER, a_real_pledge, body, movements_of, states, the_deadline_comes
 from tests.made import a_case, a_pledge, case_at, confirm, keep, pledges_of
 
 pytestmark = [pytest.mark.w3m, pytest.mark.slow]
-TAB, ENTER = "\t", "\r"
+TAB, ENTER, RELOAD, EMPTY = "\t", "\r", "R", "\x15"
 
 
 def test_a_case_reads_from_its_title_to_its_comments(house: House, w3m: str) -> None:
@@ -89,7 +90,7 @@ def test_a_private_page_reads_from_the_state_to_the_way_out(house: House, w3m: s
 
 def test_somebody_pledges_with_w3m_from_the_case_to_the_private_page(house: House, w3m: str, tmp_path: Path) -> None:
     slug = a_case(target=600_000, pledged=[9_500]).slug
-    with Terminal([w3m, "-no-mouse", "-o", "confirm_qq=0", f"{house.url}/cases/{slug}"], tmp_path) as typist:
+    with Terminal(_opened(w3m, f"{house.url}/cases/{slug}"), tmp_path) as typist:
         typist.sees("£95 pledged of £6,000 target")
         typist.goes_to("Pledge now").types(ENTER).sees("How much would you like to pledge?")
         typist.fills("in pounds", "25").fills("Your name", "Ada Winter").fills("Your e-mail", "ada@example.org")
@@ -101,6 +102,69 @@ def test_somebody_pledges_with_w3m_from_the_case_to_the_private_page(house: Hous
     assert (mine.status, mine.amount_pence, mine.name, mine.wants_updates) == ("confirmed", 2_500, "Ada Winter", False)
     assert (case_at(slug).round.pledged_pence, case_at(slug).round.pledge_count) == (12_000, 2)
     assert eventually(lambda: house.letters(to="ada@example.org"))
+
+
+def test_somebody_lowers_raises_and_cancels_a_pledge_with_w3m(house: House, w3m: str, tmp_path: Path) -> None:
+    slug = a_case(target=600_000, pledged=[9_500]).slug
+    mine = a_real_pledge(house, slug, 25, email="changes-in-w3m@example.org")
+    with Terminal(_opened(w3m, f"{house.url}/pledges/{mine.link()}"), tmp_path) as typist:
+        typist.sees("Your pledge of £25 counts.")
+        typist.goes_to("Change the amount").types(ENTER).sees("From £5 to £10,000")
+        typist.fills("in pounds", "12.50").goes_to("Continue").types(ENTER).sees("From here on")
+        typist.goes_to("From here on").types(TAB, ENTER).goes_to("Change it to £12.50").types(ENTER)
+        typist.sees("Your pledge of £12.50 counts.")
+        assert _terms(slug, mine.email) == ("confirmed", 1_250, 10_750)
+        typist.goes_to("Change the amount").types(ENTER).sees("From £5 to £10,000")
+        typist.fills("in pounds", "40").goes_to("Continue").types(ENTER).sees("From here on")
+        typist.goes_to("From here on").types(TAB, ENTER).goes_to("Continue to Stripe").types(ENTER)
+        typist.sees("Save your card").fills("Card number", "4242 4242 4242 4242")
+        typist.goes_to("Save this card").types(ENTER).sees("Your pledge of £40 counts.")
+        assert _terms(slug, mine.email) == ("confirmed", 4_000, 13_500)
+        typist.goes_to("Cancel my pledge").types(ENTER).sees("Your pledge of £40 is cancelled.")
+    assert _terms(slug, mine.email) == ("cancelled", 4_000, 9_500)
+
+
+def test_somebody_finds_a_lost_pledge_with_w3m_from_the_case_by_the_letter(
+    house: House, w3m: str, tmp_path: Path
+) -> None:
+    slug = a_case(target=600_000).slug
+    mine = a_real_pledge(house, slug, 25, email="lost.w3m@example.org")
+    with Terminal(_opened(w3m, f"{house.url}/cases/{slug}"), tmp_path) as typist:
+        typist.sees("£25 pledged of £6,000 target")
+        typist.goes_to("Find your pledge").types(ENTER).sees("If you have lost it")
+        typist.fills("Your e-mail", "lost.w3m@example.org")
+        typist.goes_to("Send me my links").types(ENTER).sees("Look into your mail")
+    letter = eventually(
+        lambda: next((one for one in house.letters(to=mine.email) if "Subject: The links of your pledges" in one), "")
+    )
+    link = next(line for line in body(letter).splitlines() if "/pledges/" in line)
+    with Terminal(_opened(w3m, link), tmp_path) as typist:
+        typist.sees("Your pledge of £25 counts.")
+
+
+def test_somebody_repairs_a_refused_payment_with_another_card_in_w3m(house: House, w3m: str, tmp_path: Path) -> None:
+    slug = a_case(target=2_500).slug
+    mine = a_real_pledge(house, slug, 25, DECLINES_LATER, email="repairs-in-w3m@example.org")
+    the_deadline_comes(slug)
+    assert eventually(lambda: states(slug) == ["declined"])
+    with Terminal(_opened(w3m, f"{house.url}/pledges/{mine.link()}"), tmp_path) as typist:
+        typist.sees("You have not been charged.")
+        typist.goes_to("Use another card").types(ENTER).sees("Save your card")
+        typist.fills("Card number", "4242 4242 4242 4242").goes_to("Save this card").types(ENTER).sees("Your pledge")
+        assert eventually(lambda: states(slug) == ["charged"])
+        typist.types(RELOAD).sees("Your card was charged £25. Thank you.")
+    assert [moved.amount_pence for moved in movements_of(mine)] == [2_500]
+    assert [payment["amount_received"] for payment in house.payments_of(mine.id)] == [2_500]
+
+
+def _terms(slug: str, email: str) -> tuple[str, int, int]:
+    """(state, pence) of somebody's pledge, and the total of the round."""
+    [mine] = [pledge for pledge in pledges_of(slug) if pledge.email == email]
+    return mine.status, mine.amount_pence, case_at(slug).round.pledged_pence
+
+
+def _opened(w3m: str, address: str) -> list[str]:
+    return [w3m, "-no-mouse", "-o", "confirm_qq=0", address]
 
 
 def _read(w3m: str, address: str) -> str:
@@ -162,8 +226,10 @@ class Terminal:
         return self.types("/").sees("Forward:").types(words).sees(words).types(ENTER)
 
     def fills(self, label: str, value: str) -> "Terminal":
-        """Type a value into the field after a label."""
-        return self.goes_to(label).types(TAB, ENTER).sees("TEXT:").types(value).sees(value).types(ENTER).sees(value)
+        """Type a value into the field after a label, in the place of what stands there."""
+        return (
+            self.goes_to(label).types(TAB, ENTER).sees("TEXT:").types(EMPTY, value).sees(value).types(ENTER).sees(value)
+        )
 
     def _text(self) -> str:
         text = self.shown.decode(errors="ignore")
