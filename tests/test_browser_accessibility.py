@@ -4,6 +4,7 @@ axe finds only part of the barriers; what it can't see is walked here by hand: t
 """
 
 import gzip
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from models import begin_writing, db
 from tests import gallery
 from tests.gallery import Gallery, Shown
 from tests.house import ROOT, House
-from tests.made import PASSWORD, a_case
+from tests.made import PASSWORD, a_case, now
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -158,6 +159,34 @@ def test_a_whole_case_is_printed_on_three_pages_at_most(house: House, open_brows
         expect(page.locator(kept).first).to_be_visible()
     for left_out in ("nav", "form", ".button", ".share"):
         expect(page.locator(left_out).first).to_be_hidden()
+
+
+def test_a_receipt_is_printed_with_what_was_paid_and_without_what_can_be_pressed(
+    exhibition: Exhibition, open_browser: Open
+) -> None:
+    still, hung = exhibition
+    (receipt,) = [shown for shown in hung.rooms["supporters"] if shown.name == "receipt"]
+    page = open_browser()
+    page.goto(still.url + receipt.address)
+    pressed = page.locator("a, button")
+    on_screen = [str(one.text_content()) for one in pressed.all() if one.is_visible()]
+    assert {"Cases", "Log in", "Send it to me by e-mail", "Back to your pledge", "Find your pledge"} < set(on_screen)
+    page.emulate_media(media="print")
+    # Whose paper it is, and where to ask.
+    assert [one.text_content() for one in pressed.all() if one.is_visible()] == ["Standing", "help@example.org"]
+    expect(page.get_by_role("navigation")).to_be_hidden()
+    facts = page.get_by_role("main").inner_text()
+    reference = receipt.address.split("/")[2].partition(".")[0]
+    for kept in (
+        "Receipt", "Received by\nStanding Test", "For\nA case whose cards were charged", "Amount\n£25",
+        "Charged\n", f"Reference\n{reference}", "Refunded\n£10, ", "Paid in the end\n£15",
+    ):  # fmt: skip
+        assert kept in facts
+    charged_on = page.locator("dd time").first
+    expect(charged_on).to_be_visible()
+    expect(charged_on).to_have_text(re.compile(rf"^[A-Z][a-z]+day \d+ [A-Z][a-z]+ {now().year}, \d+:\d\d[ap]m [A-Z]+$"))
+    pages = page.pdf(format="A4", margin={"top": "20mm", "right": "20mm", "bottom": "20mm", "left": "20mm"})
+    assert pages.count(b"/Type /Page\n") == 1
 
 
 def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes(house: House) -> None:
