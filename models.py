@@ -667,10 +667,10 @@ class Round(Base):
         """For demonstrations only: nobody may move a real promise like this."""
         if self.status != "open":
             raise Refused("This round is not open any more.")
-        note = f"from {self.deadline.isoformat()} to {deadline.isoformat()}"
+        before, after = (law.instant_words(one, self.zone) for one in (self.deadline, deadline))
         self.deadline = deadline
         self.version += 1
-        Event.write(self, "deadline_moved", by, as_of, note=note)
+        Event.write(self, "deadline_moved", by, as_of, note=f"from {before} to {after}")
 
     def close(self, as_of: dt.datetime) -> None:
         """The deadline has passed: no new pledge and no cancellation from here on."""
@@ -1828,7 +1828,7 @@ class Pledge(Base):
         )  # fmt: skip
         db.session.add(refund)
         db.session.flush()
-        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{amount_pence} pence: {reason}")
+        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{pounds(amount_pence)}: {reason}")
         return refund
 
     def apply_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
@@ -1844,7 +1844,7 @@ class Pledge(Base):
         if found.outcome == "succeeded" and not paid:
             self._book("refund", -found.amount_pence, found.refund_id, as_of)
             self.refunded_pence += found.amount_pence
-            Event.write(self, "money_back", "stripe", as_of, note=f"{found.amount_pence} pence, {found.refund_id}")
+            Event.write(self, "money_back", "stripe", as_of, note=f"{pounds(found.amount_pence)}, {found.refund_id}")
             Letter.owe("refunded", self, found.refund_id, as_of)
         elif found.outcome == "failed" and paid and not undone:
             self._book("refund", found.amount_pence, f"{found.refund_id}:failed", as_of)
@@ -1872,7 +1872,7 @@ class Pledge(Base):
                 return
         elif found.outcome != "failed" or not Movement.known(str(found.refund_id)):
             return
-        Event.write(self, "refund_failed", "stripe", as_of, note=f"{found.amount_pence} pence, {found.code}")
+        Event.write(self, "refund_failed", "stripe", as_of, note=f"{pounds(found.amount_pence)}, {found.code}")
         Letter.owe_staff("refund_failed", f"{name_of(self)}:{found.refund_id or (ours and ours.id)}", as_of)
 
     def apply_dispute(self, found: DisputeFound, as_of: dt.datetime) -> None:
@@ -2272,6 +2272,10 @@ class Dispute(Base):
         if self.pledge is not None:
             Letter.owe(to_supporter, self.pledge, name_of(self), as_of)
         Letter.owe_staff(to_staff, name_of(self), as_of)
+
+    @classmethod
+    def about(cls, pledge: Pledge) -> list[Self]:
+        return list(db.session.scalars(sa.select(cls).where(cls.pledge_id == pledge.id).order_by(cls.id)))
 
     @classmethod
     def listed(cls) -> list[Self]:

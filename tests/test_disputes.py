@@ -112,7 +112,7 @@ def test_a_refund_that_meets_a_dispute_at_stripe_fails_and_staff_are_told(
     pledge = charged(sandbox, 2_500, WANTED_BACK)
     asked(pledge, 2_500)
     send_refunds()
-    assert told("refund_failed") == ["2500 pence, charge_disputed"]
+    assert told("refund_failed") == ["£25, charge_disputed"]
     assert (again(pledge).refunded_pence, again(pledge).status) == (0, "charged")
     assert len(letters("refund_failed")) == 1
 
@@ -129,7 +129,7 @@ def test_a_refund_that_was_decided_before_we_heard_of_a_dispute_is_not_asked_for
         close_dispute(sandbox, sdk(sandbox).v1.disputes.list({}).data[0].id, end)
     send_refunds()
     assert calls(sandbox, "refunds.create") == []
-    assert told("refund_failed") == ["2500 pence, charge_disputed"]
+    assert told("refund_failed") == ["£25, charge_disputed"]
     assert (again(pledge).refunded_pence, again(pledge).status) == (0, "disputed")
     assert len(letters("refund_failed")) == 1
 

@@ -81,8 +81,8 @@ def test_comparisons_of_the_last_day_tell_what_they_looked_at_mended_and_found_e
     assert (said.count("Pledge 8 is released"), said.count("Pledge 9 is gone."), said.count("long ago")) == (1, 1, 0)
     rows = BeautifulSoup(logged_in(app, a_user("staff")).get(BOOKS).text, "html5lib").select("#books tbody tr")
     assert [[cell.text for cell in row.select("td")[2:]] for row in rows] == [
-        ["17 looked at", "0 mended", "1 off"],
-        ["412 looked at", "3 mended", "2 off"],
+        ["17 looked at, 0 mended, 1 off"],
+        ["412 looked at, 3 mended, 2 off"],
     ]
     assert "Something is off." in seen(app, "/staff")
 

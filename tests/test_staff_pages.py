@@ -55,13 +55,22 @@ def test_the_desk_says_until_when_evidence_is_due_in_the_zone_of_the_site(app: F
     the_bank(stated, "won", due_by=due_by)
     page = BeautifulSoup(logged_in(app, a_user("staff")).get("/staff").text, "html5lib")
     table = page.select_one("section[aria-labelledby=disputes-heading] table")
-    assert table is not None and [head.text for head in table.select("th")][3] == "Evidence due by"
+    assert table is not None and [head.text for head in table.select("th")][3] == "Evidence"
     cells = [row.select("td") for row in table.select("tbody tr")]
     assert [cell[3].text.startswith("closed ") for cell in cells] == [False, True]
     assert [cell[1].text for cell in cells] == ["£25", "£30"]
     assert [cell[2].text for cell in cells] == ["open (fraudulent)", "won (fraudulent)"]
-    assert cells[0][3].text == words
+    assert cells[0][3].text == f"due by {words}"
     assert [time["datetime"] for time in cells[0][3].select("time")] == ["2026-07-30T23:30:00Z"]
+    of_pledge = [wanted.public_id, stated.public_id]
+    said = [the_disputes(logged_in(app, a_user("staff")).get(f"/staff/pledges/{one}").text) for one in of_pledge]
+    assert said[0].startswith("£25, open (fraudulent), asked for ")
+    assert said[0].endswith(f"; evidence is due at Stripe by {words}")
+    assert said[1].startswith("£30, won (fraudulent)") and "; decided " in said[1] and "evidence" not in said[1]
+
+
+def the_disputes(page: str) -> str:
+    return words(page, "section[aria-labelledby=disputes-heading] ul")
 
 
 def charged_pledges(*amounts: int) -> list[Pledge]:

@@ -226,6 +226,7 @@ def _pledge_page(its_pledge: Pledge, form: RefundForm) -> str:
     return render_template(
         "staff/pledge.html", pledge=its_pledge, round=its_pledge.round, case=its_pledge.round.case, form=form,
         refunds=_refunds(its_pledge), movements=its_pledge.movements(), history=its_pledge.history(), as_of=_now(),
+        disputes=Dispute.about(its_pledge),
         rest=its_pledge.refundable_pence if its_pledge.status == "charged" else 0,
     )  # fmt: skip
 
