@@ -46,7 +46,7 @@ def test_staff_freeze_and_unfreeze_look_at_the_run_and_refund_a_part_and_then_th
     expect(run).to_contain_text("Nothing is left to charge.")
     expect(run).to_contain_text("1, £25")
 
-    page.get_by_role("link", name="The case", exact=True).click()
+    page.get_by_role("link", name="The case and its switches").click()
     page.get_by_role("link", name="Its pledges").click()
     page.get_by_role("link", name=pledge.public_id).click()
     for amount, pence, rest in (("10", 1_000, "At most £15"), ("15", 1_500, None)):

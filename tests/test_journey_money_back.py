@@ -62,18 +62,24 @@ def test_a_refund_that_fails_at_the_bank_is_owed_again_and_shown_at_the_desk(hou
 
 
 def test_a_dispute_is_held_told_to_staff_with_its_date_and_won(house: House) -> None:
-    a_user("staff", email=f"staff-{id(house)}@example.org")
+    staff = f"staff-{id(house)}@example.org"
+    a_user("staff", email=staff)
     slug = a_charged_pledge(house, "disputes@example.org", DISPUTES)
     assert eventually(lambda: states(slug) == ["disputed"])
     pledge = pledges_of(slug)[0]
     dispute = db.session.scalars(sa.select(Dispute).where(Dispute.pledge_id == pledge.id)).one()
-    assert eventually(lambda: [one for one in house.letters(to=f"staff-{id(house)}@example.org") if "answer by" in one])
+    assert eventually(lambda: [one for one in house.letters(to=staff) if "answer by" in one])
     reader = at_the_desk(house).open(f"/staff/pledges/{pledge.public_id}")
     assert "Nothing can be refunded until the bank decides." in reader.words
     won = {"status": "won"}
     requests.post(f"{house.stripe}/sandbox/disputes/{dispute.stripe_id}/closure", json=won, timeout=30)
     assert eventually(lambda: states(slug) == ["charged"])
     assert [one.amount_pence for one in movements_of(pledge)] == [2_500, -2_500, 2_500]
+    assert eventually(lambda: [one for one in house.letters(to=staff) if "Subject: A dispute about £25 is won" in one])
+    told(
+        house, "disputes@example.org", "Your £25 pledge counts", "Your card was charged £25",
+        "Your bank has been asked to take £25 of your pledge back", "Your payment of £25 stands",
+    )  # fmt: skip
 
 
 def test_frozen_charges_wait_and_go_on_by_themselves_once_they_are_lifted(house: House) -> None:

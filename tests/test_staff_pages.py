@@ -64,7 +64,7 @@ def test_the_desk_says_until_when_evidence_is_due_in_the_zone_of_the_site(app: F
     assert [time["datetime"] for time in cells[0][3].select("time")] == ["2026-07-30T23:30:00Z"]
     of_pledge = [wanted.public_id, stated.public_id]
     said = [the_disputes(logged_in(app, a_user("staff")).get(f"/staff/pledges/{one}").text) for one in of_pledge]
-    assert said[0].startswith("£25, open (fraudulent), asked for ")
+    assert said[0].startswith("£25, open (fraudulent), opened ")
     assert said[0].endswith(f"; evidence is due at Stripe by {words}")
     assert said[1].startswith("£30, won (fraudulent)") and "; decided " in said[1] and "evidence" not in said[1]
 
