@@ -413,9 +413,9 @@ class Case(Base):
     def cancel(self, reason: str, by: str, as_of: dt.datetime) -> None:
         """Stop the case. Before its round was decided every pledge is released and nobody is charged.
 
-        While the pledges of a met round are being charged the rest is released: at once where no payment was ever
-        begun; where one was, only after Stripe has said that it is not paid and never can be (see `stopped`). What
-        was charged stays charged, for staff to refund, and its supporter is told; the round stays met.
+        While the pledges of a met round are being charged the rest is released, each only after Stripe has said that
+        it is not paid and never can be (see `stopped`). What was charged stays charged, for staff to refund, and its
+        supporter is told; the round stays met.
         """
         its_round = self.hold_round()
         if its_round.status in ("open", "closing"):
@@ -725,13 +725,13 @@ class Round(Base):
             Letter.owe_all("missed", "pledge", pledge_ids, "released", as_of)
             self._move_all("confirmed", "released", "clock", as_of, ended_because="missed")
 
-    def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, *where: Any, **values: Any) -> None:
+    def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, **values: Any) -> None:
         """Move every pledge that is in one state, each with its line of history, and make it due for what comes next:
         as objects, one by one, ten thousand of them would keep this round's lock, and a lot of memory, for a minute."""
         if not law.allows(law.PLEDGE_MOVES, before, to):
             raise Refused(f"A pledge that is {before} cannot become {to}.")
         db.session.flush()
-        chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before, *where)
+        chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before)
         said = {"subject_kind": "pledge", "what": to, "who": by, "before": before, "after": to, "note": ""}
         columns = ["subject_id", "at", *said]
         lines = sa.select(
@@ -755,29 +755,23 @@ class Round(Base):
         confirmed = sa.and_(Pledge.round_id == self.id, Pledge.status == "confirmed")
         summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
         total, count = db.session.execute(summed).one()
-        self._release_cancelled("confirmed", by, as_of)
+        pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
+        Letter.owe_all("case_cancelled", "pledge", pledge_ids, "released", as_of)
         # Who never saved a card is owed no letter.
-        self._move_all("started", "released", by, as_of, ended_because="case_cancelled")
+        for before in ("confirmed", "started"):
+            self._move_all(before, "released", by, as_of, ended_because="case_cancelled")
         self.count(-int(total), -count)
 
     def stop_all(self, by: str, as_of: dt.datetime) -> bool:
-        """The case is cancelled while its pledges are charged. Those for which no payment was ever begun are released;
-        for the others Stripe is asked first. Returns False when none is left."""
+        """The case is cancelled while its pledges are charged. Of each that is left Stripe is asked before it is
+        released, also where our rows know of no payment: they may be those of a backup that was restored, and
+        somebody would be told that nothing was taken. Returns False when none is left."""
         # The capturer does not hold the round when it claims: not one that it claims this moment may slip through.
         rest = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("due", *Pledge.PAYMENT_BEGUN)))
         held = list(db.session.scalars(sa.select(Pledge.id).where(rest).order_by(Pledge.id).with_for_update()))
-        self._release_cancelled("due", by, as_of, Pledge.payment_intent_id.is_(None))
         # One that is being charged this moment keeps its lease: its answer comes first.
         self._change_all(sa.and_(rest, Pledge.status != "charging"), next_at=as_of)
         return bool(held)
-
-    def _release_cancelled(self, before: str, by: str, as_of: dt.datetime, *where: Any) -> None:
-        """As Pledge.release, for all that counted and are in one state."""
-        chosen = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status == before, *where)
-        Letter.owe_all(
-            "case_cancelled", "pledge", list(db.session.scalars(chosen.order_by(Pledge.id))), "released", as_of
-        )
-        self._move_all(before, "released", by, as_of, *where, ended_because="case_cancelled")
 
     def tell_charged_of_cancellation(self, as_of: dt.datetime) -> None:
         """Who was charged before the case was cancelled learns of it, and what becomes of the money."""
@@ -1507,6 +1501,15 @@ class Pledge(Base):
         return list(db.session.scalars(sa.select(cls.id).where(open_ends, cls.next_at <= as_of).order_by(cls.next_at)))
 
     @classmethod
+    def claim_to_stop(cls, pledge_id: int, as_of: dt.datetime, lease: dt.timedelta) -> bool:
+        """Take one of these for a look at Stripe; False when it has ended meanwhile, or somebody else has it."""
+        pledge = cls.hold(pledge_id)
+        if pledge.status not in ("due", *cls.PAYMENT_BEGUN) or pledge.next_at is None or pledge.next_at > as_of:
+            return False
+        pledge.next_at = as_of + lease
+        return True
+
+    @classmethod
     def waiting_to_let_go(cls, as_of: dt.datetime) -> list[int]:
         """The ids of ended pledges whose card, or card page, is still to be removed at Stripe."""
         ended = cls.status.in_(("released", "cancelled", "dropped"))
@@ -1676,13 +1679,17 @@ class Pledge(Base):
     # Repair
 
     def is_repairable(self, as_of: dt.datetime) -> bool:
-        """Whether a refused payment may still be made good. As the window ends it is given up at Stripe."""
-        return self.status in REFUSED and self.repair_until is not None and as_of < self.repair_until
+        """Whether a refused payment may still be made good. As the window ends it is given up at Stripe, and when the
+        case is cancelled at once."""
+        waits = self.status in REFUSED and self.round.case.status != "cancelled"
+        return waits and self.repair_until is not None and as_of < self.repair_until
 
     def _require_repairable(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for the supporter, unless there is a refused payment that can be made good."""
         if self.status == "charged":
             raise Refused("Your card was charged already. There is nothing more to pay.")
+        if self.status in (*TO_CHARGE, *REFUSED) and self.round.case.status == "cancelled":
+            raise Refused("The case was cancelled, so nothing more is charged. You will get a letter.")
         if self.status == "dropped" or (self.status in REFUSED and not self.is_repairable(as_of)):
             raise Refused("The time for paying this pledge is over. You were not charged, and never will be for it.")
         if self.status in ("due", "charging", "unknown"):
@@ -1765,7 +1772,10 @@ class Pledge(Base):
         """It was to be given up, but Stripe has its payment as paid: what was charged stays charged."""
         if self.status not in ("due", *self.PAYMENT_BEGUN):
             return
-        if self.status == "due":
+        if self.status == "due" and not self.attempts:
+            # It was asked for by what our rows knew before a backup was restored: with this number, and so this key.
+            self.claim(as_of, dt.timedelta(0))
+        elif self.status == "due":
             # A new try was waiting, though the one before had been paid: its answer belongs to that one.
             self._move("charging", "clock", as_of)
         self.payment_intent_id = found.payment_intent_id

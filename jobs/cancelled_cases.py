@@ -1,7 +1,8 @@
 """What is left to do when staff cancel a case while its pledges are being charged.
 
-Nothing more is charged from then on. Of a pledge whose payment was begun Stripe is asked first: what was paid is paid,
-for staff to refund; what was not is cancelled there, and only then is its supporter told that nothing is taken.
+Nothing more is charged from then on. Stripe is asked first about each pledge that is left, whether our rows know of a
+payment or not: what was paid is paid, for staff to refund; what was not is cancelled there, and only then is its
+supporter told that nothing is taken.
 """
 
 import datetime as dt
@@ -9,22 +10,30 @@ import datetime as dt
 import config
 import law
 import payments
-from jobs import by_itself, ring
+from jobs import each, ring
 from models import Pledge, db
 
+# Longer than the calls for one pledge may take with their repeats.
+LEASE = dt.timedelta(minutes=2)
 
-def release_cancelled(pledge_id: int) -> None:
-    """Find out what became of one pledge's payment, end it at Stripe, release the pledge. Safe to run twice."""
-    by_itself(pledge_id, _release, _put_back)
+
+def release_cancelled() -> None:
+    """Find out what became of each payment, end it at Stripe, release its pledge. Safe to run twice, and at once."""
+    waiting = Pledge.waiting_to_stop(_now())
+    db.session.commit()
+    each(waiting, _release, _put_back)
+    if Pledge.waiting_to_stop(_now()):
+        ring("release_cancelled")
+    db.session.commit()
     ring("let_go")
     ring("send_letters")
 
 
 def _release(pledge_id: int) -> None:
-    status = db.session.get_one(Pledge, pledge_id).status
-    db.session.commit()
-    if status not in ("due", *Pledge.PAYMENT_BEGUN):
+    if not Pledge.claim_to_stop(pledge_id, _now(), LEASE):
+        db.session.rollback()
         return
+    db.session.commit()
     found = end_at_stripe(pledge_id)
     pledge = Pledge.hold(pledge_id)
     if found is not None:

@@ -139,9 +139,10 @@ def _in_cases_that_go_on(asked: Asked) -> Asked:
     return asked.join(Round).join(Case, Case.id == Round.case_id).where(Case.status != "cancelled")
 
 
-def _not_frozen(asked: Asked) -> Asked:
-    """Staff may hold the charges of a case back for as long as they like."""
-    return asked.join(Round).join(Case, Case.id == Round.case_id).where(~Case.charges_frozen)
+def _that_may_be_charged(asked: Asked) -> Asked:
+    """Of pledges: staff may hold the charges of a case back for as long as they like, and of one that they cancelled
+    nothing is charged."""
+    return asked.join(Round).join(Case, Case.id == Round.case_id).where(Case.may_charge())
 
 
 def _steps() -> Any:
@@ -501,11 +502,11 @@ RECORDS = (
 
 
 def _due_too_long(as_of: dt.datetime) -> Asked:
-    return _not_frozen(_waiting(CHARGING, "due", "charging")(as_of))
+    return _that_may_be_charged(_waiting(CHARGING, "due", "charging")(as_of))
 
 
 def _unknown_too_long(as_of: dt.datetime) -> Asked:
-    return _not_frozen(_waiting(KNOWING, "unknown")(as_of)).where(Pledge.next_at.is_not(None))
+    return _that_may_be_charged(_waiting(KNOWING, "unknown")(as_of)).where(Pledge.next_at.is_not(None))
 
 
 def _refused_too_long(as_of: dt.datetime) -> Asked:

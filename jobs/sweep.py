@@ -111,7 +111,7 @@ def _old_cards(as_of: dt.datetime) -> Due:
 
 
 def _cancelled(as_of: dt.datetime) -> Due:
-    return list(Pledge.waiting_to_stop(as_of))
+    return [None] if Pledge.waiting_to_stop(as_of) else []
 
 
 def _refunds(as_of: dt.datetime) -> Due:

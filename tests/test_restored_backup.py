@@ -6,12 +6,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from jobs import cards, doctor
+from jobs import cancelled_cases, cards, doctor, refunds
 from models import Pledge, Round, db
-from tests.at_stripe import DECLINES_LATER, calls, move_clock, saved_card, sdk
+from tests.at_stripe import DECLINES_LATER, WORKS, calls, move_clock, saved_card, sdk
 from tests.backup import back_up, restore
-from tests.charged import again, books, charge_due, due
-from tests.made import a_case, keep, now, pledges_of
+from tests.charged import again, asked, books, charge_due, due, letters
+from tests.made import a_case, case_at, keep, now, pledges_of
 from tests.sandbox_process import SandboxProcess
 
 CREATE = "payment_intents.create"
@@ -27,6 +27,13 @@ def days_pass(sandbox: SandboxProcess, hours: int) -> None:
 
 def payments_at_stripe(sandbox: SandboxProcess) -> list[str]:
     return sorted(one.status for one in sdk(sandbox).v1.payment_intents.list({"limit": 100}).data)
+
+
+def cancel_and_look() -> None:
+    """Staff cancel the case of the restored rows, and the clock comes by."""
+    case_at("the-case").cancel("It was a fraud.", "user:1", now())
+    keep()
+    cancelled_cases.release_cancelled()
 
 
 @pytest.mark.parametrize("hours", [1, 26, 24 * 20])
@@ -82,3 +89,51 @@ def test_what_was_cancelled_since_the_backup_cannot_be_charged_and_is_named(
     assert (again(pledge).status, books(pledge)) == ("unknown", [])
     assert "succeeded" not in payments_at_stripe(sandbox)
     assert [finding for finding in doctor.examine(now()) if "flask ask-again" in finding]
+
+
+@pytest.mark.parametrize("hours", [1, 26])
+def test_a_case_that_is_cancelled_after_a_restore_tells_nobody_who_was_charged_that_he_was_not(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, hours: int
+) -> None:
+    paid, refused, waits = due(sandbox, 2_500, 3_000, 9_000, cards=(WORKS, DECLINES_LATER, WORKS))
+    Pledge.hold(waits.id).next_at = now() + dt.timedelta(hours=1)
+    keep()
+    backup = back_up()
+    charge_due()
+    assert [one.status for one in pledges_of("the-case")] == ["charged", "declined", "due"]
+    restore(backup)
+    days_pass(sandbox, hours)
+    cancel_and_look()
+    assert [one.status for one in pledges_of("the-case")] == ["charged", "released", "released"]
+    assert payments_at_stripe(sandbox) == ["canceled", "succeeded"]
+    assert letters("case_cancelled") == [("case_cancelled", f"pledge:{one.id}") for one in (refused, waits)]
+    assert letters("charged", "cancelled_charged") == [
+        ("charged", f"pledge:{paid.id}"),
+        ("cancelled_charged", f"pledge:{paid.id}"),
+    ]
+    found = again(paid).attempts
+    assert [(one.number, one.kind, one.key, one.status) for one in found] == [
+        (1, "create", f"pledge-{paid.id}-charge-1", "succeeded")
+    ]
+    asked(paid, 2_500)
+    refunds.send_refunds()
+    assert (again(paid).status, books(paid)) == ("refunded", [("charge", 2_500), ("refund", -2_500)])
+
+
+def test_a_further_try_that_a_backup_says_is_due_and_that_was_paid_since_is_found_paid(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    (pledge,) = due(sandbox, 2_500, cards=(DECLINES_LATER,))
+    charge_due()
+    held = Pledge.hold(pledge.id)
+    _, held.payment_method_id = saved_card(sandbox, WORKS, customer=held.customer_id, customer_creation=None,
+                                           customer_email=None)  # fmt: skip
+    held.retry(now())
+    keep()
+    backup = back_up()
+    charge_due()
+    assert again(pledge).status == "charged"
+    restore(backup)
+    cancel_and_look()
+    assert (again(pledge).status, len(again(pledge).attempts), books(pledge)) == ("charged", 1, [("charge", 2_500)])
+    assert letters("case_cancelled") == []

@@ -186,8 +186,8 @@ def test_while_charges_are_frozen_the_run_says_so_and_when_the_case_is_cancelled
     case_at("the-case").cancel("Settled.", "user:1", now())
     keep()
     said = the_run(app)
-    assert "The case is cancelled, and nothing more is charged. What was begun is ended at Stripe." in said
-    assert "Unknown 1, £25" in said and "Released 1, £25" in said and "Time left stopped" in said
+    assert "The case is cancelled, and nothing more is charged. Of each pledge that is left Stripe is asked" in said
+    assert "Unknown 1, £25" in said and "Due 1, £25" in said and "Time left stopped" in said
 
 
 @pytest.mark.parametrize(
