@@ -93,6 +93,8 @@ RETRIES = (dt.timedelta(days=2), dt.timedelta(days=4), REPAIR_WINDOW)
 LAST_RETRY_LATE = dt.timedelta(hours=1)
 # While the window is open the supporter is reminded this often.
 REMIND_EVERY = dt.timedelta(hours=48)
+# When charges go on that staff had frozen, at least so much of the window is left: a letter has to be read first.
+LEAST_LEFT = dt.timedelta(days=2)
 # Stripe may forget a key after 24 hours; before that the same key is safe to send again.
 KEY_LIFETIME = dt.timedelta(hours=23)
 # From here on the payment is only looked up. A new key waits an hour longer, since the last request with the old one
@@ -160,6 +162,13 @@ def next_repair_step(refused_at: dt.datetime, retried: int, reminded: int, may_r
 def too_late_to_try(refused_at: dt.datetime, as_of: dt.datetime) -> bool:
     """Whether a refused payment may not be asked for any more, however late the last try was begun."""
     return as_of > refused_at + REPAIR_WINDOW + LAST_RETRY_LATE
+
+
+def counted_from(refused_at: dt.datetime, frozen_at: dt.datetime, as_of: dt.datetime) -> dt.datetime:
+    """From when the window is counted once charges go on that were frozen: the time in which nothing could be paid is
+    none of the supporter's seven days."""
+    frozen_for = as_of - max(frozen_at, refused_at)
+    return max(refused_at + frozen_for, as_of - REPAIR_WINDOW + LEAST_LEFT)
 
 
 def used_up(refused_at: dt.datetime, as_of: dt.datetime) -> tuple[int, int]:

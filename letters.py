@@ -223,6 +223,8 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
         return {"update": _row_of_occasion(letter, Update)}
     if letter.kind == "changed":
         return {"agreement": _row_of_occasion(letter, Agreement)}
+    if letter.kind == "reminder":
+        return {"was_frozen": letter.occasion.startswith("charges_go_on:")}
     if letter.kind == "receipt":
         return {"charged_at": pledge.charged_at()}
     if letter.kind == "refunded":

@@ -434,7 +434,10 @@ class Case(Base):
         its_round = self.hold_round()
         if getattr(self, what) == on:
             return
+        frozen_at = self.frozen_at()
         setattr(self, what, on)
+        if frozen_at and self.charges:
+            its_round.charges_go_on(frozen_at, f"user:{by.id}", as_of)
         # What the public page shows of it is a change of the round's panel.
         its_round.version += 1
         ended = "" if on else "_ended"
@@ -444,6 +447,13 @@ class Case(Base):
     def charges(self) -> bool:
         """Whether cards may be charged: staff have neither frozen nor cancelled it."""
         return not self.charges_frozen and self.status != "cancelled"
+
+    def frozen_at(self) -> dt.datetime | None:
+        """Since when staff have frozen the charges; None when they have not."""
+        if not self.charges_frozen:
+            return None
+        of_case = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id)
+        return db.session.scalar(sa.select(sa.func.max(Event.at)).where(of_case, Event.what == "charges_frozen"))
 
     @classmethod
     def stopped_among(cls, case_ids: Iterable[int]) -> frozenset[int]:
@@ -773,6 +783,13 @@ class Round(Base):
         self._change_all(sa.and_(rest, Pledge.status != "charging"), next_at=as_of)
         return bool(held)
 
+    def charges_go_on(self, frozen_at: dt.datetime, by: str, as_of: dt.datetime) -> None:
+        """Staff have lifted a freeze: whoever waits for a refused payment has as much time for it as before."""
+        waiting = sa.and_(Pledge.status.in_((*REFUSED, *TO_CHARGE)), Pledge.refused_at.is_not(None))
+        found = sa.select(Pledge).where(Pledge.round_id == self.id, waiting).order_by(Pledge.id).with_for_update()
+        for pledge in db.session.scalars(found.execution_options(populate_existing=True)):
+            pledge.window_goes_on(frozen_at, by, as_of)
+
     def tell_charged_of_cancellation(self, as_of: dt.datetime) -> None:
         """Who was charged before the case was cancelled learns of it, and what becomes of the money."""
         charged = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status.in_(law.PAID_PLEDGES))
@@ -967,6 +984,7 @@ class Pledge(Base):
     # Whether a card page is asked for or open whose end is not known yet: always while started, and while a
     # saved card is being replaced.
     awaits_card: Mapped[bool]
+    # From when the window for repair is counted: the first refusal, moved on by the time in which charges were frozen.
     refused_at: Mapped[dt.datetime | None]
     repair_until: Mapped[dt.datetime | None]
     refused_softly: Mapped[bool]
@@ -1273,6 +1291,7 @@ class Pledge(Base):
                 raise Refused("This case has closed: cards can no longer be changed.")
         else:
             self._require_repairable(as_of)
+            self._require_charges()
 
     def _confirm(self, as_of: dt.datetime) -> None:
         self._move("confirmed", "stripe", as_of)
@@ -1680,9 +1699,10 @@ class Pledge(Base):
 
     def is_repairable(self, as_of: dt.datetime) -> bool:
         """Whether a refused payment may still be made good. As the window ends it is given up at Stripe, and when the
-        case is cancelled at once."""
-        waits = self.status in REFUSED and self.round.case.status != "cancelled"
-        return waits and self.repair_until is not None and as_of < self.repair_until
+        case is cancelled at once. While charges are frozen the window stands still."""
+        if self.status not in REFUSED or self.repair_until is None or self.round.case.status == "cancelled":
+            return False
+        return (self.round.case.frozen_at() or as_of) < self.repair_until
 
     def _require_repairable(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for the supporter, unless there is a refused payment that can be made good."""
@@ -1696,6 +1716,14 @@ class Pledge(Base):
             raise Refused("Your card is being charged just now. You will get a letter.")
         if self.status not in REFUSED:
             raise Refused("There is no refused payment of this pledge.")
+
+    def _require_charges(self) -> None:
+        """Raises Refused while staff have frozen the charges of its case."""
+        if self.round.case.charges_frozen:
+            raise Refused(
+                "Charges for this case are held back at the moment, so nothing was done, and nothing is lost: your "
+                "time to pay stands still meanwhile. We write to you as soon as you can pay."
+            )
 
     @property
     def was_not_approved(self) -> bool:
@@ -1734,8 +1762,7 @@ class Pledge(Base):
         if self.status in ("due", "charging", "unknown") and self.refused_at is not None:
             return False
         self._require_repairable(as_of)
-        if not self.round.case.charges:
-            raise Refused("Charging is stopped for this case at the moment, so nothing is taken. Try again later.")
+        self._require_charges()
         if self.status == "declined" and not self.refused_softly:
             raise Refused("Your bank does not allow this card any more. Please use another card.")
         self._due_again("supporter", as_of)
@@ -1758,6 +1785,20 @@ class Pledge(Base):
         self._count_steps(as_of, reminded=1)
         Letter.owe("reminder", self, f"reminder:{self.reminded}", as_of)
         Event.write(self, "reminded", "clock", as_of)
+
+    def window_goes_on(self, frozen_at: dt.datetime, by: str, as_of: dt.datetime) -> None:
+        """Charges were frozen since then and go on: that time does not count, and the supporter is told the new date.
+
+        A window that was over before is not opened again: its payment may be given up at Stripe already.
+        """
+        if self.refused_at is None or self.repair_until is None or self.repair_until <= frozen_at:
+            return
+        self.refused_at = law.counted_from(self.refused_at, frozen_at, as_of)
+        self.repair_until = self.refused_at + law.REPAIR_WINDOW
+        if self.status in REFUSED:
+            self._count_steps(as_of)
+            Event.write(self, "charges_went_on", by, as_of, note=f"until {self.repair_until.isoformat()}")
+            Letter.owe("reminder", self, f"charges_go_on:{as_of.isoformat(timespec='seconds')}", as_of)
 
     def end_retries(self, as_of: dt.datetime) -> None:
         """The supporter wants no further try of the card without being asked. Silent when it was said before."""

@@ -139,10 +139,14 @@ def _in_cases_that_go_on(asked: Asked) -> Asked:
     return asked.join(Round).join(Case, Case.id == Round.case_id).where(Case.status != "cancelled")
 
 
-def _that_may_be_charged(asked: Asked) -> Asked:
-    """Of pledges: staff may hold the charges of a case back for as long as they like, and of one that they cancelled
-    nothing is charged."""
-    return asked.join(Round).join(Case, Case.id == Round.case_id).where(Case.may_charge())
+def _that_could_be_charged(asked: Asked, since: dt.datetime) -> Asked:
+    """Of pledges: only those whose case has been neither frozen nor cancelled all the time since then. Staff may hold
+    charges back for as long as they like."""
+    thawed = sa.exists().where(
+        Event.subject_kind == "case", Event.subject_id == Case.id, Event.what == "charges_frozen_ended",
+        Event.at >= since,
+    )  # fmt: skip
+    return asked.join(Round).join(Case, Case.id == Round.case_id).where(Case.may_charge(), ~thawed)
 
 
 def _steps() -> Any:
@@ -502,16 +506,17 @@ RECORDS = (
 
 
 def _due_too_long(as_of: dt.datetime) -> Asked:
-    return _that_may_be_charged(_waiting(CHARGING, "due", "charging")(as_of))
+    return _that_could_be_charged(_waiting(CHARGING, "due", "charging")(as_of), as_of - CHARGING)
 
 
 def _unknown_too_long(as_of: dt.datetime) -> Asked:
-    return _that_may_be_charged(_waiting(KNOWING, "unknown")(as_of)).where(Pledge.next_at.is_not(None))
+    unknown = _waiting(KNOWING, "unknown")(as_of).where(Pledge.next_at.is_not(None))
+    return _that_could_be_charged(unknown, as_of - KNOWING)
 
 
 def _refused_too_long(as_of: dt.datetime) -> Asked:
     over = sa.or_(Pledge.repair_until.is_(None), Pledge.repair_until < as_of - REPAIRING)
-    return _in_cases_that_go_on(_pledges().where(Pledge.status.in_(REFUSED), over))
+    return _that_could_be_charged(_pledges().where(Pledge.status.in_(REFUSED), over), as_of - REPAIRING)
 
 
 def _not_let_go(as_of: dt.datetime) -> Asked:

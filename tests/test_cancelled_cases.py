@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from jobs.cards import let_go
 from jobs.refunds import send_refunds
 from law import Refused
 from letters import write
-from models import Letter, Pledge, db
+from models import Letter, Pledge, begin_writing, db
 from tests.at_stripe import BANK_ASKS_LATER, DECLINES_LATER, WORKS, calls, page_params, plan, sdk, type_card
 from tests.charged import again, asked, books, charge_due, due, letters
 from tests.doorway import SAME_ORIGIN, logged_in, token_on
@@ -222,22 +223,35 @@ def test_an_answer_that_comes_after_the_cancellation_asks_nobody_to_repair(
     assert states() == ["released"]
 
 
-def test_many_pledges_are_looked_for_in_slices_and_one_that_somebody_else_looks_for_is_left_to_him(
+def test_many_pledges_are_looked_for_in_slices(
     asks_the_sandbox: Flask, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "SLICE", 0)
-    pledges = due(sandbox, 2_500, 3_000, 4_000)
+    due(sandbox, 2_500, 3_000)
     cancel()
-    assert Pledge.claim_to_stop(pledges[0].id, now(), dt.timedelta(minutes=2))
-    keep()
-    for ended in (1, 2, 2):
+    for ended in (1, 2):
         stop_what_waits()
         assert states().count("released") == ended
-    assert states()[0] == "due" and len(calls(sandbox, "payment_intents.list")) == 2
-    Pledge.hold(pledges[0].id).next_at = now()
-    keep()
+
+
+def test_two_workers_at_once_ask_stripe_once_about_each_pledge(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pledges = due(sandbox, 2_500, 3_000)
+    cancel()
+    really, asked_about = payments.find_charge, []
+
+    def find_charge(*asked: Any) -> payments.ChargeFound | None:
+        asked_about.append(asked[2])
+        if len(asked_about) == 1:
+            with asks_the_sandbox.app_context():
+                begin_writing()
+                release_cancelled()
+        return really(*asked)
+
+    monkeypatch.setattr(payments, "find_charge", find_charge)
     stop_what_waits()
-    assert states() == ["released"] * 3
+    assert asked_about == [pledge.id for pledge in pledges] and states() == ["released"] * 2
 
 
 def test_while_stripe_is_asked_the_private_page_promises_nothing_and_offers_nothing(

@@ -176,7 +176,7 @@ class Story:
             pledge.card_page_made(pledge.session_key, f"cs_{pledge.id}_{pledge.session_no}", None)
             pledge.apply_card(card_found(pledge, self.at(moment)), now())
 
-        refused = pledge.status in REFUSED
+        refused = pledge.status in REFUSED and self.case.charges
         may = pledge.status == "confirmed" and self.round.status == "open" and moment <= 0
         assert self.happens(save) is (may or refused)
         assert not refused or pledge.status == "due"

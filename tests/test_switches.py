@@ -1,14 +1,20 @@
 """Staff's two switches: pledging paused, charges frozen. Each has a reason, and each is lifted again."""
 
+import datetime as dt
+
 import pytest
 import sqlalchemy as sa
+import time_machine
 from flask import Flask
 
+import law
 import payments
-from jobs import sweep
-from models import Case, Event, Pledge, User, db
-from tests.at_stripe import calls, plan
-from tests.charged import charge_due, due
+from jobs import doctor, repairs, sweep
+from law import Refused
+from letters import write
+from models import Case, Event, Letter, Pledge, User, begin_writing, db
+from tests.at_stripe import DECLINES_LATER, WORKS, calls, plan, type_card
+from tests.charged import again, charge_due, due, letters
 from tests.doorway import SAME_ORIGIN, everything, logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now, pledges_of
 from tests.sandbox_process import SandboxProcess
@@ -176,3 +182,205 @@ def test_a_charge_that_is_on_its_way_as_charges_are_frozen_is_finished(
     assert case_at("the-case").charges_frozen
     assert states() == ["charged"]
     assert Pledge.waiting_to_charge(now(), 10) == []
+
+
+# --- Refused payments while charges are frozen ---------------------------------------------------------------
+
+DAY = dt.timedelta(days=1)
+
+
+def a_refused_pledge(sandbox: SandboxProcess, at: dt.datetime) -> Pledge:
+    """The only pledge of a case that was met; its card was refused then, softly."""
+    with time_machine.travel(at, tick=False):
+        (pledge,) = due(sandbox, 2_500, cards=(DECLINES_LATER,))
+        charge_due()
+        assert again(pledge).status == "declined"
+        keep()
+    return pledge
+
+
+def tend(at: dt.datetime) -> list[int | None]:
+    """The clock comes by then, and does what is due for refused payments; what that was."""
+    with time_machine.travel(at, tick=False):
+        begin_writing()
+        due_now = sweep.TIMETABLE["tend"](now())
+        keep()
+        for pledge_id in due_now:
+            assert pledge_id is not None
+            repairs.tend(pledge_id)
+        look_anew()
+        return due_now
+
+
+def what_waits_too_long(at: dt.datetime) -> list[str]:
+    """What the doctor says of pledges; the letters of these tests are never sent."""
+    return [said for said in doctor.examine(at) if said.startswith("Pledge")]
+
+
+def freeze(on: bool, at: dt.datetime) -> None:
+    with time_machine.travel(at, tick=False):
+        switch("the-case", "charges_frozen", on)
+
+
+def test_ten_days_of_a_freeze_are_none_of_the_seven_days_for_a_refused_payment(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    freeze(True, start + 3 * DAY)
+    for day in (4, 6, 7, 8, 12):
+        assert tend(start + day * DAY) == []
+        assert what_waits_too_long(start + day * DAY) == []
+        assert again(pledge).is_repairable(start + day * DAY)
+    assert letters("reminder", "dropped") == []
+    freeze(False, start + 13 * DAY)
+    held = again(pledge)
+    assert (held.status, held.repair_until, held.next_retry_at) == ("declined", start + 17 * DAY, start + 14 * DAY)
+    assert held.next_at == start + 14 * DAY
+    assert letters("reminder") == [("reminder", f"pledge:{pledge.id}")]
+    assert (tend(start + 13.9 * DAY), tend(start + 14 * DAY)) == ([], [pledge.id])
+    assert again(pledge).status == "due"
+
+
+def test_the_letter_as_charges_go_on_says_why_there_is_more_time_and_until_when(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    a_refused_pledge(sandbox, start)
+    freeze(True, start + 3 * DAY)
+    freeze(False, start + 13 * DAY)
+    owed = db.session.scalars(sa.select(Letter).where(Letter.kind == "reminder")).one()
+    said = " ".join(str(write(owed).get_content()).split())
+    assert "We had held the charges for this case back for a while, and you could not pay. That time does not" in said
+    # Refused, three days, ten days frozen: what would have been day 4 is day 14, and day 7 is day 17.
+    retry, until = (law.instant_words(start + days * DAY, "Europe/London") for days in (14, 17))
+    assert f"We will try this card again on {retry}. If it is not paid by {until}, your pledge ends" in said
+
+
+@pytest.mark.parametrize(
+    ("frozen", "lifted", "until"),
+    [
+        (6.5, 7.5, 9.5),  # half a day was left, which is too little for a letter to be read: two days are
+        (4.0, 4.5, 7.5),
+        (0.0, 30.0, 37.0),
+    ],
+)
+def test_what_was_left_is_left_again_and_two_days_at_least(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, frozen: float, lifted: float, until: float
+) -> None:
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    freeze(True, start + frozen * DAY)
+    freeze(False, start + lifted * DAY)
+    assert again(pledge).repair_until == start + until * DAY
+
+
+def test_a_window_that_was_over_before_the_freeze_is_not_opened_again(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    freeze(True, start + 7 * DAY)
+    assert not again(pledge).is_repairable(start + 7 * DAY)
+    with pytest.raises(Refused, match="The time for paying this pledge is over"):
+        Pledge.hold(pledge.id).pay_again(start + 8 * DAY)
+    db.session.rollback()
+    freeze(False, start + 9 * DAY)
+    assert (again(pledge).repair_until, letters("reminder")) == (start + 7 * DAY, [])
+    tend(start + 9 * DAY)
+    assert again(pledge).status == "dropped"
+
+
+def test_a_further_try_that_waits_as_charges_are_frozen_is_made_once_they_go_on(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    tend(start + 2 * DAY)
+    assert again(pledge).status == "due"
+    keep()
+    freeze(True, start + 2 * DAY)
+    assert tend(start + 9 * DAY) == []
+    freeze(False, start + 12 * DAY)
+    with time_machine.travel(start + 12 * DAY, tick=False):
+        charge_due()
+    held = again(pledge)
+    assert (held.status, len(held.attempts), held.repair_until) == ("declined", 2, start + 17 * DAY)
+
+
+def test_while_frozen_a_refused_payment_cannot_be_paid_and_the_private_page_says_why(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    link = again(pledge).link()
+    keep()
+    browser = asks_the_sandbox.test_client()
+    freeze(True, start + DAY)
+    with time_machine.travel(start + 8 * DAY, tick=False):
+        page = " ".join(browser.get(f"/pledges/{link}").text.split())
+        assert "Charges for this case are held back at the moment, so it cannot be paid just now." in page
+        assert "Pay with the same card" not in page and "Use another card" not in page
+        assert "We will try this card again" not in page and "your pledge ends" not in page
+        before = everything()
+        for button in ("payment", "card"):
+            answer = browser.post(f"/pledges/{link}/{button}", headers=SAME_ORIGIN)
+            assert answer.status_code == 409
+            assert "nothing is lost: your time to pay stands still meanwhile" in answer.text
+        assert everything() == before
+        assert browser.post(f"/pledges/{link}/end-of-retries", headers=SAME_ORIGIN).status_code == 303
+    freeze(False, start + 9 * DAY)
+    with time_machine.travel(start + 9 * DAY, tick=False):
+        page = " ".join(browser.get(f"/pledges/{link}").text.split())
+        assert "Pay with the same card" in page and "We will not try again by ourselves." in page
+        assert "Charges for this case, which had been held back, went on." in page
+        assert browser.post(f"/pledges/{link}/payment", headers=SAME_ORIGIN).status_code == 303
+    assert len(again(pledge).attempts) == 2
+
+
+def test_a_card_that_was_being_saved_as_charges_were_frozen_is_kept_and_charged_once_they_go_on(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    (pledge,) = due(sandbox, 2_500, cards=(DECLINES_LATER,))
+    charge_due()
+    link = again(pledge).link()
+    keep()
+    browser = asks_the_sandbox.test_client()
+    stripes_page = browser.post(f"/pledges/{link}/card", headers=SAME_ORIGIN).location
+    switch("the-case", "charges_frozen", True)
+    type_card(stripes_page, WORKS)
+    session_id = again(pledge).session_id
+    keep()
+    browser.get(f"/pledges/return?session_id={session_id}")
+    charge_due()
+    assert again(pledge).status == "due"
+    page = " ".join(browser.get(f"/pledges/{link}").text.split())
+    assert "Your card is to be charged £25, once, but charges for this case are held back at the moment." in page
+    switch("the-case", "charges_frozen", False)
+    charge_due()
+    assert again(pledge).status == "charged"
+
+
+def test_the_doctor_says_nothing_of_what_waited_for_days_because_charges_were_frozen(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    due(sandbox, 2_500)
+    freeze(True, start)
+    assert what_waits_too_long(start + 3 * DAY) == []
+    freeze(False, start + 3 * DAY)
+    just_now, late = start + 3 * DAY + dt.timedelta(minutes=59), start + 3 * DAY + dt.timedelta(minutes=61)
+    assert what_waits_too_long(just_now) == []
+    assert ["longer than a charge takes" in said for said in what_waits_too_long(late)] == [True]
+
+
+def test_in_a_case_that_was_cancelled_while_frozen_nobody_is_reminded(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    freeze(True, start)
+    case_at("the-case").cancel("Settled.", "user:1", start + DAY)
+    keep()
+    freeze(False, start + 2 * DAY)
+    assert (letters("reminder"), again(pledge).repair_until) == ([], start + 7 * DAY)

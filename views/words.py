@@ -163,6 +163,7 @@ HISTORY = {
     "action_required": "Your bank wanted you to approve the payment. You were not charged.",
     "not_approved": "The payment was not approved at the bank. You were not charged.",
     "reminded": "We reminded you by letter.",
+    "charges_went_on": "Charges for this case, which had been held back, went on. That time does not count.",
     "stopped_trying": "You asked us not to try the card again by ourselves.",
     "dropped": "The time for paying was over, and the pledge ended. You were not charged.",
     "card_removed": "Your saved card was removed.",
