@@ -1571,6 +1571,26 @@ class Pledge(Base):
         self.attempts.append(attempt)
         return attempt
 
+    def is_at(self, number: int) -> bool:
+        """Whether the attempt with this number is the one that is being asked for, or was asked for last."""
+        return len(self.attempts) == number
+
+    def apply_answer(self, number: int, found: ChargeFound | None, as_of: dt.datetime) -> None:
+        """Take in the answer to one attempt, None when Stripe has nothing of it. Needs the pledge to be held.
+
+        Whoever asked may have been so slow that another asked the same with the same key, and that the next attempt is
+        under way by now. Of that one this answer says nothing; only money that was taken is believed at any time.
+        """
+        if self.is_at(number):
+            if found is None:
+                self.nothing_was_asked(as_of)
+            else:
+                self.apply_charge(found, as_of, asked=True)
+        elif found is not None and found.outcome == "succeeded" and self.status in self.PAYMENT_BEGUN:
+            self.payment_intent_id = found.payment_intent_id
+            self.attempts[number - 1].answer(found)
+            self._charged(found, as_of)
+
     def apply_charge(self, found: ChargeFound, as_of: dt.datetime, asked: bool = False) -> None:
         """Take in what Stripe says of this pledge's payment. Safe twice; needs the pledge to be held.
 
@@ -1588,7 +1608,7 @@ class Pledge(Base):
         if merely_found and (self.status == "charging" or self._is_of_earlier_attempt(found)):
             return
         self.payment_intent_id = found.payment_intent_id or self.payment_intent_id
-        attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+        attempt.answer(found)
         if found.outcome == "unknown":
             self._move("unknown", "stripe", as_of)
             self.next_at = as_of + pause(self.tries)
@@ -1610,13 +1630,13 @@ class Pledge(Base):
         """Something happened at the bank's page, or the payment of a refused pledge is found paid."""
         attempt = self.attempts[-1]
         if found.outcome == "succeeded":
-            attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+            attempt.answer(found)
             self._charged(found, as_of)
         elif self.bank_url is None or found.bank_url or found.outcome == "unknown":
             # The bank was not asked, or still waits for its answer.
             return
         elif found.outcome == "declined" and found.charge_id not in {known.charge_id for known in self.attempts}:
-            attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+            attempt.answer(found)
             self._refused(found, as_of)
         elif found.code == law.NOT_APPROVED:
             # Any other refusal is that of the charge before: it was looked up before the bank was asked.
@@ -1820,8 +1840,7 @@ class Pledge(Base):
             # A new try was waiting, though the one before had been paid: its answer belongs to that one.
             self._move("charging", "clock", as_of)
         self.payment_intent_id = found.payment_intent_id
-        attempt = self.attempts[-1]
-        attempt.status, attempt.code, attempt.charge_id = found.outcome, found.code, found.charge_id
+        self.attempts[-1].answer(found)
         self._charged(found, as_of)
 
     def stopped(self, as_of: dt.datetime) -> None:
@@ -2135,6 +2154,9 @@ class ChargeAttempt(Base):
     asked_at: Mapped[dt.datetime]
     code: Mapped[str] = mapped_column(sa.String(80))
     charge_id: Mapped[str | None] = mapped_column(sa.String(120))
+
+    def answer(self, found: ChargeFound) -> None:
+        self.status, self.code, self.charge_id = found.outcome, found.code, found.charge_id
 
 
 class Movement(Base):

@@ -146,6 +146,7 @@ def _stay_closing(round_id: int, pledge_id: int, trouble: payments.StripeTrouble
 class Asking:
     """One charge about to be asked for; `asked_at` is when its key was first sent, as far as our rows know.
 
+    `number` is that of the attempt: an answer may come so late that the next one is under way.
     `since` is when it may have been sent first: our rows may be those of a backup that was restored, and know less
     than Stripe. With `payment_intent_id` that payment is tried again instead of a new one being made;
     `earlier_charges` are what the attempts before have left on it.
@@ -153,6 +154,7 @@ class Asking:
 
     pledge_id: int
     case_id: int
+    number: int
     key: str
     params: dict[str, Any]
     customer_id: str
@@ -330,17 +332,17 @@ class Run:
         answers = [answered for answered in answers if not isinstance(answered.trouble, NotBegun)]
         good = [answered for answered in answers if answered.trouble is None]
         try:
-            _write_down_all([(answered.asked.pledge_id, answered.answer) for answered in good])
+            _write_down_all([(answered.asked, answered.answer) for answered in good])
         except OutOfTime:
             raise
         except Exception as trouble:  # noqa: BLE001 - it is found again below, and said there
             db.session.rollback()
             log.warning("a batch of answers is written down one by one", why=type(trouble).__name__)
             for answered in good:
-                _write_down_or_put_back(answered.asked.pledge_id, answered.answer)
+                _write_down_or_put_back(answered.asked, answered.answer)
         for answered in answers:
             if answered.trouble is not None:
-                _put_back(answered.asked.pledge_id, answered.trouble)
+                _put_back(answered.asked.pledge_id, answered.trouble, answered.asked.number)
                 self.forbidden = self.forbidden or isinstance(answered.trouble, payments.StripeForbidden)
         self.under_way -= {answered.asked.pledge_id for answered in answers}
         db.session.expunge_all()
@@ -360,7 +362,8 @@ def _asking(pledge: Pledge, attempt: ChargeAttempt) -> Asking:
         )
     since = min(attempt.asked_at, pledge.round.deadline)
     asking = Asking(
-        pledge.id, pledge.round.case_id, attempt.key, attempt.params, str(pledge.customer_id), attempt.asked_at, since
+        pledge.id, pledge.round.case_id, attempt.number, attempt.key, attempt.params, str(pledge.customer_id),
+        attempt.asked_at, since,
     )  # fmt: skip
     if attempt.kind == "create":
         return asking
@@ -401,13 +404,13 @@ def _looked_up(settings: config.Settings, asking: Asking) -> payments.ChargeFoun
     return found if is_ours or not is_refusal else None
 
 
-def _write_down_all(answers: list[tuple[int, payments.ChargeFound | None]]) -> None:
-    found = dict(answers)
+def _write_down_all(answers: list[tuple[Asking, payments.ChargeFound | None]]) -> None:
+    found = {asking.pledge_id: (asking.number, answer) for asking, answer in answers}
     # Without the autoflush each letter would send the rows before it by themselves, instead of all at once.
     with db.session.no_autoflush:
         pledges = Pledge.hold_all(list(found))
         for pledge in pledges:
-            _apply(pledge, found[pledge.id])
+            pledge.apply_answer(*found[pledge.id], _now())
     db.session.flush()
     states = {pledge.id: pledge.status for pledge in pledges}
     db.session.commit()
@@ -415,36 +418,34 @@ def _write_down_all(answers: list[tuple[int, payments.ChargeFound | None]]) -> N
         log.info("charge answered", pledge=pledge_id, status=status)
 
 
-def _write_down_or_put_back(pledge_id: int, found: payments.ChargeFound | None) -> None:
+def _write_down_or_put_back(asking: Asking, found: payments.ChargeFound | None) -> None:
     try:
-        _write_down(pledge_id, found)
+        _write_down(asking, found)
     except OutOfTime:
         raise
     except Exception as trouble:  # noqa: BLE001 - whatever one answer is, the others are written down
-        _put_back(pledge_id, trouble)
+        _put_back(asking.pledge_id, trouble, asking.number)
 
 
-def _write_down(pledge_id: int, found: payments.ChargeFound | None) -> None:
-    pledge = Pledge.hold(pledge_id)
-    _apply(pledge, found)
-    log.info("charge answered", pledge=pledge_id, status=pledge.status)
+def _write_down(asking: Asking, found: payments.ChargeFound | None) -> None:
+    pledge = Pledge.hold(asking.pledge_id)
+    pledge.apply_answer(asking.number, found, _now())
+    log.info("charge answered", pledge=pledge.id, status=pledge.status)
     db.session.commit()
 
 
-def _apply(pledge: Pledge, found: payments.ChargeFound | None) -> None:
-    if found is None:
-        pledge.nothing_was_asked(_now())
-    else:
-        pledge.apply_charge(found, _now(), asked=True)
-
-
-def _put_back(pledge_id: int, trouble: Exception) -> None:
+def _put_back(pledge_id: int, trouble: Exception, number: int | None = None) -> None:
     """Nothing was done, or nothing that we understand: the same is asked again a little later, with the same key.
 
-    Not so when Stripe calls the request itself wrong: that is for people, and must not go on for ever.
+    Not so when Stripe calls the request itself wrong: that is for people, and must not go on for ever. And what went
+    wrong with an attempt is no matter any more once the next one is under way.
     """
     db.session.rollback()
     pledge = Pledge.hold(pledge_id)
+    if number is not None and not pledge.is_at(number):
+        db.session.rollback()
+        log.warning("an attempt of long ago had trouble", pledge=pledge_id, number=number, why=str(trouble)[:200])
+        return
     if isinstance(trouble, payments.StripeRefused) and not isinstance(trouble, payments.StripeForbidden):
         pledge.halt(str(trouble)[:200], _now())
     else:
@@ -469,9 +470,9 @@ def pay_again(pledge_id: int, return_url: str) -> None:
     asking = _asking(pledge, attempt)
     db.session.commit()
     try:
-        _write_down(pledge_id, _ask(config.current(), asking))
+        _write_down(asking, _ask(config.current(), asking))
     except payments.StripeTrouble as trouble:
-        _put_back(pledge_id, trouble)
+        _put_back(pledge_id, trouble, asking.number)
     ring("send_letters")
 
 

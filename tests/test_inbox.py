@@ -108,7 +108,7 @@ def test_news_of_a_charge_that_is_being_asked_for_waits_for_its_asker(sandbox: S
     news_comes("payment_intent.succeeded")
     stripe_events.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("charging", 1, (0, 0))
-    deadline_capture._write_down(pledge_id, answer)
+    deadline_capture._write_down(asking, answer)
     with time_machine.travel(now() + dt.timedelta(seconds=21)):
         stripe_events.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (0, 0))

@@ -122,7 +122,7 @@ def asking(found: payments.ChargeFound, asked: dict[str, Any]) -> Asking:
     """The second attempt of a payment whose first was refused, asked for so long ago that Stripe may have pruned it."""
     long_ago = now() - law.KEY_LIFETIME - dt.timedelta(seconds=1)
     return Asking(
-        17, 1, "pledge-17-charge-2", payments.confirm_params(asked["payment_method"]), asked["customer"], long_ago,
+        17, 1, 2, "pledge-17-charge-2", payments.confirm_params(asked["payment_method"]), asked["customer"], long_ago,
         long_ago, found.payment_intent_id, frozenset({found.charge_id}),
     )  # fmt: skip
 
