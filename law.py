@@ -100,6 +100,9 @@ KEY_LIFETIME = dt.timedelta(hours=23)
 # From here on the payment is only looked up. A new key waits an hour longer, since the last request with the old one
 # may still be on its way to Stripe, and both would charge.
 NEW_KEY_AFTER = dt.timedelta(hours=24)
+# Once the card is removed at Stripe no request that comes later can take anything. One that Stripe was at work on by
+# then is over after so long: many times what it takes for an answer.
+LAST_REQUEST = dt.timedelta(minutes=10)
 # Stripe's own bounds for one Checkout session: 30 minutes to 24 hours.
 SHORTEST_SESSION = dt.timedelta(minutes=31)
 LONGEST_SESSION = dt.timedelta(hours=23, minutes=50)

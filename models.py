@@ -1829,6 +1829,24 @@ class Pledge(Base):
         Event.write(self, "stopped_trying", "supporter", as_of)
         self._count_steps(as_of)
 
+    def request_may_arrive(self, as_of: dt.datetime) -> bool:
+        """Whether Stripe may still get a request for the payment of this pledge, and take money for it.
+
+        Not if none was ever made, not a day after it was made, and not once the card has been gone for long enough.
+        """
+        if not self.attempts or as_of - self.attempts[-1].asked_at > law.NEW_KEY_AFTER:
+            return False
+        of_pledge = sa.and_(Event.subject_kind == "pledge", Event.subject_id == self.id)
+        removed = sa.select(sa.func.max(Event.at)).where(of_pledge, Event.what == "card_removed")
+        removed_at = db.session.scalar(removed) if self.payment_method_id is None else None
+        return removed_at is None or as_of - removed_at <= law.LAST_REQUEST
+
+    def card_taken_away(self, payment_method_id: str, as_of: dt.datetime) -> None:
+        """Its card was removed at Stripe before the pledge has ended, so that nothing can be charged any more."""
+        if self.payment_method_id == payment_method_id:
+            self.payment_method_id = None
+            Event.write(self, "card_removed", "clock", as_of)
+
     def found_paid(self, found: ChargeFound, as_of: dt.datetime) -> None:
         """It was to be given up, but Stripe has its payment as paid: what was charged stays charged."""
         if self.status not in ("due", *self.PAYMENT_BEGUN):

@@ -8,7 +8,6 @@ supporter told that nothing is taken.
 import datetime as dt
 
 import config
-import law
 import payments
 from jobs import each, ring
 from models import Pledge, db
@@ -50,18 +49,28 @@ def _put_back(pledge_id: int, why: str) -> None:
 def end_at_stripe(pledge_id: int) -> payments.ChargeFound | None:
     """The payment of a pledge if it was paid after all; None when it is not, and never can be.
 
-    Raises StripeAway while a request that we sent may still be on its way: until then nobody can promise anything.
+    Where a payment was asked for and Stripe has none, the request may still be on its way. Then the card is removed at
+    Stripe, since from there on whatever arrives is refused for good; and what Stripe was at work on before is looked
+    for once more when it must be over. Raises StripeAway until then: nobody can promise anything yet.
     """
     pledge = db.session.get_one(Pledge, pledge_id)
-    intent_id, customer_id = pledge.payment_intent_id, str(pledge.customer_id)
-    asked_at = pledge.attempts[-1].asked_at if pledge.attempts else None
+    intent_id, customer_id, card = pledge.payment_intent_id, str(pledge.customer_id), pledge.payment_method_id
+    may_arrive = pledge.request_may_arrive(_now())
     db.session.commit()
     if intent_id is None:
         known = payments.find_charge(config.current(), customer_id, pledge_id)
-        if known is None and asked_at is not None and _now() - asked_at <= law.NEW_KEY_AFTER:
+        if known is None and may_arrive:
+            _remove_card(pledge_id, card)
             raise payments.StripeAway("it has no payment yet, but was asked for one")
         intent_id = known.payment_intent_id if known else None
     return payments.give_up_charge(intent_id) if intent_id else None
+
+
+def _remove_card(pledge_id: int, card: str | None) -> None:
+    if card is not None:
+        payments.remove_card(card)
+        Pledge.hold(pledge_id).card_taken_away(card, _now())
+        db.session.commit()
 
 
 def _now() -> dt.datetime:

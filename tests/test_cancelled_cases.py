@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import stripe
+import time_machine
 from flask import Flask
 
 import jobs
 import payments
-from jobs import sweep
+from jobs import deadline_capture, sweep
 from jobs.cancelled_cases import release_cancelled
 from jobs.cards import let_go
 from jobs.refunds import send_refunds
@@ -124,23 +126,84 @@ def test_an_unknown_charge_is_looked_up_and_found_paid(asks_the_sandbox: Flask, 
     assert (states(), books(pledge)) == (["charged"], [("charge", 2_500)])
 
 
-@pytest.mark.parametrize(("hours", "state"), [(1.0, "unknown"), (23.5, "unknown"), (24.5, "released")])
-def test_an_unknown_charge_that_stripe_does_not_have_is_released_only_once_it_cannot_arrive_any_more(
-    asks_the_sandbox: Flask, sandbox: SandboxProcess, hours: float, state: str
+def the_clock_looks(after: dt.timedelta) -> None:
+    """The clock comes by so long after this moment, and whatever waits for it is due."""
+    with time_machine.travel(now() + after, tick=False):
+        for pledge in pledges_of("the-case"):
+            pledge.next_at = now()
+        keep()
+        stop_what_waits()
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_charge_without_an_answer_of_which_stripe_has_nothing_is_released_ten_minutes_after_its_card_was_removed(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, sent: bool
 ) -> None:
-    due(sandbox, 2_500)
+    """Our rows look alike whether it was sent and lost, or claimed by a process that died before it could send it."""
+    (pledge,) = due(sandbox, 2_500)
+    if sent:
+        plan(sandbox, operation="payment_intents.create", fault="refuse", times=3)
+        charge_due()
+    else:
+        held = Pledge.hold(pledge.id)
+        deadline_capture._asking(held, held.claim(now(), dt.timedelta(0)))
+        keep()
+    state = "unknown" if sent else "charging"
+    attempt = again(pledge).attempts[-1]
+    params, key = attempt.params, attempt.key
+    keep()
+    cancel()
+    the_clock_looks(dt.timedelta(0))
+    assert (states(), letters("case_cancelled"), again(pledge).payment_method_id) == ([state], [], None)
+    keep()
+    with pytest.raises(stripe.InvalidRequestError, match="was detached"):
+        sdk(sandbox).v1.payment_intents.create(params, {"idempotency_key": key})
+    the_clock_looks(dt.timedelta(minutes=9))
+    assert (states(), letters("case_cancelled")) == ([state], [])
+    the_clock_looks(dt.timedelta(minutes=11))
+    assert (states(), letters("case_cancelled")) == (["released"], [("case_cancelled", f"pledge:{pledge.id}")])
+    keep()
+    assert payments_at_stripe(sandbox) == []
+
+
+def test_what_stripe_was_at_work_on_as_the_card_was_removed_is_found_paid(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pledge,) = due(sandbox, 2_500)
     plan(sandbox, operation="payment_intents.create", fault="refuse", times=3)
     charge_due()
-    assert states() == ["unknown"]
-    (pledge,) = pledges_of("the-case")
-    pledge.attempts[-1].asked_at -= dt.timedelta(hours=hours)
+    attempt = again(pledge).attempts[-1]
+    late = [(attempt.params, attempt.key)]
+    keep()
+    cancel()
+    really = payments.find_charge
+
+    def find_charge(*asked: Any) -> payments.ChargeFound | None:
+        """Nothing is listed yet, and the moment after it is there."""
+        found = really(*asked)
+        while late:
+            params, key = late.pop()
+            sdk(sandbox).v1.payment_intents.create(params, {"idempotency_key": key})
+        return found
+
+    monkeypatch.setattr(payments, "find_charge", find_charge)
+    the_clock_looks(dt.timedelta(0))
+    assert (states(), again(pledge).payment_method_id) == (["unknown"], None)
+    the_clock_looks(dt.timedelta(minutes=11))
+    assert (states(), books(pledge), letters("case_cancelled")) == (["charged"], [("charge", 2_500)], [])
+
+
+def test_a_charge_that_was_asked_for_a_day_ago_needs_no_further_wait(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    (pledge,) = due(sandbox, 2_500)
+    plan(sandbox, operation="payment_intents.create", fault="refuse", times=3)
+    charge_due()
+    again(pledge).attempts[-1].asked_at -= dt.timedelta(hours=24.5)
     keep()
     cancel()
     stop_what_waits()
-    assert states() == [state]
-    keep()
-    charge_due()
-    assert payments_at_stripe(sandbox) == []
+    assert states() == ["released"]
 
 
 def test_what_the_letter_says_of_the_money_is_what_became_of_it_by_then(

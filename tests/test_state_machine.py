@@ -604,6 +604,20 @@ def the_case_is_cancelled_while_an_answer_is_lost(life: Life) -> None:
     life.time_passes(70 * SECOND, True)
 
 
+def the_case_is_cancelled_while_a_request_is_on_its_way(life: Life) -> None:
+    """Whoever sends it was suspended just before."""
+    life.a_case_with_pledges([(500, WORKS)], 0, True, False)
+
+    def half_an_hour_passes() -> None:
+        life.cancel_the_case()
+        for _ in range(30):
+            life.world.wait(MINUTE)
+            life.world.sweep()
+
+    life.world.meanwhile.append((1, half_an_hour_passes))
+    life.world.work("charge_due")
+
+
 def another_capturer_comes_while_money_is_asked_for(life: Life) -> None:
     life.a_case_with_pledges([(500, WORKS), (500, WORKS)], 0, True, False)
     life.world.meanwhile.append((1, lambda: life.world.work("charge_due")))
@@ -651,7 +665,8 @@ PLAYS = [
     a_pledge_is_cancelled_while_the_round_is_closing, the_bank_approves_after_the_pledge_was_dropped,
     the_answer_of_a_refund_is_lost, the_news_of_a_refund_comes_after_its_answer,
     the_news_of_a_dispute_comes_the_wrong_way_round, the_case_is_cancelled_while_an_answer_is_lost,
-    another_capturer_comes_while_money_is_asked_for, more_is_refunded_than_was_taken,
+    the_case_is_cancelled_while_a_request_is_on_its_way, another_capturer_comes_while_money_is_asked_for,
+    more_is_refunded_than_was_taken,
     a_bank_wants_what_a_failed_refund_brought_back, a_refund_is_decided_before_we_hear_of_a_dispute,
 ]  # fmt: skip
 
