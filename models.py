@@ -2182,7 +2182,7 @@ class Movement(Base):
 
     __tablename__ = "movements"
     __table_args__ = (
-        one_of("kind", ("charge", "fee", "refund", "dispute", "paid_on")),
+        one_of("kind", ("charge", "fee", "refund", "dispute")),
         sa.CheckConstraint("kind != 'charge' OR amount_pence > 0", name="charge_above_zero"),
     )
 

@@ -449,6 +449,12 @@ def _refusal_untold(as_of: dt.datetime) -> Asked:
     return _in_cases_that_go_on(_pledges().where(Pledge.status.in_(REFUSED), ~told))
 
 
+def _cancellation_untold(as_of: dt.datetime) -> Asked:
+    """Whoever was charged before the case was cancelled, or was found charged after it, is told what becomes of it."""
+    charged = _pledges().join(Round).join(Case, Case.id == Round.case_id).where(Pledge.status.in_(PAID))
+    return charged.where(Case.status == "cancelled", ~_told("cancelled_charged", "pledge", Pledge.id))
+
+
 def _unthanked(as_of: dt.datetime) -> Asked:
     return _pledges().where(Pledge.confirmed_at.is_not(None), ~_told("confirmed", "pledge", Pledge.id))
 
@@ -494,6 +500,8 @@ RECORDS = (
           _unlawful("round", law.ROUND_MOVES)),
     Check("Pledge {id} is {status}, and its supporter is not owed the letter “{kind}”.", _untold),
     Check("Pledge {id} is {status}, and its supporter is not owed a letter about it.", _refusal_untold),
+    Check("Pledge {id} is {status}, its case was cancelled, and its supporter is not owed the letter about that.",
+          _cancellation_untold),
     Check("Pledge {id} counted, and its supporter is not owed the letter “confirmed”.", _unthanked),
     Check("Round {id} is {status}, and its owner is not owed the letter “{kind}”.", _owner_untold),
     Check("Dispute {id} is {status}, and its supporter is not owed the letter “{kind}”.", _dispute_untold),

@@ -608,13 +608,15 @@ def the_case_is_cancelled_while_a_request_is_on_its_way(life: Life) -> None:
     """Whoever sends it was suspended just before."""
     life.a_case_with_pledges([(500, WORKS)], 0, True, False)
 
-    def half_an_hour_passes() -> None:
+    def it_is_cancelled_and_let_go() -> None:
         life.cancel_the_case()
         for _ in range(30):
             life.world.wait(MINUTE)
             life.world.sweep()
+            if life.world.process(lambda: db.session.get_one(Pledge, 1).status) == "released":
+                return
 
-    life.world.meanwhile.append((1, half_an_hour_passes))
+    life.world.meanwhile.append((1, it_is_cancelled_and_let_go))
     life.world.work("charge_due")
 
 

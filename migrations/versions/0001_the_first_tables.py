@@ -354,7 +354,7 @@ def upgrade() -> None:
     sa.Column('stripe_id', sa.String(length=120), nullable=False),
     sa.Column('at', sa.DateTime(timezone=True), nullable=False),
     sa.CheckConstraint("kind != 'charge' OR amount_pence > 0", name=op.f('ck_movements_charge_above_zero')),
-    sa.CheckConstraint("kind IN ('charge', 'dispute', 'fee', 'paid_on', 'refund')", name=op.f('ck_movements_known_kind')),
+    sa.CheckConstraint("kind IN ('charge', 'dispute', 'fee', 'refund')", name=op.f('ck_movements_known_kind')),
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_movements_case_id')),
     sa.ForeignKeyConstraint(['pledge_id'], ['pledges.id'], name=op.f('fk_movements_pledge_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_movements')),
