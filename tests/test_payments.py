@@ -25,7 +25,8 @@ from tests.at_stripe import (
     saved_card,
     sdk,
 )
-from tests.sandbox_process import SandboxProcess, until
+from tests.house import eventually
+from tests.sandbox_process import SandboxProcess
 
 CREATE = "payment_intents.create"
 PAID, CREATED_A = "payment_intent.succeeded", "customer.created"
@@ -136,8 +137,11 @@ def test_one_lost_answer_is_asked_for_again_with_the_same_key(sandbox: SandboxPr
 
 @pytest.mark.parametrize(
     ("fault", "taken"),
-    [({"fault": "lose_answer"}, ["succeeded"]), ({"fault": "refuse"}, []), ({"fault": "error"}, [])],
-)
+    [
+        ({"fault": "lose_answer"}, ["succeeded"]), ({"fault": "refuse"}, []), ({"fault": "error"}, []),
+        ({"fault": "error", "status": 503}, []), ({"fault": "lock_timeout", "status": 409}, []),
+    ],
+)  # fmt: skip
 def test_no_answer_at_all_is_unknown_and_the_same_key_settles_it(
     sandbox: SandboxProcess, fault: dict[str, Any], taken: list[str]
 ) -> None:
@@ -192,7 +196,7 @@ def test_a_key_in_flight_is_unknown_and_charges_once(sandbox: SandboxProcess) ->
     plan(sandbox, operation=CREATE, fault="hang", seconds=3)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(payments.charge, settings, asked, key)  # as the capture does: a thread without application
-        until(lambda: faults(sandbox)[0]["acted"] == 1)
+        eventually(lambda: faults(sandbox)[0]["acted"] == 1)
         assert payments.charge(settings, asked, key).outcome == "unknown"
         assert first.result().outcome == "succeeded"
     assert charges(sandbox, asked) == ["succeeded"]

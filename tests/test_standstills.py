@@ -1,6 +1,7 @@
 """Across the deadline the site stands still, or Stripe does; clocks are wrong; and in London the clocks are changed."""
 
 import datetime as dt
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,12 +15,13 @@ from jobs import deadline_capture, stripe_events
 from jobs import sweep as the_sweep
 from law import Refused
 from models import Lease, Pledge, Round, begin_writing, db
-from tests.at_stripe import calls, move_clock, plan
+from tests.at_stripe import calls, move_clock, plan, sdk
 from tests.charged import again, books, charge_due, due
 from tests.crowd import in_another_thread
-from tests.doorway import SAME_ORIGIN
+from tests.doorway import SAME_ORIGIN, signature
+from tests.house import eventually
 from tests.made import a_case, a_pledge, card_found, case_at, keep, look_anew, now, pledges_of
-from tests.sandbox_process import SandboxProcess, until
+from tests.sandbox_process import SandboxProcess
 from tests.test_reconcile import a_pledge_at_stripe
 
 SECOND, MINUTE, HOUR, DAY = (dt.timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
@@ -139,6 +141,50 @@ def test_after_26_hours_without_stripe_a_charge_is_looked_up_and_its_forgotten_k
     assert asked == [f"pledge-{pledge.id}-charge-{number}" for number in keys]
 
 
+# --- News that comes days later ----------------------------------------------------------------------------
+
+
+def news_comes_now(client: FlaskClient, sandbox: SandboxProcess, *kinds: str) -> None:
+    """Stripe delivers what it could not deliver before. It signs each try anew, and the event keeps its age."""
+    for event in reversed(sdk(sandbox).v1.events.list({"limit": 100, "types": list(kinds)}).data):
+        assert now() - dt.datetime.fromtimestamp(event.created, dt.UTC) > 2 * DAY
+        raw = json.dumps(event.to_dict()).encode()
+        answer = client.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
+        assert answer.status_code == 200
+    begin_writing()
+    stripe_events.drain_stripe_events()
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["while the case runs", "after a deadline nobody saw"])
+def test_news_of_a_card_that_comes_three_days_later_is_taken_and_the_pledge_counts(
+    asks_the_sandbox: Flask, client: FlaskClient, sandbox: SandboxProcess, ended: bool
+) -> None:
+    case = a_case(target=2_500, ends_in=2 * DAY if ended else 7 * DAY)
+    slug, saved_by = case.slug, now() + MINUTE
+    pledge = a_pledge_at_stripe(case.round, sandbox, 2_500)
+    with time_machine.travel(now() + 3 * DAY, tick=False):
+        news_comes_now(client, sandbox, "setup_intent.succeeded", "checkout.session.completed")
+        found = again(pledge)
+        assert found.status == "confirmed" and found.card_saved_at is not None and found.card_saved_at < saved_by
+        assert (case_at(slug).round.pledged_pence, case_at(slug).round.pledge_count) == (2_500, 1)
+    if ended:
+        assert settle(slug, now() + 3 * DAY) == "met"
+
+
+def test_news_of_a_charge_that_comes_three_days_later_is_taken_and_nothing_is_asked_again(
+    asks_the_sandbox: Flask, client: FlaskClient, sandbox: SandboxProcess
+) -> None:
+    """The answer was lost, and then the site was down."""
+    (pledge,) = due(sandbox, 2_500)
+    plan(sandbox, operation=CREATE, fault="lose_answer", times=3)
+    charge_due()
+    assert again(pledge).status == "unknown"
+    with time_machine.travel(now() + 3 * DAY, tick=False):
+        news_comes_now(client, sandbox, "payment_intent.succeeded")
+        assert (again(pledge).status, books(pledge)) == ("charged", [("charge", 2_500)])
+    assert [call["idempotency_key"] for call in calls(sandbox, CREATE)] == [f"pledge-{pledge.id}-charge-1"] * 3
+
+
 # --- Clocks that are wrong ---------------------------------------------------------------------------------
 
 
@@ -151,7 +197,7 @@ def test_a_capturer_whose_clock_is_ten_minutes_wrong_charges_nobody_twice(
     plan(sandbox, operation=CREATE, fault="hang", when="after", seconds=2)
 
     def charge_meanwhile() -> None:
-        until(lambda: calls(sandbox, CREATE))
+        eventually(lambda: calls(sandbox, CREATE))
         with time_machine.travel(now() + ahead, tick=True):
             deadline_capture.charge_due()
 
