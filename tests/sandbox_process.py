@@ -3,21 +3,16 @@
 import os
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from tests.house import free_port
+from tests.house import eventually, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 WEBHOOK_SECRET = "whsec_test"
 SITE_URL = "http://127.0.0.1:8000"
-
-Found = TypeVar("Found")
 
 
 @dataclass
@@ -61,20 +56,10 @@ def start_sandbox(
     return SandboxProcess(url, command, _run(command, url))
 
 
-def until(look: Callable[[], Found], seconds: float = 60) -> Found:
-    """Look again and again until there is something (truthy) to see; fails when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (seen := look()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"Not seen within {seconds} seconds; the last look saw {seen!r}.")
-        time.sleep(0.02)
-    return seen
-
-
 def _run(command: list[str], url: str) -> "subprocess.Popen[str]":
     settings = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_")}
     process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.DEVNULL, text=True)
-    until(lambda: _answers(process, url))
+    eventually(lambda: _answers(process, url), why="the sandbox did not come up")
     return process
 
 

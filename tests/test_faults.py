@@ -34,9 +34,9 @@ import payments
 from jobs import cards, deadline_capture, post, repairs, stripe_events
 from jobs import sweep as the_sweep
 from models import Letter, Pledge, StripeEvent, db
-from tests.house import House, free_port
+from tests.house import House, eventually, free_port
 from tests.made import a_case, a_pledge, case_at, confirm, keep, now, pledges_of
-from tests.sandbox_process import SandboxProcess, start_sandbox, until
+from tests.sandbox_process import SandboxProcess, start_sandbox
 from views import card_pages
 from views.forms import CommentForm
 
@@ -155,7 +155,7 @@ def test_a_change_while_stripe_is_asked_closes_the_page_that_is_being_made(app: 
     keep()
     fault(stripe, operation="checkout.sessions.create", fault="hang", when="after", seconds=1)
     first = meanwhile(lambda: press(app, f"/pledges/{link}/card-page"))
-    until(lambda: stripes(stripe, "checkout/sessions", status="open"))
+    eventually(lambda: stripes(stripe, "checkout/sessions", status="open"))
     second = press(app, f"/pledges/{link}/amount", amount="40", agreed="y")
     assert first() in (second, f"/pledges/{link}")
     assert open_pages(stripe, pledge_id) == [second]
@@ -180,7 +180,7 @@ def test_a_cancelled_pledge_does_not_lead_to_the_card_page_that_was_asked_for(
     keep()
     fault(stripe, operation="checkout.sessions.create", fault="hang", when="after", seconds=1)
     first = meanwhile(lambda: press(app, f"/pledges/{link}/card-page"))
-    until(lambda: stripes(stripe, "checkout/sessions", status="open"))
+    eventually(lambda: stripes(stripe, "checkout/sessions", status="open"))
     press(app, f"/pledges/{link}/cancellation")
     assert first() == f"/pledges/{link}"
 
@@ -279,7 +279,7 @@ def test_a_last_request_with_an_old_key_that_comes_late_charges_nobody_twice(
         return ""
 
     first = meanwhile(charge)
-    until(lambda: requests.get(f"{stripe.url}/sandbox/calls?operation=payment_intents.create", timeout=30).json())
+    eventually(lambda: requests.get(f"{stripe.url}/sandbox/calls?operation=payment_intents.create", timeout=30).json())
     with time_machine.travel(now() + dt.timedelta(minutes=1)):
         charge()
     first()

@@ -15,8 +15,9 @@ from models import Pledge, Refund, db
 from tests.at_stripe import REFUNDS_FAIL, calls, charge_params, plan, saved_card, sdk
 from tests.charged import again, asked, books, charged, control, letters, news, stripe_has, told
 from tests.doorway import SAME_ORIGIN, everything, logged_in, token_on
+from tests.house import eventually
 from tests.made import a_case, a_user, keep, look_anew, now, pledges_of
-from tests.sandbox_process import SandboxProcess, until
+from tests.sandbox_process import SandboxProcess
 
 DAY = dt.timedelta(days=1)
 
@@ -290,7 +291,7 @@ def test_the_card_whose_refunds_fail_does_so_by_itself(asks_the_sandbox: Flask, 
     asked(pledge, 2_500)
     send_refunds()
     assert again(pledge).status == "refunded"
-    assert until(lambda: stripe_has(sandbox, pledge) == [("failed", 2_500)])
+    assert eventually(lambda: stripe_has(sandbox, pledge) == [("failed", 2_500)])
 
 
 # --- The form ----------------------------------------------------------------------------------------------

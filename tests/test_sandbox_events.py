@@ -16,7 +16,8 @@ import stripe
 from sandbox.core import Sandbox
 from sandbox.deliveries import Deliveries, replace_endpoints
 from tests.at_stripe import WORKS, charge_params, move_clock, page_params, plan, saved_card, sdk, type_card
-from tests.sandbox_process import WEBHOOK_SECRET, SandboxProcess, start_sandbox, until
+from tests.house import eventually
+from tests.sandbox_process import WEBHOOK_SECRET, SandboxProcess, start_sandbox
 
 # What a saved card and a payment bring, in the order in which they happen.
 CARD_SAVED = [
@@ -82,7 +83,7 @@ def test_an_events_signature_is_verified_by_the_sdk_and_one_changed_byte_is_not(
 ) -> None:
     customer, method = saved_card(sender)
     sdk(sender).v1.payment_intents.create(charge_params(customer, method))
-    until(lambda: len(receiver.taken) == len(CARD_SAVED + PAID))
+    eventually(lambda: len(receiver.taken) == len(CARD_SAVED + PAID))
     for body, signature in receiver.taken:
         event = sdk(sender).construct_event(body, signature, WEBHOOK_SECRET)
         assert (event.api_version, event.livemode) == ("2026-10-28.endive", False)
@@ -98,7 +99,7 @@ def test_events_come_in_the_order_in_which_things_happened_and_are_listed_newest
 ) -> None:
     customer, method = saved_card(sender)
     sdk(sender).v1.payment_intents.create(charge_params(customer, method))
-    until(lambda: len(receiver.taken) == 8)
+    eventually(lambda: len(receiver.taken) == 8)
     assert receiver.types == CARD_SAVED + PAID
     listed = sdk(sender).v1.events.list({"limit": 100})
     assert [event.id for event in listed.data] == receiver.ids[::-1]
@@ -121,8 +122,8 @@ def test_an_event_is_sent_again_until_a_2xx_takes_it(
 ) -> None:
     receiver.answers += refusals
     sdk(sender).v1.checkout.sessions.create(page_params())
-    first = until(lambda: receiver.ids)[0]
-    until(lambda: _deliveries(sender, first)[0]["state"] == "delivered")
+    first = eventually(lambda: receiver.ids)[0]
+    eventually(lambda: _deliveries(sender, first)[0]["state"] == "delivered")
     assert receiver.ids == [first] * (len(refusals) + 1)
     tries = _deliveries(sender, first)[0]["tries"]
     assert [one["error"] is None for one in tries] == [False] * len(refusals) + [True]
@@ -157,7 +158,7 @@ def test_what_was_not_taken_is_sent_after_kill_9_and_a_new_start(tmp_path: Path,
         sandbox.kill()
         sandbox.command[sandbox.command.index("--webhook-url") + 1] = receiver.url
         sandbox.start_again()
-        until(lambda: len(set(receiver.ids)) == 8, seconds=20)
+        eventually(lambda: len(set(receiver.ids)) == 8)
         assert sorted(receiver.types) == sorted(CARD_SAVED + PAID)
         assert [intent.status for intent in sdk(sandbox).v1.payment_intents.list().data] == ["succeeded"]
     finally:
@@ -171,13 +172,13 @@ def test_a_new_start_registers_its_webhook_anew_and_the_old_one_hears_no_more(
     sandbox = start_sandbox(tmp_path, former.url)
     try:
         sdk(sandbox).v1.checkout.sessions.create(page_params())
-        until(lambda: former.types == ["setup_intent.created"])
+        eventually(lambda: former.types == ["setup_intent.created"])
         sandbox.stop()
         sandbox.command[sandbox.command.index("--webhook-url") + 1] = receiver.url
         sandbox.start_again()
         assert [one.url for one in sdk(sandbox).v1.webhook_endpoints.list().data] == [receiver.url]
         sdk(sandbox).v1.checkout.sessions.create(page_params())
-        until(lambda: receiver.types == ["setup_intent.created"])
+        eventually(lambda: receiver.types == ["setup_intent.created"])
         assert former.types == ["setup_intent.created"]
     finally:
         sandbox.stop()
@@ -192,7 +193,7 @@ def test_an_endpoint_made_through_the_api_hears_what_it_asked_for_until_it_is_de
         {"url": receiver.url, "enabled_events": ["checkout.session.completed"], "api_version": "2026-10-28.endive"}
     )
     saved_card(sandbox)
-    until(lambda: receiver.types == ["checkout.session.completed"])
+    eventually(lambda: receiver.types == ["checkout.session.completed"])
     assert client.construct_event(*receiver.taken[0], made.secret).type == "checkout.session.completed"
     client.v1.webhook_endpoints.delete(made.id)
     saved_card(sandbox)
@@ -235,8 +236,8 @@ def test_an_event_dropped_by_the_plan_is_listed_but_never_sent(sender: SandboxPr
     plan(sender, event="checkout.session.completed", fault="drop")
     saved_card(sender)
     saved_card(sender)
-    until(lambda: receiver.types.count("setup_intent.succeeded") == 2)
-    until(lambda: "checkout.session.completed" in receiver.types)
+    eventually(lambda: receiver.types.count("setup_intent.succeeded") == 2)
+    eventually(lambda: "checkout.session.completed" in receiver.types)
     assert receiver.types.count("checkout.session.completed") == 1
     listed = sdk(sender).v1.events.list({"type": "checkout.session.completed"}).data
     assert [len(_deliveries(sender, event.id)) for event in listed] == [1, 0]
@@ -245,7 +246,7 @@ def test_an_event_dropped_by_the_plan_is_listed_but_never_sent(sender: SandboxPr
 def test_an_event_is_sent_twice_with_one_id(sender: SandboxProcess, receiver: Receiver) -> None:
     plan(sender, event="checkout.session.completed", fault="duplicate")
     saved_card(sender)
-    until(lambda: len(receiver.taken) == len(CARD_SAVED) + 1)
+    eventually(lambda: len(receiver.taken) == len(CARD_SAVED) + 1)
     assert len(set(receiver.ids)) == len(CARD_SAVED)
     assert receiver.types == [*CARD_SAVED, "checkout.session.completed"]
 
@@ -253,7 +254,7 @@ def test_an_event_is_sent_twice_with_one_id(sender: SandboxProcess, receiver: Re
 def test_a_delayed_event_comes_after_what_happened_later(sender: SandboxProcess, receiver: Receiver) -> None:
     plan(sender, event="setup_intent.succeeded", fault="delay", seconds=1.5)
     saved_card(sender)
-    until(lambda: len(receiver.taken) == len(CARD_SAVED))
+    eventually(lambda: len(receiver.taken) == len(CARD_SAVED))
     assert receiver.types[-2:] == ["checkout.session.completed", "setup_intent.succeeded"]
 
 
@@ -266,7 +267,7 @@ def test_events_held_back_are_released_in_order_or_the_other_way_round(
     assert receiver.types == []
     released = requests.post(f"{sender.url}/sandbox/events/release", json={"reverse": reverse}, timeout=30).json()
     assert released == {"released": len(CARD_SAVED)}
-    until(lambda: len(receiver.taken) == len(CARD_SAVED))
+    eventually(lambda: len(receiver.taken) == len(CARD_SAVED))
     assert receiver.types == (CARD_SAVED[::-1] if reverse else CARD_SAVED)
 
 

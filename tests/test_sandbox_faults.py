@@ -8,7 +8,8 @@ import requests
 import stripe
 
 from tests.at_stripe import a_key, calls, charge_params, faults, page_params, plan, refusal, saved_card, sdk
-from tests.sandbox_process import SandboxProcess, start_sandbox, until
+from tests.house import eventually
+from tests.sandbox_process import SandboxProcess, start_sandbox
 
 CREATE = "payment_intents.create"
 
@@ -63,7 +64,7 @@ def test_a_call_that_hangs_runs_into_the_callers_patience(
     def done() -> list[str]:
         return [intent.status for intent in sdk(sandbox).v1.payment_intents.list({"customer": customer}).data]
 
-    until(lambda: done() == done_meanwhile)
+    eventually(lambda: done() == done_meanwhile)
 
 
 def test_a_hanging_call_does_not_stop_the_others(sandbox: SandboxProcess) -> None:

@@ -21,7 +21,8 @@ from tests.at_stripe import (
     saved_card,
     sdk,
 )
-from tests.sandbox_process import SandboxProcess, start_sandbox, until
+from tests.house import eventually
+from tests.sandbox_process import SandboxProcess, start_sandbox
 
 
 def test_the_same_key_gives_the_same_answer_and_does_the_work_once(sandbox: SandboxProcess) -> None:
@@ -102,7 +103,7 @@ def test_a_key_in_flight_is_a_409_and_the_work_is_done_once(sandbox: SandboxProc
 
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask)
-        until(lambda: faults(sandbox)[0]["acted"] == 1)
+        eventually(lambda: faults(sandbox)[0]["acted"] == 1)
         with pytest.raises(stripe.APIError) as busy:
             ask()
         said: Any = busy.value.error

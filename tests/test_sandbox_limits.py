@@ -7,7 +7,8 @@ import requests
 import stripe
 
 from tests.at_stripe import a_key, charge_params, saved_card, sdk
-from tests.sandbox_process import SandboxProcess, until
+from tests.house import eventually
+from tests.sandbox_process import SandboxProcess
 
 
 @pytest.fixture
@@ -40,18 +41,18 @@ def test_above_the_limit_of_one_kind_of_call_the_others_still_go_through(limited
 def test_above_the_limit_in_all_nothing_goes_through_for_a_moment(limited: SandboxProcess) -> None:
     card = saved_card(limited)
     set_limits(limited, in_all=1)
-    until(lambda: pay(limited, card, a_key()))
+    eventually(lambda: pay(limited, card, a_key()))
     with pytest.raises(stripe.RateLimitError):
         sdk(limited).v1.payment_intents.list({"limit": 1})
-    assert until(lambda: pay(limited, card, a_key()), seconds=3)
+    assert eventually(lambda: pay(limited, card, a_key()))
 
 
 def test_what_was_limited_is_not_kept_under_its_key(limited: SandboxProcess) -> None:
     card, key = saved_card(limited), a_key()
     set_limits(limited, per_endpoint=1)
-    until(lambda: pay(limited, card, a_key()))
+    eventually(lambda: pay(limited, card, a_key()))
     assert not pay(limited, card, key)
-    assert until(lambda: pay(limited, card, key), seconds=3)
+    assert eventually(lambda: pay(limited, card, key))
 
 
 def test_the_limits_are_shown_and_refuse_what_is_no_number(limited: SandboxProcess) -> None:

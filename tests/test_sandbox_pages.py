@@ -20,9 +20,10 @@ from tests.at_stripe import (
     saved_card,
     sdk,
 )
+from tests.house import eventually
 from tests.hygiene import check_page
 from tests.reader import Reader
-from tests.sandbox_process import ROOT, SITE_URL, SandboxProcess, start_sandbox, until
+from tests.sandbox_process import ROOT, SITE_URL, SandboxProcess, start_sandbox
 
 LINK = f"{SITE_URL}/pledges/AbC-12_3.Zz-9_x"
 
@@ -51,7 +52,7 @@ def test_the_start_page_lists_sessions_payments_events_and_what_became_of_each(a
     assert "payment_intents.create, 402, key" in page.words
     newest = client.v1.events.list({"limit": 1}).data[0]
     assert f"payment_intent.payment_failed, {newest.id}" in page.words
-    until(lambda: "Connection refused" in page.open("/").words)
+    eventually(lambda: "Connection refused" in page.open("/").words)
     check_page(requests.get(f"{alone.url}/", timeout=30).text, "/")
 
 

@@ -9,8 +9,8 @@ import payments
 from tests.at_stripe import DISPUTES, WORKS
 from tests.contract.stripes import AStripe, a_key
 from tests.contract.test_charging import asked_for
+from tests.house import eventually
 from tests.made import now
-from tests.sandbox_process import until
 
 HOUR = dt.timedelta(hours=1)
 
@@ -59,7 +59,7 @@ def test_each_movement_is_a_line_of_the_balance_before_fees(at: AStripe) -> None
 
 def test_a_dispute_takes_the_money_and_is_a_line_of_the_balance_with_a_fee(at: AStripe) -> None:
     found = charged(at, DISPUTES)
-    listed = until(lambda: at.client.v1.disputes.list({"payment_intent": found.payment_intent_id}).data)
+    listed = eventually(lambda: at.client.v1.disputes.list({"payment_intent": found.payment_intent_id}).data)
     dispute = payments.look_at_dispute(listed[0].id)
     assert (dispute.outcome, dispute.amount_pence, dispute.charge_id) == ("open", 2_500, found.charge_id)
     assert dispute.held and dispute.due_by is not None and dispute.due_by > now()
@@ -76,7 +76,7 @@ def test_what_happened_is_listed_as_events_and_the_payment_among_the_payments(at
         page = payments.news_since(now() - HOUR, now() + HOUR, ["payment_intent.succeeded"])
         return [news.type for news in page.found if news.object_id == found.payment_intent_id]
 
-    assert until(heard) == ["payment_intent.succeeded"]
+    assert eventually(heard) == ["payment_intent.succeeded"]
     (payment,) = [
         one for one in payments.payments_between(now() - HOUR, now() + HOUR).found if one.id == found.payment_intent_id
     ]
