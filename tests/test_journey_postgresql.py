@@ -47,18 +47,30 @@ def test_postgresql_dies_and_comes_back_and_every_program_goes_on_by_itself(
             away = requests.get(address, timeout=30)
             assert (away.status_code, away.headers["Retry-After"]) == (503, "30")
             assert "We cannot look into our books just now" in away.text
-        # Stripe's news cannot be kept, so it is not acknowledged, and comes again.
+        # Stripe's news cannot be kept, so it is not acknowledged.
         save_card_and_close_the_tab(reader)
+        assert eventually(lambda: answers_to_news_of_the_card(house))
         assert eventually(lambda: "a sweep failed" in house.log("sweep")[before:])
+        assert set(answers_to_news_of_the_card(house)) == {503}
     finally:
         server.start()
     assert requests.get(page, timeout=30).status_code == 200
+    # It comes again by itself, until it is kept.
+    assert eventually(lambda: answers_to_news_of_the_card(house)[-1] == 200)
+    assert set(answers_to_news_of_the_card(house)[:-1]) == {503}
+    assert eventually(lambda: states(slug) == ["confirmed"])
     # Only the sweep sees that the deadline has come, and the worker does what it rings for.
     the_deadline_comes(slug, rung=False)
     assert eventually(lambda: states(slug) == ["charged"])
     assert [movement.amount_pence for movement in movements_of(pledge)] == [2_500]
     assert len(house.payments_of(pledge.id)) == 1
     assert {name: program.pid for name, program in house.programs.items() if program.poll() is None} == programs
+
+
+def answers_to_news_of_the_card(house: House) -> list[int | None]:
+    """What our door answered, try by try, to Stripe's news that a card was saved in this test."""
+    saved = [delivery for delivery in house.deliveries() if delivery["type"] == "checkout.session.completed"]
+    return [tried["status"] for delivery in saved for tried in delivery["tries"]]
 
 
 def test_postgresql_dies_while_a_card_is_charged_and_the_card_is_charged_once(
