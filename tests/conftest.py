@@ -215,10 +215,12 @@ def _sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProces
 
 @pytest.fixture
 def sandbox(_sandbox: SandboxProcess) -> SandboxProcess:
-    """A local Stripe as a process: without faults, with an empty log of calls, by the real clock."""
+    """A local Stripe as a process: without faults and limits, with an empty log of calls, by the real clock."""
     requests.delete(f"{_sandbox.url}/sandbox/faults", timeout=30).raise_for_status()
     requests.delete(f"{_sandbox.url}/sandbox/calls", timeout=30).raise_for_status()
     requests.post(f"{_sandbox.url}/sandbox/clock", json={"offset_seconds": 0}, timeout=30).raise_for_status()
+    no_limits = {"per_endpoint": 0, "in_all": 0, "latency": 0}
+    requests.post(f"{_sandbox.url}/sandbox/limits", json=no_limits, timeout=30).raise_for_status()
     return _sandbox
 
 
@@ -259,10 +261,7 @@ def _house(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], 
 
 @pytest.fixture
 def house(_house: House, request: pytest.FixtureRequest) -> Iterator[House]:
-    """The house with everything running, faults cleared, and its books open; they must agree at the end too."""
-    missing = [name for name in _house.commands if name not in _house.programs]
-    if missing:
-        _house.start(*missing)
+    """The house as if it were new, with its books open; they must agree at the end too."""
     _house.begin_anew()
     with _house.app.app_context():
         begin_reading()

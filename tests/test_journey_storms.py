@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import redis
 import requests
 import sqlalchemy as sa
 
@@ -42,7 +41,6 @@ def stripe(house: House) -> Iterator[SandboxProcess]:
 def bring_valkey_back(house: House) -> None:
     """It was killed, and what it had written is lost."""
     shutil.rmtree(house.folder / "appendonlydir")
-    (house.folder / "valkey.sock").unlink(missing_ok=True)
     house.start("valkey")
 
 
@@ -138,7 +136,7 @@ def test_a_worker_two_sweeps_and_two_captures_by_hand_charge_each_pledge_once_th
     begun_with = len(asked(house.stripe))
     limits(stripe, latency=0.2)
     the_deadline_comes(slug)
-    with ThreadPoolExecutor(2) as pool, redis.from_url(str(house.settings["redis_url"])) as valkey:
+    with ThreadPoolExecutor(2) as pool, house.valkey() as valkey:
         by_hand = [pool.submit(house.run, "capture", "--case", slug) for _ in range(2)]
         for _ in range(3):
             ring("charge_due")
