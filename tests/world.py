@@ -26,10 +26,10 @@ import jobs
 import letters
 import payments
 import sandbox
-from jobs import charging, deadline_capture, doctor, reconcile, sweep
+from jobs import charging, deadline_capture, reconcile, sweep
 from jobs.charging import Answered, PacedThreads
 from law import Refused
-from models import Base, Case, Letter, OldCard, Pledge, Refund, Round, StripeEvent, begin_writing, db
+from models import Base, Letter, OldCard, Pledge, Refund, Round, StripeEvent, begin_writing, db
 from sandbox import aftermath, checkout
 from sandbox.core import Sandbox
 from sandbox.deliveries import signature
@@ -38,8 +38,6 @@ from tests.made import now
 
 T = TypeVar("T")
 A = TypeVar("A")
-# While everything goes wrong, much waits for longer than it should; then nothing is late.
-LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 START = dt.datetime(2026, 3, 2, 9, 0, tzinfo=dt.UTC)
 SLUG = "the-case"
 SECOND, MINUTE = dt.timedelta(seconds=1), dt.timedelta(minutes=1)
@@ -76,7 +74,6 @@ class World:
         self.stripe_app = sandbox.create_app(":memory:", base_url="http://127.0.0.1:1")
         self.stripe: Sandbox = self.stripe_app.extensions["sandbox"]
         self._clock: Any = None
-        self._questions: list[tuple[str, str]] = []
         self._put_in_place(patch)
         sa.event.listen(db.session, "before_commit", self._before_commit)
         self.begin_anew()
@@ -162,7 +159,9 @@ class World:
                 db.session.remove()
 
     def _charges_are_stopped(self) -> bool:
-        stopped = db.session.scalar(sa.select(Case.charges_frozen | (Case.status == "cancelled")))
+        # Plain text, since it is asked before everything that anybody does.
+        asked = "SELECT charges_frozen OR status = 'cancelled' FROM cases"
+        stopped = db.session.connection().exec_driver_sql(asked).scalar()
         db.session.rollback()
         return bool(stopped)
 
@@ -336,20 +335,6 @@ class World:
             else:
                 return
         self.complaints.append(f"nothing comes to rest; next is {self.process(self.next_due)}")
-
-    def contradictions(self) -> list[str]:
-        """What the doctor finds, apart from what waits for too long. His questions are made into plain text once, since
-        they are asked after each step."""
-        if not self._questions:
-            plain: dict[str, Any] = {"dialect": db.engine.dialect, "compile_kwargs": {"literal_binds": True}}
-            asked = [(check.words, str(check.asks(LONG_AGO).compile(**plain))) for check in doctor.CHECKS]
-            self._questions = [(words, question.replace("%", "%%")) for words, question in asked]
-        connection = db.session.connection()
-        return [
-            f"the doctor: {words.format(**row)}"
-            for words, question in self._questions
-            for row in connection.exec_driver_sql(question).mappings()
-        ]
 
     # --- Post ----------------------------------------------------------------------------------------------
 
