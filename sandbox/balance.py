@@ -35,6 +35,46 @@ def of_won_dispute(sandbox: Sandbox, dispute: Document) -> Document:
     return _line(sandbox, dispute["id"], dispute["amount"], "adjustment", "dispute_reversal")
 
 
+def of_transfer(sandbox: Sandbox, transfer: Document) -> Document:
+    """With a charge as its source the money leaves when that of the charge is there; Stripe takes no fee for it."""
+    line = _line(sandbox, transfer["id"], -transfer["amount"], "transfer", "transfer")
+    if transfer["source_transaction"] is None:
+        return line
+    charge = sandbox.find("charge", transfer["source_transaction"])
+    return _together_with(sandbox, line, charge["balance_transaction"])
+
+
+def of_reversal(sandbox: Sandbox, reversal: Document, transfer: Document) -> Document:
+    line = _line(sandbox, reversal["id"], reversal["amount"], "transfer_refund", "transfer_reversal")
+    return _together_with(sandbox, line, transfer["balance_transaction"])
+
+
+def available(sandbox: Sandbox) -> int:
+    """What can be transferred or paid out now, in pence: less than nothing when more was refunded than is there."""
+    row = sandbox.store.row(
+        "SELECT SUM(json_extract(body, '$.net')) AS pence FROM objects "
+        "WHERE kind = 'balance_transaction' AND json_extract(body, '$.available_on') <= ?",
+        sandbox.now(),
+    )
+    return int(row["pence"] or 0) if row else 0
+
+
+def mature(sandbox: Sandbox) -> None:
+    """Whatever has waited for its day is available; called when lines are asked for, alone or as a list."""
+    with sandbox.store.change():
+        sandbox.store.write(
+            "UPDATE objects SET body = json_set(body, '$.status', 'available') WHERE kind = 'balance_transaction' "
+            "AND json_extract(body, '$.status') = 'pending' AND json_extract(body, '$.available_on') <= ?",
+            sandbox.now(),
+        )
+
+
+def _together_with(sandbox: Sandbox, line: Document, other_id: str) -> Document:
+    """The line, available no sooner than another one."""
+    when = sandbox.find("balance_transaction", other_id)["available_on"]
+    return line | {"available_on": when, "status": "pending"} if when > sandbox.now() else line
+
+
 def _line(
     sandbox: Sandbox, source: str, amount: int, kind: str, category: str, fee: int = 0, fee_words: str = ""
 ) -> Document:

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, jsonify, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from sandbox import aftermath
+from sandbox import aftermath, transfers
 from sandbox.core import Sandbox
 from sandbox.deliveries import Deliveries
 from sandbox.errors import StripeRefusal
@@ -184,6 +184,24 @@ def close_dispute(dispute_id: str) -> AnyResponse:
     if end not in aftermath.DISPUTE_ENDS:
         raise ValueError("The status must be won or lost.")
     return _happened(aftermath.close_dispute(_sandbox(), dispute_id, end))
+
+
+@controls.post("/accounts")
+def open_account() -> AnyResponse:
+    """A connected account, with {"transfers": "active"} or "inactive"."""
+    return _done({"id": transfers.open_account(_sandbox(), _capability())["id"]})
+
+
+@controls.post("/accounts/<account_id>")
+def allow_transfers(account_id: str) -> AnyResponse:
+    return _done({"id": transfers.allow_transfers(_sandbox(), account_id, _capability())["id"]})
+
+
+def _capability() -> str:
+    wanted = str(_wanted().get("transfers", "active"))
+    if wanted not in transfers.CAPABILITY:
+        raise ValueError("transfers must be active or inactive.")
+    return wanted
 
 
 def _happened(about: dict[str, Any]) -> AnyResponse:

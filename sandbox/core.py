@@ -31,8 +31,11 @@ EXPANDABLE = {
         "payment_intent": "payment_intent",
     },
     "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
+    "transfer": {"balance_transaction": "balance_transaction", "source_transaction": "charge"},
+    "transfer_reversal": {"balance_transaction": "balance_transaction", "transfer": "transfer"},
     "balance_transaction": {"source": ""},  # whatever kind of object it comes from
 }
+KINDS = {"ch": "charge", "re": "refund", "du": "dispute", "tr": "transfer", "trr": "transfer_reversal"}
 DEEPEST_EXPANSION = 4
 
 
@@ -118,7 +121,7 @@ class Sandbox:
             raise _cannot_expand(path)
         value = document.get(steps[0])
         if kind == "" and isinstance(value, str):
-            kind = {"ch": "charge", "re": "refund", "du": "dispute"}[value.partition("_")[0]]
+            kind = KINDS[value.partition("_")[0]]
         if isinstance(value, str):
             value = document[steps[0]] = shown(self.find(kind, value))
         if value is not None and len(steps) > 1:

@@ -48,6 +48,8 @@ EVENTS = (
     "setup_intent.requires_action",
     "setup_intent.setup_failed",
     "setup_intent.succeeded",
+    "transfer.created",
+    "transfer.reversed",
 )
 
 

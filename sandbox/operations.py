@@ -5,104 +5,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox import aftermath, charging, checkout
+from sandbox import aftermath, balance, charging, checkout, transfers
 from sandbox.core import API_VERSION, Sandbox
 from sandbox.errors import bad_request
-from sandbox.fields import (
-    Fields,
-    card_statement_descriptor,
-    checked,
-    choice,
-    currency,
-    descriptor_suffix,
-    email,
-    flag,
-    flag_or,
-    group,
-    integer,
-    list_of,
-    metadata,
-    moments,
-    text,
-    url,
-)  # fmt: skip
+from sandbox.fields import Fields, checked, choice, list_of, text
+from sandbox.parameters import (
+    CANCELLATION,
+    CONFIRMATION,
+    DATED,
+    ENDPOINT,
+    EXPAND,
+    PAGING,
+    PAYMENT,
+    REFUND,
+    REVERSAL,
+    SESSION,
+    TRANSFER,
+)
 from sandbox.store import Document, new_id
 
 Act = Callable[[Sandbox, str, Document], Document]
 
 EVENTS_GO_BACK = 30 * 24 * 60 * 60  # seconds
-
-LOCALES = (
-    "auto bg cs da de el en en-GB es es-419 et fi fil fr fr-CA hi-IN hr hu id it ja ko lt lv ms mt nb nl pl pt pt-BR "
-    "ro ru sk sl sv th tr vi zh zh-HK zh-TW"
-).split()
-MESSAGE = group({"message": text(1200)}, required=["message"])
-EXPAND: Fields = {"expand": list_of(text())}
-PAGING: Fields = {"limit": integer(1, 100), "starting_after": text(), "ending_before": text(), **EXPAND}
-DATED: Fields = {**PAGING, "created": moments}
-CARD_ONLY = list_of(choice("card"))
-
-SESSION: Fields = {
-    **EXPAND,
-    "mode": choice("setup"),
-    "ui_mode": choice("hosted_page"),
-    "currency": currency,
-    "customer": text(),
-    "customer_creation": choice("always", "if_required"),
-    "customer_email": email,
-    "allowed_payment_method_types": CARD_ONLY,
-    "billing_address_collection": choice("auto", "required"),
-    "client_reference_id": text(200),
-    "metadata": metadata,
-    "setup_intent_data": group({"description": text(1000), "metadata": metadata}),
-    "custom_text": group({"submit": MESSAGE, "after_submit": MESSAGE}),
-    "success_url": url,
-    "cancel_url": url,
-    "locale": choice(*LOCALES),
-    "origin_context": choice("web", "mobile_app"),
-    "expires_at": integer(),
-}
-CONFIRMATION: Fields = {
-    **EXPAND,
-    "payment_method": text(),
-    "allowed_payment_method_types": CARD_ONLY,
-    "off_session": flag_or("one_off", "recurring"),
-    "return_url": url,
-    "receipt_email": email,
-    "error_on_requires_action": flag,
-}
-PAYMENT: Fields = {
-    **CONFIRMATION,
-    "amount": integer(0),
-    "currency": currency,
-    "confirm": flag,
-    "customer": text(),
-    "description": text(1000),
-    "metadata": metadata,
-    "statement_descriptor": card_statement_descriptor,
-    "statement_descriptor_suffix": descriptor_suffix,
-    "transfer_group": text(),
-}
-CANCELLATION: Fields = {
-    **EXPAND,
-    "cancellation_reason": choice("duplicate", "fraudulent", "requested_by_customer", "abandoned"),
-}
-REFUND: Fields = {
-    **EXPAND,
-    "amount": integer(1),
-    "charge": text(),
-    "metadata": metadata,
-    "payment_intent": text(),
-    "reason": choice("duplicate", "fraudulent", "requested_by_customer"),
-}
-ENDPOINT: Fields = {
-    **EXPAND,
-    "url": url,
-    "enabled_events": list_of(text(), most=500),
-    "api_version": choice(API_VERSION),
-    "description": text(),
-    "metadata": metadata,
-}
 
 
 @dataclass(frozen=True)
@@ -186,6 +110,23 @@ def _list_events(sandbox: Sandbox, object_id: str, params: Document) -> Document
         where.append("(" + " OR ".join("json_extract(body, '$.type') GLOB ?" for _ in kinds) + ")")
         values.extend(kinds)
     return page_of(sandbox, "event", "/v1/events", params, where, values)
+
+
+def _find_line(sandbox: Sandbox, line_id: str, params: Document) -> Document:
+    balance.mature(sandbox)
+    return sandbox.find("balance_transaction", line_id)
+
+
+def _list_lines(sandbox: Sandbox, object_id: str, params: Document) -> Document:
+    balance.mature(sandbox)
+    listed = _list("balance_transaction", "/v1/balance_transactions", "source", "type")
+    return listed(sandbox, object_id, params)
+
+
+def _list_reversals(sandbox: Sandbox, transfer_id: str, params: Document) -> Document:
+    sandbox.find("transfer", transfer_id)
+    where = ["kind = 'transfer_reversal'", "json_extract(body, '$.transfer') = ?"]
+    return page_of(sandbox, "transfer_reversal", f"/v1/transfers/{transfer_id}/reversals", params, where, [transfer_id])
 
 
 def _detach(sandbox: Sandbox, method_id: str, params: Document) -> Document:
@@ -279,10 +220,19 @@ def _table() -> list[Operation]:
         Operation("disputes.retrieve", "GET", "/v1/disputes/<id>", _get("dispute"), EXPAND),
         Operation("disputes.list", "GET", "/v1/disputes",
                   _list("dispute", "/v1/disputes", "charge", "payment_intent"), of_charge),
+        Operation("transfers.create", "POST", "/v1/transfers",
+                  lambda box, _, params: transfers.create_transfer(box, params), TRANSFER,
+                  ("amount", "currency", "destination")),
+        Operation("transfers.retrieve", "GET", "/v1/transfers/<id>", _get("transfer"), EXPAND),
+        Operation("transfers.list", "GET", "/v1/transfers",
+                  _list("transfer", "/v1/transfers", "destination", "transfer_group"),
+                  {**DATED, "destination": text(), "transfer_group": text()}),
+        Operation("transfers.reversals.create", "POST", "/v1/transfers/<id>/reversals", transfers.create_reversal,
+                  REVERSAL),
+        Operation("transfers.reversals.list", "GET", "/v1/transfers/<id>/reversals", _list_reversals, PAGING),
         Operation("balance_transactions.retrieve", "GET", "/v1/balance_transactions/<id>",
-                  _get("balance_transaction"), EXPAND),
-        Operation("balance_transactions.list", "GET", "/v1/balance_transactions",
-                  _list("balance_transaction", "/v1/balance_transactions", "source", "type"),
+                  _find_line, EXPAND),
+        Operation("balance_transactions.list", "GET", "/v1/balance_transactions", _list_lines,
                   {**DATED, "source": text(), "type": text()}),
         Operation("events.retrieve", "GET", "/v1/events/<id>", _get("event"), EXPAND),
         Operation("events.list", "GET", "/v1/events", _list_events,

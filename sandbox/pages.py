@@ -176,6 +176,7 @@ def start() -> str:
         charges=[one for one in store.latest("charge", SHOWN) if one["paid"]],
         refunds=store.latest("refund", SHOWN),
         disputes=store.latest("dispute", SHOWN),
+        transfers=store.latest("transfer", SHOWN),
         events=events,
         tried=tried,
         held=held["count"] if held else 0,

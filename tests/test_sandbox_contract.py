@@ -18,12 +18,14 @@ from tests.at_stripe import (
     DECLINES_LATER,
     DISPUTES,
     WORKS,
+    an_account,
     charge_params,
     close_dispute,
     page_params,
     refusal,
     saved_card,
     sdk,
+    transfer_params,
     type_card,
 )
 from tests.sandbox_process import SandboxProcess
@@ -55,6 +57,11 @@ PARAMS = {
     "refunds.list": "RefundListParams",
     "disputes.retrieve": "DisputeRetrieveParams",
     "disputes.list": "DisputeListParams",
+    "transfers.create": "TransferCreateParams",
+    "transfers.retrieve": "TransferRetrieveParams",
+    "transfers.list": "TransferListParams",
+    "transfers.reversals.create": "TransferReversalCreateParams",
+    "transfers.reversals.list": "TransferReversalListParams",
     "balance_transactions.retrieve": "BalanceTransactionRetrieveParams",
     "balance_transactions.list": "BalanceTransactionListParams",
     "events.retrieve": "EventRetrieveParams",
@@ -73,6 +80,8 @@ KINDS: dict[str, type] = {
     "charge": stripe.Charge,
     "refund": stripe.Refund,
     "dispute": stripe.Dispute,
+    "transfer": stripe.Transfer,
+    "transfer_reversal": stripe.TransferReversal,
     "balance_transaction": stripe.BalanceTransaction,
     "event": stripe.Event,
 }
@@ -98,6 +107,8 @@ def test_all_that_the_sandbox_shows_has_the_fields_and_types_that_the_sdk_declar
     _ = type_card(asked.url, BANK_ASKS_NOW, approve=False), type_card(opened.url, BANK_ASKS_NOW)
     customer, method = saved_card(sandbox, WORKS)
     paid = client.v1.payment_intents.create(charge_params(customer, method))
+    passed_on = client.v1.transfers.create(transfer_params(an_account(sandbox), paid.latest_charge.id, amount=900))
+    client.v1.transfers.reversals.create(passed_on.id, {"amount": 400})
     client.v1.refunds.create({"payment_intent": paid.id, "amount": 500})
     failed = client.v1.refunds.create({"payment_intent": paid.id, "amount": 500})
     requests.post(f"{sandbox.url}/sandbox/refunds/{failed.id}/failure", json={}, timeout=30).raise_for_status()
@@ -114,10 +125,12 @@ def test_all_that_the_sandbox_shows_has_the_fields_and_types_that_the_sdk_declar
     client.v1.payment_intents.confirm(_refused(client, customer, asks).payment_intent.id, on_session)
     services = (
         client.v1.checkout.sessions, client.v1.setup_intents, client.v1.customers, client.v1.payment_intents,
-        client.v1.charges, client.v1.refunds, client.v1.disputes, client.v1.balance_transactions, client.v1.events,
+        client.v1.charges, client.v1.refunds, client.v1.disputes, client.v1.transfers, client.v1.balance_transactions,
+        client.v1.events,
     )  # fmt: skip
     shown: list[dict[str, Any]] = [client.v1.payment_methods.retrieve(one).to_dict() for one in (method, asks)]
     shown += [one.to_dict() for service in services for one in service.list({"limit": 100}).data]
+    shown += [one.to_dict() for one in client.v1.transfers.reversals.list(passed_on.id).data]
     # An event holds the object as it was: this is what a webhook brings.
     shown += [one["data"]["object"] for one in shown if one["object"] == "event"]
     assert {(one["object"], one.get("status")) for one in shown} >= {
@@ -129,7 +142,7 @@ def test_all_that_the_sandbox_shows_has_the_fields_and_types_that_the_sdk_declar
         ("charge", "succeeded"), ("charge", "failed"), ("refund", "succeeded"), ("refund", "failed"),
         ("dispute", "needs_response"), ("dispute", "won"), ("dispute", "lost"), ("balance_transaction", "available"),
         ("balance_transaction", "pending"),
-        ("customer", None), ("payment_method", None), ("event", None),
+        ("customer", None), ("payment_method", None), ("event", None), ("transfer", None), ("transfer_reversal", None),
     }  # fmt: skip
     assert {wrong for one in shown for wrong in misfits(one, KINDS[one["object"]], one["object"])} == set()
 
@@ -147,8 +160,10 @@ def test_every_error_code_of_the_sandbox_is_one_of_stripes() -> None:
     code = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "sandbox").glob("*.py")))
     ours = {decline.code for decline in DECLINES.values()} | {*re.findall(r'code="(\w+)"', code)}
     assert ours >= {"card_declined", "payment_intent_unexpected_state", "charge_already_refunded", "parameter_unknown"}
-    # Stripe's documentation has this one; the SDK's list is of errors of payments.
-    assert ours - set(get_args(listed)) == {"payment_method_types_no_longer_supported"}
+    # Stripe's documentation has these two; the SDK's list is of errors of payments.
+    assert ours - set(get_args(listed)) == {
+        "payment_method_types_no_longer_supported", "insufficient_capabilities_for_transfer",
+    }  # fmt: skip
 
 
 def _refused(client: Any, customer: str, method: str) -> Any:
@@ -166,6 +181,12 @@ def misfits(value: Any, declared: Any, where: str) -> list[str]:
         if not isinstance(value, list):
             return [f"{where}: not a list"]
         return [wrong for one in value for wrong in misfits(one, get_args(declared)[0], f"{where}[]")]
+    if origin is stripe.ListObject:
+        # The SDK declares all of a list but the word that it is one.
+        shape = {"object": Literal["list"], **stripe.ListObject.__annotations__, "data": list[get_args(declared)[0]]}  # type: ignore[misc]
+        if set(value) != set(shape):
+            return [f"{where}: a list has {sorted(shape)}"]
+        return [wrong for name, hint in shape.items() for wrong in misfits(value[name], hint, f"{where}.{name}")]
     kind = origin or declared
     if not isinstance(kind, type):  # a name of another object: expanded nowhere in these answers
         return [] if isinstance(value, dict) else [f"{where}: {value!r} is no object"]

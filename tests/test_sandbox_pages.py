@@ -13,12 +13,14 @@ import stripe
 
 from tests.at_stripe import (
     BANK_ASKS_LATER,
+    an_account,
     charge_params,
     faults,
     page_params,
     refusal,
     saved_card,
     sdk,
+    transfer_params,
 )
 from tests.house import eventually
 from tests.hygiene import check_page
@@ -44,13 +46,16 @@ def test_the_start_page_lists_sessions_payments_events_and_what_became_of_each(a
     paid = client.v1.payment_intents.create(charge_params(customer, method))
     customer, method = saved_card(alone, BANK_ASKS_LATER)
     error = refusal(lambda: client.v1.payment_intents.create(charge_params(customer, method)))
+    made = client.v1.transfers.create(transfer_params(an_account(alone), paid.latest_charge.id, amount=2_000))
+    client.v1.transfers.reversals.create(made.id, {"amount": 700})
     page = Reader(alone.url).open("/")
+    assert f"Transfer {made.id} of £20.00 to {made.destination} , £7.00 taken back" in page.words
     assert f"{opened.id} : open, <b>ada</b>@example.org" in page.words
     assert opened.url in [link["href"] for link in page.page.select("main a")]
     assert f"£25.00, succeeded, {paid.id}" in page.words
     assert f"£25.00, requires_payment_method (authentication_required), {error.payment_intent.id}" in page.words
     assert "payment_intents.create, 402, key" in page.words
-    newest = client.v1.events.list({"limit": 1}).data[0]
+    newest = client.v1.events.list({"limit": 1, "type": "payment_intent.payment_failed"}).data[0]
     assert f"payment_intent.payment_failed, {newest.id}" in page.words
     eventually(lambda: "Connection refused" in page.open("/").words)
     check_page(requests.get(f"{alone.url}/", timeout=30).text, "/")

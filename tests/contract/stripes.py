@@ -5,10 +5,11 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import stripe
 
 import config
-from tests.at_stripe import BANK_ASKS_LATER, DECLINES_LATER, DISPUTES, WORKS, page_params, sdk, type_card
+from tests.at_stripe import BANK_ASKS_LATER, DECLINES_LATER, DISPUTES, WORKS, an_account, page_params, sdk, type_card
 from tests.sandbox_process import SandboxProcess
 
 # At Stripe nobody types a number: its test mode has a PaymentMethod for each behaviour.
@@ -55,6 +56,15 @@ class AStripe:
     def customer(self) -> str:
         """Somebody with a card that works."""
         return self.saved_card(WORKS)[0]
+
+    def destination(self) -> str:
+        """A connected account that may receive transfers. At Stripe it is made beforehand, by hand."""
+        if self.sandbox is not None:
+            return an_account(self.sandbox)
+        account = os.environ.get("STRIPE_TEST_DESTINATION", "")
+        if not account:
+            pytest.skip("transfers need STRIPE_TEST_DESTINATION, a connected account of the test mode")
+        return account
 
     def saved_card(self, number: str, customer: str | None = None) -> tuple[str, str]:
         """The ids of a Customer and of a card of theirs: saved on the hosted page, or attached where nobody types."""
