@@ -108,7 +108,7 @@ CARDS = {
 }  # fmt: skip
 
 # What the five buttons of the Checkout page submit.
-BUTTONS = (
+BUTTONS: tuple[tuple[str, str], ...] = (
     ("works", "4242424242424242"),
     ("bank asks now", "4000002500003155"),
     ("declines at the deadline", "4000000000000341"),

@@ -7,12 +7,12 @@ given anew, and `last_payment_error` says what was wrong.
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from sandbox import balance
+from sandbox import balance, shapes
 from sandbox.aftermath import dispute_when_card_says_so
 from sandbox.cards import CARDS, DECLINES, Decline
 from sandbox.core import Sandbox, shown
 from sandbox.errors import bad_request, card_error, decline_error, not_allowed_now
-from sandbox.store import Document, new_id
+from sandbox.store import Document
 
 LEAST_PENCE, MOST_PENCE = 30, 99_999_999
 
@@ -48,7 +48,7 @@ def create_payment_intent(sandbox: Sandbox, params: Document) -> Document:
             code="parameter_missing",
             param="payment_method",
         )
-    intent = _payment_intent(sandbox, params)
+    intent = shapes.payment_intent(sandbox, params)
     sandbox.store.put(intent)
     sandbox.emit("payment_intent.created", intent)
     if confirm and method is not None:
@@ -66,6 +66,7 @@ def confirm_payment_intent(sandbox: Sandbox, intent_id: str, params: Document) -
             "be confirmed: requires_confirmation, requires_action.",
         }.get(intent["status"], f"it has a status of {intent['status']}.")
         raise unexpected_state(intent, f"You cannot confirm this PaymentIntent because {why}")
+    _require_own(intent)
     method_id = params.get("payment_method") or intent["payment_method"]
     if method_id is None:
         raise unexpected_state(
@@ -89,15 +90,26 @@ def cancel_payment_intent(sandbox: Sandbox, intent_id: str, params: Document) ->
             f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}. Only a "
             f"PaymentIntent with one of the following statuses may be canceled: {', '.join(CANCELLABLE)}.",
         )
+    _require_own(intent)
+    return cancel(sandbox, intent, params.get("cancellation_reason"))
+
+
+def cancel(sandbox: Sandbox, intent: Document, reason: str | None) -> Document:
     intent |= {
-        "status": "canceled",
-        "canceled_at": sandbox.now(),
-        "cancellation_reason": params.get("cancellation_reason"),
-        "next_action": None,
-    }
+        "status": "canceled", "canceled_at": sandbox.now(), "cancellation_reason": reason, "next_action": None,
+    }  # fmt: skip
     sandbox.store.put(intent)
     sandbox.emit("payment_intent.canceled", intent)
     return intent
+
+
+def _require_own(intent: Document) -> None:
+    """What a Checkout page has made is ended by ending the page."""
+    if "_session" in intent:
+        raise not_allowed_now(
+            "You cannot perform this action on PaymentIntents created by Checkout. Try expiring the Checkout Session "
+            "instead."
+        )
 
 
 def answer_bank(sandbox: Sandbox, intent_id: str, approved: bool) -> str:
@@ -106,14 +118,19 @@ def answer_bank(sandbox: Sandbox, intent_id: str, approved: bool) -> str:
         intent = sandbox.find("payment_intent", intent_id)
         if intent["status"] == "requires_action":
             method = sandbox.find("payment_method", intent["payment_method"])
-            declined = CARDS[method["_number"]].on_session
-            if not approved:
-                _fail(sandbox, intent, method, NOT_AUTHENTICATED, charge_id=None)
-            elif declined is not None:
-                _decline(sandbox, intent, method, DECLINES[declined])
-            else:
-                _pay(sandbox, intent, method)
+            if not refused_at_bank(sandbox, intent, method, approved):
+                pay(sandbox, intent, method)
         return _way_back(intent)
+
+
+def refused_at_bank(sandbox: Sandbox, intent: Document, method: Document, approved: bool) -> bool:
+    """Whether the answer of the person, or the bank after it, is a refusal, which is then on the payment."""
+    declined = CARDS[method["_number"]].on_session
+    if not approved:
+        fail(sandbox, intent, method, NOT_AUTHENTICATED, charge_id=None)
+    elif declined is not None:
+        decline(sandbox, intent, method, DECLINES[declined])
+    return not approved or declined is not None
 
 
 def _way_back(intent: Document) -> str:
@@ -159,18 +176,18 @@ def _attempt(sandbox: Sandbox, intent: Document, method: Document, params: Docum
         return _ask_bank(sandbox, intent, method, params)
     intent["_return_url"] = params.get("return_url")
     if declined is not None:
-        _decline(sandbox, intent, method, declined)
+        decline(sandbox, intent, method, declined)
         raise card_error(
             declined, charge=intent["latest_charge"], payment_intent=shown(intent), payment_method=shown(method)
         )
-    return _pay(sandbox, intent, method)
+    return pay(sandbox, intent, method)
 
 
 def _ask_bank(sandbox: Sandbox, intent: Document, method: Document, params: Document) -> Document:
     if params.get("error_on_requires_action"):
-        decline = DECLINES["authentication_required"]
-        _fail(sandbox, intent, method, decline, charge_id=None)
-        raise card_error(decline, payment_intent=shown(intent), payment_method=shown(method))
+        why = DECLINES["authentication_required"]
+        fail(sandbox, intent, method, why, charge_id=None)
+        raise card_error(why, payment_intent=shown(intent), payment_method=shown(method))
     return_url = params.get("return_url") or intent.get("_return_url")
     if return_url is None:
         raise bad_request(
@@ -179,20 +196,25 @@ def _ask_bank(sandbox: Sandbox, intent: Document, method: Document, params: Docu
             code="parameter_missing",
             param="return_url",
         )
-    page = f"{sandbox.base_url}/bank/{intent['id']}"
+    intent["_return_url"] = return_url
+    return wait_for_bank(sandbox, intent, method, f"/bank/{intent['id']}")
+
+
+def wait_for_bank(sandbox: Sandbox, intent: Document, method: Document, page: str) -> Document:
+    """The person has to answer their bank, on a page of ours."""
+    there = {"url": sandbox.base_url + page, "return_url": intent.get("_return_url")}
     intent |= {
         "status": "requires_action",
         "payment_method": method["id"],
-        "next_action": {"type": "redirect_to_url", "redirect_to_url": {"url": page, "return_url": return_url}},
-        "_return_url": return_url,
+        "next_action": {"type": "redirect_to_url", "redirect_to_url": there},
     }
     sandbox.store.put(intent)
     sandbox.emit("payment_intent.requires_action", intent)
     return intent
 
 
-def _pay(sandbox: Sandbox, intent: Document, method: Document) -> Document:
-    charge = _charge(sandbox, intent, method, declined=None)
+def pay(sandbox: Sandbox, intent: Document, method: Document) -> Document:
+    charge = shapes.charge(sandbox, intent, method, declined=None)
     entry = balance.of_charge(sandbox, charge)
     charge["balance_transaction"] = entry["id"]
     sandbox.store.put(entry)
@@ -212,15 +234,15 @@ def _pay(sandbox: Sandbox, intent: Document, method: Document) -> Document:
     return intent
 
 
-def _decline(sandbox: Sandbox, intent: Document, method: Document, decline: Decline) -> None:
-    charge = _charge(sandbox, intent, method, declined=decline)
+def decline(sandbox: Sandbox, intent: Document, method: Document, why: Decline) -> None:
+    charge = shapes.charge(sandbox, intent, method, declined=why)
     sandbox.store.put(charge)
     sandbox.emit("charge.failed", charge)
-    _fail(sandbox, intent, method, decline, charge["id"])
+    fail(sandbox, intent, method, why, charge["id"])
 
 
-def _fail(sandbox: Sandbox, intent: Document, method: Document, decline: Decline, charge_id: str | None) -> None:
-    error: dict[str, Any] = decline_error(decline) | {"payment_method": shown(method)}
+def fail(sandbox: Sandbox, intent: Document, method: Document, why: Decline, charge_id: str | None) -> None:
+    error: dict[str, Any] = decline_error(why) | {"payment_method": shown(method)}
     if charge_id is not None:
         error["charge"] = intent["latest_charge"] = charge_id
     intent |= {
@@ -231,108 +253,3 @@ def _fail(sandbox: Sandbox, intent: Document, method: Document, decline: Decline
     }
     sandbox.store.put(intent)
     sandbox.emit("payment_intent.payment_failed", intent)
-
-
-def _payment_intent(sandbox: Sandbox, params: Document) -> Document:
-    intent_id = new_id("pi")
-    method = params.get("payment_method")
-    return {
-        "id": intent_id,
-        "object": "payment_intent",
-        "allowed_payment_method_types": params.get("allowed_payment_method_types"),
-        "amount": params["amount"],
-        "amount_capturable": 0,
-        "amount_details": {"tip": {}},
-        "amount_received": 0,
-        "application": None,
-        "application_fee_amount": None,
-        "automatic_payment_methods": None,
-        "canceled_at": None,
-        "cancellation_reason": None,
-        "capture_method": "automatic_async",
-        "client_secret": new_id(f"{intent_id}_secret"),
-        "confirmation_method": "automatic",
-        "created": sandbox.now(),
-        "currency": params["currency"],
-        "customer": params.get("customer"),
-        "customer_account": None,
-        "description": params.get("description"),
-        "last_payment_error": None,
-        "latest_charge": None,
-        "livemode": False,
-        "metadata": params.get("metadata", {}),
-        "next_action": None,
-        "on_behalf_of": None,
-        "payment_method": method,
-        "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
-        "payment_method_types": ["card"],
-        "processing": None,
-        "receipt_email": params.get("receipt_email"),
-        "review": None,
-        "setup_future_usage": None,
-        "shipping": None,
-        "source": None,
-        "statement_descriptor": None,
-        "statement_descriptor_suffix": params.get("statement_descriptor_suffix"),
-        "status": "requires_confirmation" if method else "requires_payment_method",
-        "transfer_data": None,
-        "transfer_group": params.get("transfer_group"),
-    }
-
-
-def _charge(sandbox: Sandbox, intent: Document, method: Document, declined: Decline | None) -> Document:
-    paid = declined is None
-    card = method["card"]
-    return {
-        "id": new_id("ch"),
-        "object": "charge",
-        "amount": intent["amount"],
-        "amount_captured": intent["amount"] if paid else 0,
-        "amount_refunded": 0,
-        "balance_transaction": None,
-        "billing_details": method["billing_details"],
-        "captured": paid,
-        "created": sandbox.now(),
-        "currency": intent["currency"],
-        "customer": intent["customer"],
-        "description": intent["description"],
-        "disputed": False,
-        "failure_code": None if declined is None else declined.code,
-        "failure_message": None if declined is None else declined.message,
-        "livemode": False,
-        "metadata": intent["metadata"],
-        "outcome": _outcome(declined),
-        "paid": paid,
-        "payment_intent": intent["id"],
-        "payment_method": method["id"],
-        "payment_method_details": {
-            "type": "card",
-            "card": {name: card[name] for name in ("brand", "country", "exp_month", "exp_year", "fingerprint",
-                                                   "funding", "last4", "wallet")},
-        },
-        "receipt_email": intent["receipt_email"],
-        "refunded": False,
-        "statement_descriptor_suffix": intent["statement_descriptor_suffix"],
-        "status": "succeeded" if paid else "failed",
-        "transfer_group": intent["transfer_group"],
-    }  # fmt: skip
-
-
-def _outcome(declined: Decline | None) -> Document:
-    if declined is None:
-        return {
-            "advice_code": None,
-            "network_status": "approved_by_network",
-            "reason": None,
-            "risk_level": "normal",
-            "seller_message": "Payment complete.",
-            "type": "authorized",
-        }
-    return {
-        "advice_code": declined.advice_code,
-        "network_status": "declined_by_network",
-        "reason": declined.decline_code,
-        "risk_level": "normal",
-        "seller_message": f"The bank returned the decline code `{declined.decline_code}`.",
-        "type": "issuer_declined",
-    }

@@ -15,7 +15,11 @@ API_VERSION = "2026-10-28.endive"
 
 # Which fields of which object name another object, and of which kind that is.
 EXPANDABLE = {
-    "checkout.session": {"setup_intent": "setup_intent", "customer": "customer"},
+    "checkout.session": {
+        "setup_intent": "setup_intent",
+        "payment_intent": "payment_intent",
+        "customer": "customer",
+    },
     "setup_intent": {"payment_method": "payment_method", "customer": "customer"},
     "payment_intent": {"latest_charge": "charge", "payment_method": "payment_method", "customer": "customer"},
     "charge": {

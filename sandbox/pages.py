@@ -8,7 +8,7 @@ from flask import Blueprint, abort, current_app, redirect, render_template, requ
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from sandbox import cards, charging, checkout
+from sandbox import cards, charging, checkout, checkout_page
 from sandbox.core import Sandbox
 from sandbox.errors import StripeRefusal
 from sandbox.faults import CALL_FAULTS, EVENT_FAULTS, EVENTS
@@ -56,7 +56,7 @@ def healthz() -> Response:
 
 
 @pages.get("/c/pay/<session_id>")
-def checkout_page(session_id: str) -> Page:
+def show_checkout(session_id: str) -> Page:
     session = checkout.find_session(_sandbox(), session_id)
     return _session_over(session) if session["status"] != "open" else _checkout_page(session)
 
@@ -68,26 +68,29 @@ def give_card(session_id: str) -> Page:
     number = request.form.get("card", "")
     email = request.form.get("email", "").strip() or None
     try:
-        intent = checkout.give_card(sandbox, session_id, number, email)
-    except checkout.SessionOver:
+        intent = checkout_page.give_card(sandbox, session_id, number, email)
+    except checkout_page.SessionOver:
         return _session_over(checkout.find_session(sandbox, session_id))
-    except checkout.UnknownCard:
+    except checkout_page.UnknownCard:
         return _checkout_page(session, typed=number, unknown=True), 422
     sandbox.ring()
     if intent["status"] == "requires_payment_method":
-        return _checkout_page(session, typed=number), 402
+        # Read again: the first card of a payment has made its PaymentIntent.
+        return _checkout_page(checkout.find_session(sandbox, session_id), typed=number), 402
     return _onwards(session, intent)
 
 
 @pages.get("/c/pay/<session_id>/bank")
 def checkout_bank(session_id: str) -> Page:
     session = checkout.find_session(_sandbox(), session_id)
-    intent = _sandbox().find("setup_intent", session["setup_intent"])
+    intent = checkout.intent_of(_sandbox(), session)
     if session["status"] != "open":
         return _session_over(session)
-    if intent["status"] != "requires_action":
+    if intent is None or intent["status"] != "requires_action":
         return redirect(f"/c/pay/{session_id}", code=303)
-    return render_template("bank.html", action=request.path, amount=None, description=intent["description"])
+    return render_template(
+        "bank.html", action=request.path, amount=intent.get("amount"), description=intent["description"]
+    )
 
 
 @pages.post("/c/pay/<session_id>/bank")
@@ -95,8 +98,8 @@ def answer_checkout_bank(session_id: str) -> Page:
     sandbox = _sandbox()
     session = checkout.find_session(sandbox, session_id)
     try:
-        intent = checkout.answer_bank(sandbox, session_id, _approved())
-    except checkout.SessionOver:
+        intent = checkout_page.answer_bank(sandbox, session_id, _approved())
+    except checkout_page.SessionOver:
         return _session_over(checkout.find_session(sandbox, session_id))
     sandbox.ring()
     return _onwards(session, intent)
@@ -105,6 +108,8 @@ def answer_checkout_bank(session_id: str) -> Page:
 @pages.get("/bank/<intent_id>")
 def payment_bank(intent_id: str) -> Page:
     intent = _sandbox().find("payment_intent", intent_id)
+    if "_session" in intent:
+        return redirect(f"/c/pay/{intent['_session']}/bank", code=303)
     if intent["status"] != "requires_action":
         back = intent.get("_return_url")
         text = "There is nothing to confirm for this payment."
@@ -129,11 +134,11 @@ def _approved() -> bool:
     return answer == "approve"
 
 
-def _onwards(session: Document, intent: Document) -> Response:
+def _onwards(session: Document, intent: Document | None) -> Response:
+    if intent is None or intent["status"] == "requires_payment_method":
+        return redirect(f"/c/pay/{session['id']}", code=303)
     if intent["status"] == "requires_action":
         return redirect(f"/c/pay/{session['id']}/bank", code=303)
-    if intent["status"] == "requires_payment_method":
-        return redirect(f"/c/pay/{session['id']}", code=303)
     return redirect(_success_url(session), code=303)
 
 
@@ -142,17 +147,24 @@ def _success_url(session: Document) -> str:
 
 
 def _checkout_page(session: Document, typed: str = "", unknown: bool = False) -> str:
-    intent = _sandbox().find("setup_intent", session["setup_intent"])
-    refusal = intent["last_setup_error"]
+    intent = checkout.intent_of(_sandbox(), session) or {}
+    refusal = intent.get("last_setup_error") or intent.get("last_payment_error")
+    description = intent.get("description") or session.get("_payment", {}).get("description")
+    buttons = cards.BUTTONS
+    if session["mode"] == "payment":
+        # Whatever a card does at the deadline it does here, where it is charged at once.
+        buttons = tuple(one for one in cards.BUTTONS if "deadline" not in one[0])
     return render_template(
-        "checkout.html", session=session, intent=intent, typed=typed, unknown=unknown, buttons=cards.BUTTONS,
+        "checkout.html", session=session, description=description, typed=typed, unknown=unknown, buttons=buttons,
         numbers=cards.CARDS.values(), refusal=refusal["message"] if refusal else None,
+        verb="Save this card" if session["mode"] == "setup" else f"Pay {pounds(session['amount_total'])}",
     )  # fmt: skip
 
 
 def _session_over(session: Document) -> Page:
     if session["status"] == "complete":
-        title, text, link = "Your card is saved", "Nothing more is to be done here.", _success_url(session)
+        title = "Your card is saved" if session["mode"] == "setup" else "Your payment is made"
+        text, link = "Nothing more is to be done here.", _success_url(session)
     else:
         title, text = "This page has expired", "Please start again on the site you came from."
         link = session["cancel_url"]

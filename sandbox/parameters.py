@@ -29,9 +29,24 @@ PAGING: Fields = {"limit": integer(1, 100), "starting_after": text(), "ending_be
 DATED: Fields = {**PAGING, "created": moments}
 CARD_ONLY = list_of(choice("card"))
 
+# Of what can be bought the sandbox knows only what is described here and now: it has no Products and no Prices.
+LINE_ITEM = group(
+    {
+        "price_data": group(
+            {
+                "currency": currency,
+                "product_data": group({"name": text(), "description": text(), "metadata": metadata}, ["name"]),
+                "unit_amount": integer(0),
+            },
+            ["currency", "product_data", "unit_amount"],
+        ),
+        "quantity": integer(1),
+    },
+    ["price_data", "quantity"],
+)
 SESSION: Fields = {
     **EXPAND,
-    "mode": choice("setup"),
+    "mode": choice("setup", "payment"),
     "ui_mode": choice("hosted_page"),
     "currency": currency,
     "customer": text(),
@@ -41,6 +56,16 @@ SESSION: Fields = {
     "billing_address_collection": choice("auto", "required"),
     "client_reference_id": text(200),
     "metadata": metadata,
+    "line_items": list_of(LINE_ITEM),
+    "payment_intent_data": group(
+        {
+            "description": text(1000),
+            "metadata": metadata,
+            "receipt_email": email,
+            "statement_descriptor_suffix": descriptor_suffix,
+            "transfer_group": text(),
+        }
+    ),
     "setup_intent_data": group({"description": text(1000), "metadata": metadata}),
     "custom_text": group({"submit": MESSAGE, "after_submit": MESSAGE}),
     "success_url": url,

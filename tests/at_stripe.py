@@ -65,6 +65,26 @@ def page_params(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (asked | changes).items() if value is not None}
 
 
+def pay_page_params(**changes: Any) -> dict[str, Any]:
+    """A page on which £25 is paid at once, which the product does not ask for; None leaves a parameter out."""
+    price = {"currency": "gbp", "unit_amount": 2_500, "product_data": {"name": "A donation to A case about data"}}
+    asked: dict[str, Any] = {
+        "mode": "payment",
+        "customer_email": "ada@example.org",
+        "allowed_payment_method_types": ["card"],
+        "line_items": [{"price_data": price, "quantity": 1}],
+        "payment_intent_data": {
+            "description": "A donation to A case about data",
+            "metadata": {"case_id": "1"},
+            "transfer_group": "case:1",
+        },
+        "success_url": "http://127.0.0.1:8000/pledges/return?session_id={CHECKOUT_SESSION_ID}",
+        "cancel_url": "http://127.0.0.1:8000/pledges/a-private-link",
+        "expires_at": in_hours(2),
+    }
+    return {name: value for name, value in (asked | changes).items() if value is not None}
+
+
 def charge_params(customer: str, method: str, /, **changes: Any) -> dict[str, Any]:
     """What the product asks for at the deadline; None leaves a parameter out."""
     asked: dict[str, Any] = {

@@ -49,7 +49,7 @@ def test_a_session_is_made_from_exactly_what_the_product_asks_for(app: Flask, sa
         ({"success_url": None}, "parameter_missing", "success_url"),
         ({"currency": None, "allowed_payment_method_types": None}, "parameter_missing", "currency"),
         # Of the wrong kind.
-        ({"mode": "payment"}, None, "mode"),
+        ({"mode": "subscription"}, None, "mode"),
         ({"currency": "pounds"}, None, "currency"),
         ({"customer_creation": "sometimes"}, None, "customer_creation"),
         ({"allowed_payment_method_types": ["cheque"]}, None, "allowed_payment_method_types[0]"),

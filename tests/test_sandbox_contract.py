@@ -22,6 +22,7 @@ from tests.at_stripe import (
     charge_params,
     close_dispute,
     page_params,
+    pay_page_params,
     refusal,
     saved_card,
     sdk,
@@ -105,6 +106,12 @@ def test_all_that_the_sandbox_shows_has_the_fields_and_types_that_the_sdk_declar
     client.v1.checkout.sessions.expire(client.v1.checkout.sessions.create(page_params()).id)
     asked = client.v1.checkout.sessions.create(page_params())
     _ = type_card(asked.url, BANK_ASKS_NOW, approve=False), type_card(opened.url, BANK_ASKS_NOW)
+    for card in (WORKS, BANK_ASKS_NOW, "4000000000000002"):  # paid, waiting for the bank, declined
+        page = client.v1.checkout.sessions.create(pay_page_params()).url
+        requests.post(page, {"card": card}, allow_redirects=False, timeout=30)
+    given_up = client.v1.checkout.sessions.create(pay_page_params(customer_creation="always"))
+    requests.post(given_up.url, {"card": BANK_ASKS_NOW}, timeout=30)
+    client.v1.checkout.sessions.expire(given_up.id)
     customer, method = saved_card(sandbox, WORKS)
     paid = client.v1.payment_intents.create(charge_params(customer, method))
     passed_on = client.v1.transfers.create(transfer_params(an_account(sandbox), paid.latest_charge.id, amount=900))
@@ -133,6 +140,9 @@ def test_all_that_the_sandbox_shows_has_the_fields_and_types_that_the_sdk_declar
     shown += [one.to_dict() for one in client.v1.transfers.reversals.list(passed_on.id).data]
     # An event holds the object as it was: this is what a webhook brings.
     shown += [one["data"]["object"] for one in shown if one["object"] == "event"]
+    assert {(one["mode"], one["payment_status"]) for one in shown if one["object"] == "checkout.session"} == {
+        ("setup", "no_payment_required"), ("payment", "unpaid"), ("payment", "paid"),
+    }  # fmt: skip
     assert {(one["object"], one.get("status")) for one in shown} >= {
         ("checkout.session", "open"), ("checkout.session", "complete"), ("checkout.session", "expired"),
         ("setup_intent", "requires_payment_method"), ("setup_intent", "requires_action"),

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from jobs import doctor, sweep
 from models import REFUSED, Case, Pledge, Reconciliation, User, db
 from money import pounds
-from sandbox import aftermath, charging, checkout
+from sandbox import aftermath, charging, checkout_page
 from tests.at_stripe import (
     BANK_ASKS_LATER,
     BANK_ASKS_NOW,
@@ -537,7 +537,7 @@ def a_card_is_saved_on_the_page_of_the_old_terms(life: Life) -> None:
     life.the_laws_hold()
     (old,) = life.world.sessions(2)
     life.change_the_amount(0, 2_500)
-    life.world.happens(checkout.give_card, old["id"], WORKS, None)
+    life.world.happens(checkout_page.give_card, old["id"], WORKS, None)
     life.the_deadline_passes(A_SWEEP, True)
 
 

@@ -30,7 +30,7 @@ from jobs import charging, deadline_capture, reconcile, sweep
 from jobs.charging import Answered, PacedThreads
 from law import Refused
 from models import Base, Letter, OldCard, Pledge, Refund, Round, StripeEvent, begin_writing, db
-from sandbox import aftermath, checkout
+from sandbox import aftermath, checkout, checkout_page
 from sandbox.core import Sandbox
 from sandbox.deliveries import signature
 from sandbox.errors import StripeRefusal
@@ -242,16 +242,16 @@ class World:
         try:
             with self.stripe.store.change():
                 return act(self.stripe, *said)
-        except (StripeRefusal, checkout.SessionOver):
+        except (StripeRefusal, checkout_page.SessionOver):
             return None
 
     def save_card(self, pledge_id: int, number: str, approved: bool = True) -> None:
         """The supporter fills in the newest open card page to which we have led them, and answers the bank."""
         mine = [one for one in self.sessions(pledge_id) if one["status"] == "open" and one["url"] in self.led_to]
         if mine:
-            intent = self.happens(checkout.give_card, mine[-1]["id"], number, None)
+            intent = self.happens(checkout_page.give_card, mine[-1]["id"], number, None)
             if intent and intent["status"] == "requires_action":
-                self.happens(checkout.answer_bank, mine[-1]["id"], approved)
+                self.happens(checkout_page.answer_bank, mine[-1]["id"], approved)
 
     def stripes(self, kind: str) -> list[dict[str, Any]]:
         return self.stripe.store.documents(kind)
