@@ -1,14 +1,18 @@
 """The sandbox's rate limits: so many calls a second of each kind and in all, as Stripe has them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 import stripe
 
 from tests.at_stripe import a_key, charge_params, saved_card, sdk
-from tests.house import eventually
-from tests.sandbox_process import SandboxProcess
+from tests.house import eventually, free_port
+from tests.sandbox_process import ROOT, SandboxProcess
 
 
 @pytest.fixture
@@ -62,3 +66,26 @@ def test_the_limits_are_shown_and_refuse_what_is_no_number(limited: SandboxProce
     for wrong in ({"in_all": "many"}, {"in_all": -1}, {"per_customer": 5}, {"in_all": "nan"}):
         assert requests.post(f"{limited.url}/sandbox/limits", json=wrong, timeout=30).status_code == 400
     assert requests.get(f"{limited.url}/sandbox/limits", timeout=30).json() == shown
+
+
+def test_without_a_word_about_them_the_limits_are_stripes(tmp_path: Path) -> None:
+    """25 calls a second of each kind and 100 in all, as the demonstration has them too."""
+    port = free_port()
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_")}
+    alone = subprocess.Popen(
+        [sys.executable, "-m", "sandbox", "--port", str(port), "--state", str(tmp_path / "sandbox.db")], cwd=ROOT,
+        env=bare, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert eventually(lambda: _limits(port)) == {"per_endpoint": 25, "in_all": 100, "latency": 0}
+    finally:
+        alone.terminate()
+        alone.wait(timeout=30)
+
+
+def _limits(port: int) -> dict[str, float] | None:
+    try:
+        found: dict[str, float] = requests.get(f"http://127.0.0.1:{port}/sandbox/limits", timeout=5).json()
+    except requests.ConnectionError:
+        return None
+    return found

@@ -1,5 +1,6 @@
 """Payments at the deadline: each card, one success, another try, the bank's page, and what may not be done."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.at_stripe import (
     LOST_LATER,
     TOO_LITTLE_MONEY_LATER,
     WORKS,
+    a_key,
     charge_params,
     refusal,
     saved_card,
@@ -89,6 +91,40 @@ def test_a_paid_payment_is_not_paid_again_nor_cancelled(sandbox: SandboxProcess)
         said: Any = refused.value.error
         assert said.payment_intent.status == "succeeded"
     assert _charges(client, paid.id) == ["succeeded"]
+
+
+def test_ten_at_once_with_ten_keys_pay_one_payment_once(sandbox: SandboxProcess) -> None:
+    client = sdk(sandbox)
+    customer, declines = saved_card(sandbox, DECLINES_LATER)
+    intent = _refused(client, customer, declines)
+    _, works = saved_card(sandbox, WORKS, customer=customer, customer_email=None, customer_creation=None)
+
+    def confirm(key: str) -> str:
+        try:
+            asked = {"payment_method": works, "off_session": True}
+            return str(sdk(sandbox).v1.payment_intents.confirm(intent, asked, {"idempotency_key": key}).status)
+        except stripe.InvalidRequestError as refused:
+            return str(refused.code)
+
+    with ThreadPoolExecutor(10) as pool:
+        said = list(pool.map(confirm, [a_key() for _ in range(10)]))
+    assert sorted(said) == ["payment_intent_unexpected_state"] * 9 + ["succeeded"]
+    assert _charges(client, intent) == ["succeeded", "failed"]
+
+
+def test_what_a_list_names_can_be_expanded_to_four_levels(sandbox: SandboxProcess) -> None:
+    client, card = sdk(sandbox), saved_card(sandbox)
+    paid = client.v1.payment_intents.create(charge_params(*card))
+    of_customer = {"customer": card[0]}
+    (listed,) = client.v1.payment_intents.list(
+        {**of_customer, "expand": ["data.latest_charge.balance_transaction", "data.payment_method.customer"]}
+    ).data
+    assert (listed.latest_charge.id, listed.payment_method.customer.id) == (paid.latest_charge.id, card[0])
+    assert listed.latest_charge.balance_transaction.source == paid.latest_charge.id
+    for wrong in ("latest_charge", "data", "data.latest_charge.balance_transaction.source.customer"):
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            client.v1.payment_intents.list({**of_customer, "expand": [wrong]})
+        assert (refused.value.http_status, refused.value.param) == (400, "expand")
 
 
 def test_a_cancelled_payment_is_never_paid(sandbox: SandboxProcess) -> None:
