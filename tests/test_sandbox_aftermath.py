@@ -17,7 +17,8 @@ from tests.at_stripe import (
     saved_card,
     sdk,
 )
-from tests.sandbox_process import SandboxProcess, until
+from tests.house import eventually
+from tests.sandbox_process import SandboxProcess
 
 
 def paid(sandbox: SandboxProcess, number: str = WORKS) -> tuple[str, str]:
@@ -90,7 +91,7 @@ def test_what_was_never_paid_cannot_be_paid_back(sandbox: SandboxProcess) -> Non
 def test_a_refund_to_one_card_fails_later_and_the_money_is_back_on_the_balance(sandbox: SandboxProcess) -> None:
     client, (intent, charge) = sdk(sandbox), paid(sandbox, REFUNDS_FAIL)
     refund = client.v1.refunds.create({"payment_intent": intent}).id
-    until(lambda: client.v1.refunds.retrieve(refund).status == "failed")
+    eventually(lambda: client.v1.refunds.retrieve(refund).status == "failed")
     failed = client.v1.refunds.retrieve(refund)
     assert failed.failure_reason == "lost_or_stolen_card"
     assert lines(client, refund) == [(-2_500, -2_500, "refund"), (2_500, 2_500, "refund_failure")]

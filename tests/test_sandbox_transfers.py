@@ -18,7 +18,8 @@ from tests.at_stripe import (
     sdk,
     transfer_params,
 )
-from tests.sandbox_process import SandboxProcess, until
+from tests.house import eventually
+from tests.sandbox_process import SandboxProcess
 
 IN_A_WEEK = dt.timedelta(days=7, seconds=1)
 
@@ -271,4 +272,4 @@ def test_a_word_that_is_no_capability_is_refused(sandbox: SandboxProcess) -> Non
 
 
 def _events(sandbox: SandboxProcess, kind: str) -> list[Any]:
-    return until(lambda: sdk(sandbox).v1.events.list({"type": kind, "limit": 100}).data)
+    return eventually(lambda: sdk(sandbox).v1.events.list({"type": kind, "limit": 100}).data)
