@@ -66,7 +66,7 @@ def test_a_refund_that_failed_is_ours_again_even_when_it_fails_days_later(
     assert [line for line in books(pledge) if line[0] != "fee"] == [
         ("charge", 2_500), ("refund", -2_500), ("refund", 2_500),
     ]  # fmt: skip
-    assert told("refund_failed") == ["2500 pence, lost_or_stolen_card"]
+    assert told("refund_failed") == ["£25, lost_or_stolen_card"]
 
 
 def test_a_dispute_that_nobody_told_us_of_holds_the_money(sandbox: SandboxProcess) -> None:
