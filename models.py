@@ -1517,7 +1517,8 @@ class Pledge(Base):
         """The ids of pledges whose case was cancelled while they were being charged, and whose end is not known."""
         cancelled = sa.select(Round.id).join(Case).where(Case.status == "cancelled")
         open_ends = cls.status.in_(("due", *cls.PAYMENT_BEGUN)) & cls.round_id.in_(cancelled)
-        return list(db.session.scalars(sa.select(cls.id).where(open_ends, cls.next_at <= as_of).order_by(cls.next_at)))
+        found = sa.select(cls.id).where(open_ends, cls.next_at <= as_of).order_by(cls.next_at, cls.id)
+        return list(db.session.scalars(found))
 
     @classmethod
     def claim_to_stop(cls, pledge_id: int, as_of: dt.datetime, lease: dt.timedelta) -> bool:

@@ -121,7 +121,8 @@ def _turn(slug: str, switch: str, on: bool) -> Response | tuple[str, int]:
     column, said_on, said_off = SWITCHES[switch]
     its_case.switch(column, on, str(form.reason.data), current_user, _now())
     db.session.commit()
-    ring("charge_due")
+    for job in ("charge_due", "send_letters"):
+        ring(job)
     return _back(its_case, said_on if on else said_off)
 
 
@@ -132,7 +133,7 @@ def cancel_case(slug: str) -> Response | tuple[str, int]:
         return _case_page(its_case, form, "cancellation"), 422
     its_case.cancel(str(form.reason.data), f"user:{current_user.id}", _now())
     db.session.commit()
-    for job in ("let_go", "send_letters"):
+    for job in ("release_cancelled", "let_go", "send_letters"):
         ring(job)
     return _back(its_case, "The case is cancelled: nothing more is charged.")
 
