@@ -26,8 +26,9 @@ demo-deadline: ## Let a case's deadline come now: make demo-deadline CASE=one-pl
 	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
 	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m flask --app app demo deadline "$(CASE)"
 
-# Tests wait for other processes most of the time, so a few files run side by side. All tests of one file share a house.
-SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Tests wait for other processes most of the time, so a few files run side by side, one more than there are processors.
+# All tests of one file share a house; which files begin first is said in tests/conftest.py.
+SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test: test-sqlite test-postgresql ## Run the whole suite, on SQLite and on PostgreSQL (make test ARGS="-k penny")
 

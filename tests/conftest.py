@@ -47,6 +47,12 @@ CHROMIUM_ARGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 _failed = pytest.StashKey[bool]()
+# Of the files that run side by side these take minutes, so they begin first: the last to begin should be a short one.
+LONGEST = (
+    "test_state_machine", "test_browser_pledging", "test_browser_accessibility", "test_journey_repairs",
+    "test_journey_kills", "test_capture", "test_journey_storms", "test_guards", "test_headers", "test_make_run",
+    "test_journey_queue", "test_browser_comments", "test_journey_commands", "test_journey_deadline",
+)  # fmt: skip
 
 
 class CompiledTemplates(BytecodeCache):
@@ -450,7 +456,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     database = config.getoption("--database")
     others = [item for item in items if not _belongs_to(database, item)]
     config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in set(others)]
+    items[:] = sorted((item for item in items if item not in set(others)), key=_begins)
+
+
+def _begins(item: pytest.Item) -> int:
+    file = item.path.stem
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """While journeys wait, tests that only think can use the time."""
+    return (os.cpu_count() or 1) + 1
 
 
 def _belongs_to(database: str, item: pytest.Item) -> bool:

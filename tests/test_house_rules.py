@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import config
+from tests.conftest import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +55,10 @@ def test_every_room_imports_only_what_the_floor_plan_allows() -> None:
 def test_every_file_of_ours_stands_in_a_room_of_the_floor_plan() -> None:
     rooms = {file.parts[0].removesuffix(".py") for file in _python() if file.parts[0] not in ("tests", "migrations")}
     assert rooms <= set(MAY_IMPORT)
+
+
+def test_the_files_of_tests_that_begin_first_are_there() -> None:
+    assert set(LONGEST) <= {file.stem for file in (ROOT / "tests").glob("test_*.py")}
 
 
 def test_views_never_import_letters() -> None:
