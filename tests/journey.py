@@ -164,7 +164,8 @@ def every_event_is_looked_at(house: House) -> None:
 
 
 def card_is_saved(house: House, payment_method_id: str | None) -> bool:
-    """Whether Stripe could still charge this card."""
+    """Whether Stripe could still charge this card. Note its id before anything happens: our row soon forgets it."""
+    assert payment_method_id is not None
     return stripe_object(house, f"payment_methods/{payment_method_id}")["customer"] is not None
 
 

@@ -130,11 +130,12 @@ def test_a_refused_and_an_unapproved_card_are_told_so_while_the_others_pay_and_t
 def test_a_case_that_the_operator_cancels_lets_every_pledge_go(house: House, reader: Reader) -> None:
     slug = a_case(target=1_000, title="A case that stops").slug
     pledge = a_real_pledge(house, slug, 25, email="stopped@example.org")
+    card = pledge.payment_method_id
     _, started = on_card_page(house, slug, 30, email="stopped-started@example.org")
     said = house.run("cancel-case", "--reason", "The other side gave in.", slug)
     assert (said.returncode, said.stdout) == (0, f"{slug} is cancelled. Nobody is charged.\n")
     assert states(slug) == ["released", "released"]
-    assert eventually(lambda: not card_is_saved(house, pledge.payment_method_id))
+    assert eventually(lambda: not card_is_saved(house, card))
     assert eventually(
         lambda: stripe_object(house, f"checkout/sessions/{started.session_id}")["status"] == "expired"
     )  # fmt: skip

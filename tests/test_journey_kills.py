@@ -155,9 +155,10 @@ def test_after_a_day_without_an_answer_the_payment_is_looked_up(house: House, ar
 def test_a_kill_between_the_removal_of_a_card_and_our_commit_loses_nothing(house: House) -> None:
     slug = a_case(target=100_000).slug
     pledge = a_real_pledge(house, slug, 25)
+    card = pledge.payment_method_id
     house.fault(operation="payment_methods.detach", fault="hang", when="after", seconds=10)
     the_deadline_comes(slug)
-    assert eventually(lambda: not card_is_saved(house, pledge.payment_method_id))
+    assert eventually(lambda: not card_is_saved(house, card))
     house.kill("worker")
     assert (round_of(slug).status, round_of(slug).cards_left()) == ("missed", True)
     time_passes(slug)
