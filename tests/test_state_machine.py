@@ -541,6 +541,17 @@ def a_card_is_saved_on_the_page_of_the_old_terms(life: Life) -> None:
     life.the_deadline_passes(A_SWEEP, True)
 
 
+def terms_are_changed_twice_at_once_and_a_card_saved_on_the_page_of_the_first(life: Life) -> None:
+    life.a_case_with_pledges([(500, WORKS)], 0, False, False)
+    life.one_more_pledge(1_000, None)
+    life.the_laws_hold()
+    life.world.meanwhile.append((1, lambda: life.change_the_amount(1, 2_500)))
+    life.change_the_amount(1, 500)
+    _, changed_first, *_ = life.world.sessions(2)
+    life.world.happens(checkout_page.give_card, changed_first["id"], WORKS, None)
+    life.the_deadline_passes(A_SWEEP, True)
+
+
 def a_pledge_that_counts_is_lowered_then_raised_and_its_card_saved(life: Life) -> None:
     life.a_case_with_pledges([(2_500, WORKS)], 2_000, False, False)
     life.the_laws_hold()
@@ -668,6 +679,7 @@ PLAYS = [
     an_answer_is_lost_and_money_asked_for_again, stripe_forgets_the_key_before_we_ask_again,
     charges_are_frozen_before_anybody_is_charged, a_card_is_saved_after_the_deadline,
     a_card_is_saved_just_before_the_decision, a_card_is_saved_on_the_page_of_the_old_terms,
+    terms_are_changed_twice_at_once_and_a_card_saved_on_the_page_of_the_first,
     a_pledge_that_counts_is_lowered_then_raised_and_its_card_saved,
     a_pledge_is_cancelled_while_the_round_is_closing, the_bank_approves_after_the_pledge_was_dropped,
     the_answer_of_a_refund_is_lost, the_news_of_a_refund_comes_after_its_answer,
