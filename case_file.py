@@ -9,14 +9,18 @@ Lines of `Name: words`, an empty line, then the story in Markdown:
     Deadline: 2026-12-10 02:00
     Zone: Europe/London
     Summary: One or two sentences for lists.
-    Legal-team: Who acts for you, and how they are regulated.
+    Firm: Who acts for you.
+    Lawyer: The person there.
+    Regulator-number: SRA 000000
+    Court: Where the case is, or will be.
+    Stage: How far it has come.
 
     ## What is going on
 
     The story ...
 
-`Zone` may be left out (the site's own is taken), and so may `Summary` and `Legal-team`. The deadline is the time on
-the wall in that zone; a time that daylight saving makes missing or double is refused.
+`Zone` may be left out (the site's own is taken), and so may all from `Summary` on. The deadline is the time on the
+wall in that zone; a time that daylight saving makes missing or double is refused.
 """
 
 import datetime as dt
@@ -29,12 +33,13 @@ from money import NotMoney, parse_pounds
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _NEEDED = ("Title", "Slug", "Owner", "Target", "Deadline")
-_NAMES = (*_NEEDED, "Zone", "Summary", "Legal-team")
+_OPTIONAL = ("Summary", "Firm", "Lawyer", "Regulator-number", "Court", "Stage")
+_NAMES = (*_NEEDED, "Zone", *_OPTIONAL)
 
 
 @dataclass(frozen=True)
 class CaseFile:
-    """What the file says. The target is in pence, the deadline an instant."""
+    """What the file says. The target is in pence, the deadline an instant; `words` are columns of the case."""
 
     title: str
     slug: str
@@ -42,9 +47,7 @@ class CaseFile:
     target_pence: int
     deadline: dt.datetime
     zone: str
-    summary: str
-    legal_team: str
-    story: str
+    words: dict[str, str]
 
 
 def read(text: str, zone: str) -> CaseFile:
@@ -60,14 +63,15 @@ def read(text: str, zone: str) -> CaseFile:
         raise law.Refused("The file has no story: write it below the lines, after an empty one.")
     if not _SLUG.fullmatch(said["Slug"]):
         raise law.Refused("Slug: use small letters, digits and hyphens.")
-    for name, most in (("Title", 160), ("Slug", 80)):
-        if len(said[name]) > most:
+    limits = {"Title": law.LONGEST_TITLE, "Slug": law.LONGEST_SLUG, **dict.fromkeys(_OPTIONAL[1:], law.LONGEST_LINE)}
+    for name, most in limits.items():
+        if len(said.get(name, "")) > most:
             raise law.Refused(f"{name}: use at most {most} characters.")
     where = said.get("Zone") or zone
     return CaseFile(
         title=said["Title"], slug=said["Slug"], owner=said["Owner"], target_pence=_target(said["Target"]),
-        deadline=_deadline(said["Deadline"], where), zone=where, summary=said.get("Summary", ""),
-        legal_team=said.get("Legal-team", ""), story=story.strip(),
+        deadline=_deadline(said["Deadline"], where), zone=where,
+        words={name.lower().replace("-", "_"): said.get(name, "") for name in _OPTIONAL} | {"story": story.strip()},
     )  # fmt: skip
 
 

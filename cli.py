@@ -103,7 +103,7 @@ def go_live(said: case_file.CaseFile, by: str) -> Case:
     owner = db.session.scalar(sa.select(User).where(User.email == said.owner.lower(), User.role == "owner"))
     if owner is None:
         raise Refused(f"Owner: there is no case owner {said.owner}; make one with flask create-user.")
-    case = Case.draft(owner, said.slug, said.title, said.summary, said.story, said.legal_team, _now())
+    case = Case.draft(owner, said.slug, said.title, as_of=_now(), zone=said.zone, **said.words)
     case.go_live(said.target_pence, said.deadline, said.zone, by, _now())
     return case
 

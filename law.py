@@ -25,12 +25,38 @@ LARGEST_PLEDGE = 1_000_000
 PRESET_PLEDGES = (1_000, 2_500, 5_000, 10_000)
 LARGEST_TARGET = 100_000_000
 SHORTEST_ROUND, LONGEST_ROUND = dt.timedelta(days=1), dt.timedelta(days=60)
+# A round whose length was given in days ends at this hour, on the wall of its zone.
+HOUR_OF_END = dt.time(20, 0)
+
+# How much a case may say, in characters, and how many rows its tables may have.
+LONGEST_TITLE, LONGEST_SLUG, LONGEST_SUMMARY = 160, 80, 300
+LONGEST_STORY, LONGEST_PART, LONGEST_LINE = 40_000, 5_000, 200
+LONGEST_URL, MOST_ROWS = 500, 30
+# What must be written before a case can be reviewed: column -> what its owner is asked to do.
+NEEDED_WORDS: Mapping[str, str] = {
+    "title": "Enter a title.",
+    "summary": "Enter a summary.",
+    "story": "Tell the story.",
+    "who_we_are": "Say who you are.",
+    "firm": "Enter the firm that acts for you.",
+    "lawyer": "Enter the name of your lawyer.",
+    "regulator_number": "Enter the number under which the firm or the lawyer is regulated.",
+    "court": "Enter the court or tribunal.",
+    "stage": "Say what stage the case has reached.",
+    "risks": "Describe the risks.",
+}
+# A case in one of these may be written; in these nobody but its owner and staff sees it.
+WRITABLE_CASES = frozenset({"draft", "changes_requested"})
+HIDDEN_CASES = frozenset({"draft", "submitted", "changes_requested", "approved", "rejected"})
 
 # State -> the states it may move to. What is not listed is not allowed.
 CASE_MOVES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"submitted"}),
-    "submitted": frozenset({"changes_requested", "live", "rejected"}),
+    # Back to draft: its owner takes it back, to go on writing.
+    "submitted": frozenset({"draft", "changes_requested", "approved", "live", "rejected"}),
     "changes_requested": frozenset({"submitted"}),
+    # Goes live by the clock; if its end has become impossible by then, it goes back to its owner.
+    "approved": frozenset({"draft", "changes_requested", "live"}),
     "rejected": frozenset(),
     "live": frozenset({"funded", "missed", "cancelled"}),
     # Cancelled while its pledges are being charged: the rest is let go, the decision of the round stands.
@@ -214,6 +240,35 @@ def deadline_from_local(local: dt.datetime, zone: str) -> dt.datetime:
     if instant != second.astimezone(dt.UTC):
         raise Refused(f"The clocks go back that night: {local:%H:%M on %d %B %Y} comes twice. Choose another time.")
     return instant
+
+
+def deadline_after(days: int, zone: str, as_of: dt.datetime) -> dt.datetime:
+    """When a round of so many days ends that begins now: at the first 20:00 of its zone that is as far away.
+
+    Only the longest round ends at the last 20:00 before it would be too long.
+    """
+    begins = as_of.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    ends = dt.datetime.combine(begins.date() + dt.timedelta(days=days), HOUR_OF_END)
+    if deadline_from_local(ends, zone) - as_of < dt.timedelta(days=days):
+        ends += dt.timedelta(days=1)
+    if deadline_from_local(ends, zone) - as_of > LONGEST_ROUND:
+        ends -= dt.timedelta(days=1)
+    return deadline_from_local(ends, zone)
+
+
+def check_target(pence: int) -> None:
+    if not 0 < pence <= LARGEST_TARGET:
+        raise Refused("The target must be more than nothing and at most £1,000,000.")
+
+
+def check_deadline(deadline: dt.datetime, as_of: dt.datetime) -> None:
+    """Whether a round that begins now may end then."""
+    if in_time(deadline, as_of):
+        raise Refused("The deadline is in the past.")
+    if deadline - as_of < SHORTEST_ROUND:
+        raise Refused("The deadline is less than a day away.")
+    if deadline - as_of > LONGEST_ROUND:
+        raise Refused(f"The deadline is more than {LONGEST_ROUND.days} days away.")
 
 
 def instant_words(instant: dt.datetime, zone: str) -> str:

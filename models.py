@@ -11,8 +11,10 @@ import datetime as dt
 import hashlib
 import hmac
 import itertools
+import re
 import secrets
 import sqlite3
+import unicodedata
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -316,22 +318,60 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 
 # --- Case --------------------------------------------------------------------------------------------------
 
+# Ends of addresses below /owner/cases that are pages of ours.
+RESERVED_SLUGS = ("new",)
+
+
+class AddressTaken(Refused):
+    """Another case has this address."""
+
 
 class Case(Base):
-    """A legal case that asks for money: its story, its people and its rounds."""
+    """A legal case that asks for money: its story, its people and its rounds.
+
+    Until it is live its owner writes it, and any part may be empty. `draft_version` counts the changes, so that
+    nobody overwrites or decides on what they have not seen.
+    """
 
     __tablename__ = "cases"
-    __table_args__ = (one_of("status", law.CASE_MOVES),)
+    __table_args__ = (
+        one_of("status", law.CASE_MOVES),
+        sa.CheckConstraint(f"wanted_pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="target_in_bounds"),
+        sa.CheckConstraint(f"wanted_days BETWEEN 1 AND {law.LONGEST_ROUND.days}", name="length_in_bounds"),
+        sa.CheckConstraint("wanted_days IS NULL OR wanted_end IS NULL", name="length_or_end"),
+        sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
+    )
 
     id: Mapped[Key]
     slug: Mapped[str] = mapped_column(sa.String(80), unique=True)
     owner_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
-    title: Mapped[str] = mapped_column(sa.String(160))
+    title: Mapped[str] = mapped_column(sa.String(law.LONGEST_TITLE))
     summary: Mapped[str] = mapped_column(sa.Text)
     story: Mapped[str] = mapped_column(sa.Text)
-    legal_team: Mapped[str] = mapped_column(sa.Text)
+    who_we_are: Mapped[str] = mapped_column(sa.Text)
+    firm: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    lawyer: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    regulator_number: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    court: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    stage: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    risks: Mapped[str] = mapped_column(sa.Text)
+    # What its owner asks for. The round ends after so many days or at an instant; `zone` is for showing it.
+    wanted_pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
+    wanted_days: Mapped[int | None]
+    wanted_end: Mapped[dt.datetime | None]
+    zone: Mapped[str] = mapped_column(sa.String(60))
     status: Mapped[str] = mapped_column(sa.String(20), index=True)
     created_at: Mapped[dt.datetime]
+    draft_version: Mapped[int]
+    # The open page from which the draft was saved last, and when.
+    draft_page: Mapped[str] = mapped_column(sa.String(40))
+    saved_at: Mapped[dt.datetime | None]
+    preview_version: Mapped[int]
+    # How often it was sent for review, and what staff said last.
+    submissions: Mapped[int]
+    submitted_at: Mapped[dt.datetime | None]
+    review_reason: Mapped[str] = mapped_column(sa.Text)
+    live_from: Mapped[dt.datetime | None] = mapped_column(index=True)
     live_at: Mapped[dt.datetime | None]
     ended_at: Mapped[dt.datetime | None]
     ended_because: Mapped[str] = mapped_column(sa.Text)
@@ -342,20 +382,138 @@ class Case(Base):
     owner: Mapped[User] = relationship(back_populates="cases")
     rounds: Mapped[list[Round]] = relationship(back_populates="case", order_by="Round.id")
     updates: Mapped[list[Update]] = relationship(back_populates="case", order_by="Update.id.desc()")
+    budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
+    links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
 
     @classmethod
-    def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, legal_team: str,
-              as_of: dt.datetime) -> Case:  # fmt: skip
-        """A new case that nobody but its owner can see. Raises Refused when the address is taken."""
-        if db.session.scalar(sa.select(cls).where(cls.slug == slug)):
-            raise Refused(f"There is already a case at /cases/{slug}.")
+    def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, firm: str, as_of: dt.datetime,
+              **more: str) -> Case:  # fmt: skip
+        """A new case that nobody but its owner can see. Without a slug its address is made from the title.
+
+        Raises Refused when the address is taken.
+        """
+        words = dict.fromkeys(law.NEEDED_WORDS, "") | {"zone": current_app.config["STANDING"].display_zone, **more}
+        words |= {"title": title, "summary": summary, "story": story, "firm": firm}
+        slug = slug or cls._free_slug(title)
         case = cls(
-            slug=slug, owner=owner, title=title, summary=summary, story=story, legal_team=legal_team,
-            status="draft", created_at=as_of, ended_because="", pledging_paused=False, charges_frozen=False,
+            owner_id=owner.id, status="draft", created_at=as_of, ended_because="", pledging_paused=False,
+            charges_frozen=False, draft_version=1, draft_page="", preview_version=1, submissions=0,
+            review_reason="", **words,
         )  # fmt: skip
-        db.session.add(case)
-        db.session.flush()
+        case._move_to(slug)
         return case
+
+    @classmethod
+    def hold(cls, case_id: int) -> Self:
+        """The case, freshly read, with its row locked until the transaction ends."""
+        found = sa.select(cls).where(cls.id == case_id).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def _free_slug(cls, title: str) -> str:
+        """An address made of the title's letters and digits that nobody has yet: "whose-data", "whose-data-2"."""
+        letters = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower().replace("'", "")
+        words = re.sub(r"[^a-z0-9]+", "-", letters)[: law.LONGEST_SLUG - 6].strip("-") or "case"
+        taken = {*RESERVED_SLUGS, *db.session.scalars(sa.select(cls.slug).where(cls.slug.startswith(words)))}
+        return next(slug for n in itertools.count(1) if (slug := f"{words}-{n}" if n > 1 else words) not in taken)
+
+    def _move_to(self, slug: str) -> None:
+        """Take an address. Raises Refused when another case has it, or takes it at this very moment."""
+        taken = sa.select(Case.id).where(Case.slug == slug)
+        with db.session.no_autoflush:
+            if slug in RESERVED_SLUGS or db.session.scalar(taken) is not None:
+                raise AddressTaken(f"There is already a case at /cases/{slug}.")
+        try:
+            with db.session.begin_nested():
+                self.slug = slug
+                db.session.add(self)
+                db.session.flush()
+        except sa.exc.IntegrityError as taken_now:
+            raise AddressTaken(f"There is already a case at /cases/{slug}.") from taken_now
+
+    # Writing it
+
+    def write(self, values: dict[str, Any], seen: int, as_of: dt.datetime, *, page: str = "",
+              pressed: bool = True) -> None:  # fmt: skip
+        """Store what its owner has written; what is not among the values stays. Needs the case to be held.
+
+        `seen` is the version that the open page shows, `page` its own key. Raises Refused, and stores nothing, when
+        the draft was saved elsewhere since. What a button sends is the newest of its page, so there it may be older
+        than what the same page has just saved by itself.
+        """
+        self.require_writable()
+        if seen != self.draft_version and not (pressed and page and page == self.draft_page):
+            at = law.clock_words(self.saved_at or self.created_at, self.zone)
+            raise Refused(f"This draft was saved elsewhere at {at}, so nothing was overwritten.")
+        if (slug := values.get("slug", self.slug)) != self.slug:
+            self._move_to(slug or self._free_slug(str(values.get("title", self.title))))
+        columns = {name: value for name, value in values.items() if name not in ("slug", "budget", "links")}
+        changed = [name for name, value in columns.items() if getattr(self, name) != value]
+        for name in changed:
+            setattr(self, name, columns[name])
+        if self._write_rows(values) or changed or slug != self.slug:
+            self.draft_version += 1
+            self.draft_page, self.saved_at = page, as_of
+
+    def _write_rows(self, values: dict[str, Any]) -> bool:
+        """Store the tables among the values, whole; returns whether one of them is another now."""
+        budget = [(line.words, line.pence) for line in self.budget]
+        links = [(link.title, link.url) for link in self.links]
+        if other_budget := bool(values.get("budget", budget) != budget):
+            self.budget = [BudgetLine(position=n, words=w, pence=p) for n, (w, p) in enumerate(values["budget"])]
+        if other_links := bool(values.get("links", links) != links):
+            self.links = [DocumentLink(position=n, title=t, url=u) for n, (t, u) in enumerate(values["links"])]
+        return other_budget or other_links
+
+    def require_writable(self) -> None:
+        """Raises Refused while staff read it, and once it is decided: what they decide on is what they have read."""
+        if self.status in ("submitted", "approved"):
+            raise Refused("This case is with our staff, so it cannot be changed. Take it back first.")
+        if self.status not in law.WRITABLE_CASES:
+            raise Refused("This case is no draft any more, so it cannot be changed here.")
+
+    @property
+    def budget_pence(self) -> int:
+        return sum(line.pence or 0 for line in self.budget)
+
+    def wanted_deadline(self, as_of: dt.datetime) -> dt.datetime:
+        """When its round ends if it goes live now. Raises Refused while nobody has said so, or when it cannot be."""
+        if self.wanted_days is not None:
+            deadline = law.deadline_after(self.wanted_days, self.zone, as_of)
+        elif self.wanted_end is not None:
+            deadline = self.wanted_end
+        else:
+            raise Refused("Say how long the round is, or when it ends.")
+        law.check_deadline(deadline, as_of)
+        return deadline
+
+    def prospect(self, as_of: dt.datetime) -> Prospect:
+        """The round as its page would show it if it went live now."""
+        try:
+            return Prospect(self.wanted_pence, self.wanted_deadline(as_of), self.zone)
+        except Refused:
+            return Prospect(self.wanted_pence, None, self.zone)
+
+    def missing(self, as_of: dt.datetime) -> list[tuple[str, str]]:
+        """What must still be done before it can be reviewed: (field of the draft's form, words)."""
+        found = [(name, words) for name, words in law.NEEDED_WORDS.items() if not getattr(self, name).strip()]
+        if not self.budget:
+            found.append(("budget-0-words", "Say what the money is for, in at least one line."))
+        for n, line in enumerate(self.budget):
+            if not line.words or not line.pence:
+                what = "words" if not line.words else "amount"
+                found.append((f"budget-{n}-{what}", f"Line {n + 1} of the budget needs words and an amount."))
+        if self.wanted_pence is None:
+            found.append(("target", "Enter the target."))
+        try:
+            self.wanted_deadline(as_of)
+        except Refused as why:
+            found.append(("end_date" if self.wanted_end else "days", str(why)))
+        for n, link in enumerate(self.links):
+            if not link.title or not link.url:
+                what = "title" if not link.title else "url"
+                found.append((f"links-{n}-{what}", f"Document {n + 1} needs a title and an address."))
+        return found
 
     @classmethod
     def listed(cls) -> list[Case]:
@@ -368,8 +526,7 @@ class Case(Base):
     @classmethod
     def public(cls, slug: str) -> Case | None:
         """The case at this address if strangers may see it."""
-        hidden = ("draft", "submitted", "changes_requested", "rejected")
-        return db.session.scalar(sa.select(cls).where(cls.slug == slug, cls.status.not_in(hidden)))
+        return db.session.scalar(sa.select(cls).where(cls.slug == slug, cls.status.not_in(law.HIDDEN_CASES)))
 
     @classmethod
     def begun(cls) -> list[Case]:
@@ -391,16 +548,12 @@ class Case(Base):
 
     def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> Round:
         """Publish the case with its first round. The deadline is an instant, the zone is for showing it."""
-        if not 0 < target_pence <= law.LARGEST_TARGET:
-            raise Refused("The target must be more than nothing and at most £1,000,000.")
-        if law.in_time(deadline, as_of):
-            raise Refused("The deadline is in the past.")
-        if deadline - as_of < law.SHORTEST_ROUND:
-            raise Refused("The deadline is less than a day away.")
-        if deadline - as_of > law.LONGEST_ROUND:
-            raise Refused(f"The deadline is more than {law.LONGEST_ROUND.days} days away.")
-        for step in ("submitted", "live"):
-            self._move(step, by, as_of)
+        law.check_target(target_pence)
+        law.check_deadline(deadline, as_of)
+        if self.status == "draft":
+            # The operator brings a case that needs no review.
+            self._move("submitted", by, as_of)
+        self._move("live", by, as_of)
         self.live_at = as_of
         opened = Round(
             case=self, kind="initial", target_pence=target_pence, deadline=deadline, zone=zone, status="open",
@@ -475,8 +628,8 @@ class Case(Base):
         self._move(status, by, as_of)
         self.ended_at = as_of
 
-    def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
-        move(self, law.CASE_MOVES, to, by, as_of)
+    def _move(self, to: str, by: str, as_of: dt.datetime, note: str = "") -> None:
+        move(self, law.CASE_MOVES, to, by, as_of, note=note)
 
     def published_updates(self) -> list[Update]:
         """Newest first."""
@@ -531,6 +684,46 @@ class Case(Base):
         for pledge in self.update_readers():
             Letter.owe("update", pledge, f"update:{update.id}", as_of)
         return update
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """The round that a case would have if it went live now, for those who look at its draft; what is not known is
+    None. It has the figures of a round to which nobody has pledged yet."""
+
+    target_pence: int | None
+    deadline: dt.datetime | None
+    zone: str
+    status: str = "open"
+    pledged_pence: int = 0
+    shown_pence: int = 0
+    shown_count: int = 0
+    percent: int = 0
+
+
+class BudgetLine(Base):
+    """One line of what the money of a case is for; half of it may be missing while it is a draft."""
+
+    __tablename__ = "budget_lines"
+    __table_args__ = (sa.CheckConstraint(f"pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="pence_in_bounds"),)
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    position: Mapped[int]
+    words: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
+
+
+class DocumentLink(Base):
+    """A document of a case, at its https address; half of it may be missing while it is a draft."""
+
+    __tablename__ = "document_links"
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    position: Mapped[int]
+    title: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    url: Mapped[str] = mapped_column(sa.String(law.LONGEST_URL))
 
 
 class Update(Base):

@@ -5,6 +5,7 @@ import itertools
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 from flask import current_app
@@ -54,6 +55,24 @@ def a_case(
     case.round.deadline = as_of + ends_in
     for amount in pledged:
         confirm(a_pledge(case.round, amount))
+    keep()
+    return case
+
+
+def a_draft(owner: User | None = None, **changed: Any) -> Case:
+    """A draft that lacks nothing: £6,000 in 30 days, with a budget of £4,000 and £2,000, except for what is changed."""
+    owner, as_of = owner or a_user(), now()
+    begin_writing()
+    case = Case.draft(db.session.merge(owner), f"draft-{secrets.token_hex(4)}", "Whose data?", "In short.",
+                      "## What is going on\n\nA story.", "AWO", as_of)  # fmt: skip
+    whole = {
+        "who_we_are": "Teachers and parents.", "lawyer": "Sam Weir", "regulator_number": "SRA 000000",
+        "court": "High Court", "stage": "Before the claim", "risks": "We may lose, and then pay costs.",
+        "wanted_pence": 600_000, "wanted_days": 30, "wanted_end": None,
+        "budget": [("The claim", 400_000), ("Counsel", 200_000)],
+        "links": [("The letter", "https://example.org/letter.pdf")],
+    }  # fmt: skip
+    case.write({**whole, **changed}, case.draft_version, as_of)
     keep()
     return case
 

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from models import BudgetLine, DocumentLink
 from tests.made import a_case, a_pledge, a_user, confirm, keep, now
 from tests.reading import headings, read, said
 
@@ -107,7 +108,10 @@ def test_no_level_is_left_out_of_the_headings_whatever_the_owner_wrote(client: F
 def test_markup_in_the_words_of_an_owner_stays_words(client: FlaskClient) -> None:
     evil = '<b onclick="alert(1)" data-hx-get="/logout">x</b> [link](javascript:alert(1)) ![p](https://spy.example/p)'
     case = a_case(title=evil[:60], owner=a_user(name="<i>Ada</i>"), story=evil)
-    case.summary, case.legal_team, case.owner.bio = evil, evil, evil
+    case.summary, case.owner.bio, case.who_we_are, case.risks = evil, evil, evil, evil
+    case.firm, case.lawyer, case.regulator_number, case.court, case.stage = [evil] * 5
+    case.budget = [BudgetLine(position=0, words=evil, pence=1)]
+    case.links = [DocumentLink(position=0, title=evil, url="")]
     case.publish_update(case.owner, evil[:60], evil, now())
     keep()
     for address in ("/", f"/cases/{case.slug}", f"/cases/{case.slug}/pledge"):

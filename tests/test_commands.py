@@ -22,8 +22,13 @@ GOOD = {
     "Deadline": "SOON",
     "Zone": "Europe/London",
     "Summary": "Sewage runs into the Alder.",
-    "Legal-team": "A firm of solicitors.",
+    "Firm": "A firm of solicitors",
+    "Lawyer": "Sam Weir",
+    "Regulator-number": "SRA 000000",
+    "Court": "High Court",
+    "Stage": "Before the claim",
 }
+OPTIONAL = ("Zone", "Summary", "Firm", "Lawyer", "Regulator_number", "Court", "Stage")
 STORY = "## What is going on\n\nThe works: they may spill in heavy rain only ..."
 
 
@@ -116,8 +121,11 @@ def test_a_case_from_a_file_is_live(app: Flask, tmp_path: Path) -> None:
     assert code == 0, printed
     assert printed.startswith("http://127.0.0.1:8000/cases/river-alder-sewage is live until ")
     case = case_at("river-alder-sewage")
-    assert (case.title, case.summary, case.legal_team, case.story) == (
-        GOOD["Title"], GOOD["Summary"], GOOD["Legal-team"], STORY,
+    assert (case.title, case.summary, case.firm, case.story) == (
+        GOOD["Title"], GOOD["Summary"], GOOD["Firm"], STORY,
+    )  # fmt: skip
+    assert (case.lawyer, case.regulator_number, case.court, case.stage) == (
+        "Sam Weir", "SRA 000000", "High Court", "Before the claim",
     )  # fmt: skip
     assert (case.status, case.owner.email, case.round.target_pence) == ("live", "river@example.org", 30_000)
     assert app.test_client().get("/cases/river-alder-sewage").status_code == 200
@@ -136,9 +144,9 @@ def test_the_example_of_the_documentation_is_a_good_file(app: Flask, tmp_path: P
 
 def test_what_may_be_left_out_can_be_left_out(app: Flask, tmp_path: Path) -> None:
     a_user("owner", email="river@example.org")
-    assert run(app, create_case, a_file(tmp_path, Zone=None, Summary=None, Legal_team=None, Slug="bare"))[0] == 0
+    assert run(app, create_case, a_file(tmp_path, Slug="bare", **dict.fromkeys(OPTIONAL)))[0] == 0
     case = case_at("bare")
-    assert (case.round.zone, case.summary, case.legal_team) == ("Europe/London", "", "")
+    assert (case.round.zone, case.summary, case.firm) == ("Europe/London", "", "")
     assert app.test_client().get("/cases/bare").status_code == 200
 
 
@@ -164,8 +172,9 @@ def test_what_may_be_left_out_can_be_left_out(app: Flask, tmp_path: Path) -> Non
         ({"Deadline": "2027-10-31 01:30"}, "Deadline: The clocks go back that night"),
         ({"Zone": "Europe/Atlantis"}, "Zone: write a time zone, such as Europe/London."),
         ({"Zone": "../etc"}, "Zone: write a time zone, such as Europe/London."),
-        ({"Sumary": "x"}, "Line 9: begin with one of Title, Slug, Owner, Target, Deadline, Zone, Summary, Legal-team"),
-        ({"Legal-team": "A\nfirm of solicitors"}, "Line 9: begin with one of Title"),
+        ({"Sumary": "x"}, "Line 13: begin with one of Title, Slug, Owner, Target, Deadline, Zone, Summary, Firm"),
+        ({"Stage": "Before\nthe claim"}, "Line 13: begin with one of Title"),
+        ({"Firm": "x" * 201}, "Firm: use at most 200 characters."),
         ({"Summary": "One\nTitle: Another"}, "Line 8: there is a line “Title” above already."),
     ],
 )

@@ -127,22 +127,58 @@ def upgrade() -> None:
     sa.Column('title', sa.String(length=160), nullable=False),
     sa.Column('summary', sa.Text(), nullable=False),
     sa.Column('story', sa.Text(), nullable=False),
-    sa.Column('legal_team', sa.Text(), nullable=False),
+    sa.Column('who_we_are', sa.Text(), nullable=False),
+    sa.Column('firm', sa.String(length=200), nullable=False),
+    sa.Column('lawyer', sa.String(length=200), nullable=False),
+    sa.Column('regulator_number', sa.String(length=200), nullable=False),
+    sa.Column('court', sa.String(length=200), nullable=False),
+    sa.Column('stage', sa.String(length=200), nullable=False),
+    sa.Column('risks', sa.Text(), nullable=False),
+    sa.Column('wanted_pence', sa.BigInteger(), nullable=True),
+    sa.Column('wanted_days', sa.Integer(), nullable=True),
+    sa.Column('wanted_end', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('zone', sa.String(length=60), nullable=False),
     sa.Column('status', sa.String(length=20), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('draft_version', sa.Integer(), nullable=False),
+    sa.Column('draft_page', sa.String(length=40), nullable=False),
+    sa.Column('saved_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('preview_version', sa.Integer(), nullable=False),
+    sa.Column('submissions', sa.Integer(), nullable=False),
+    sa.Column('submitted_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('review_reason', sa.Text(), nullable=False),
+    sa.Column('live_from', sa.DateTime(timezone=True), nullable=True),
     sa.Column('live_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('ended_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('ended_because', sa.Text(), nullable=False),
     sa.Column('pledging_paused', sa.Boolean(), nullable=False),
     sa.Column('charges_frozen', sa.Boolean(), nullable=False),
-    sa.CheckConstraint("status IN ('cancelled', 'changes_requested', 'closed', 'draft', 'funded', 'live', 'missed', 'rejected', 'submitted')", name=op.f('ck_cases_known_status')),
+    sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name=op.f('ck_cases_approved_for_a_time')),
+    sa.CheckConstraint("status IN ('approved', 'cancelled', 'changes_requested', 'closed', 'draft', 'funded', 'live', 'missed', 'rejected', 'submitted')", name=op.f('ck_cases_known_status')),
+    sa.CheckConstraint('wanted_days BETWEEN 1 AND 60', name=op.f('ck_cases_length_in_bounds')),
+    sa.CheckConstraint('wanted_days IS NULL OR wanted_end IS NULL', name=op.f('ck_cases_length_or_end')),
+    sa.CheckConstraint('wanted_pence BETWEEN 1 AND 100000000', name=op.f('ck_cases_target_in_bounds')),
     sa.ForeignKeyConstraint(['owner_id'], ['users.id'], name=op.f('fk_cases_owner_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_cases')),
     sa.UniqueConstraint('slug', name=op.f('uq_cases_slug'))
     )
     with op.batch_alter_table('cases', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
+
+    op.create_table('budget_lines',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('position', sa.Integer(), nullable=False),
+    sa.Column('words', sa.String(length=200), nullable=False),
+    sa.Column('pence', sa.BigInteger(), nullable=True),
+    sa.CheckConstraint('pence BETWEEN 1 AND 100000000', name=op.f('ck_budget_lines_pence_in_bounds')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_budget_lines_case_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_budget_lines'))
+    )
+    with op.batch_alter_table('budget_lines', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_budget_lines_case_id'), ['case_id'], unique=False)
 
     op.create_table('comments',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -165,6 +201,18 @@ def upgrade() -> None:
     with op.batch_alter_table('comments', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_comments_case_id'), ['case_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_comments_status'), ['status'], unique=False)
+
+    op.create_table('document_links',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('position', sa.Integer(), nullable=False),
+    sa.Column('title', sa.String(length=200), nullable=False),
+    sa.Column('url', sa.String(length=500), nullable=False),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_document_links_case_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_document_links'))
+    )
+    with op.batch_alter_table('document_links', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_document_links_case_id'), ['case_id'], unique=False)
 
     op.create_table('rounds',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -455,14 +503,23 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_rounds_case_id'))
 
     op.drop_table('rounds')
+    with op.batch_alter_table('document_links', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_document_links_case_id'))
+
+    op.drop_table('document_links')
     with op.batch_alter_table('comments', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_comments_status'))
         batch_op.drop_index(batch_op.f('ix_comments_case_id'))
 
     op.drop_table('comments')
+    with op.batch_alter_table('budget_lines', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_budget_lines_case_id'))
+
+    op.drop_table('budget_lines')
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
+        batch_op.drop_index(batch_op.f('ix_cases_live_from'))
 
     op.drop_table('cases')
     op.drop_table('users')
