@@ -11,8 +11,9 @@ from markupsafe import Markup
 import cli
 import config
 from models import db, prepare_engine
-from views import addresses, doors, private_page, repairs, words
+from views import addresses, doors, private_page, repairs, reviews, words, workshop
 from views.accounts import accounts
+from views.drafts import drafts
 from views.moderators import moderators
 from views.owners import owners
 from views.public import public
@@ -21,8 +22,9 @@ from views.supporters import supporters
 from views.webhooks import webhooks
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# These three add their pages to the blueprint of the supporters.
+# These add their pages to the blueprints of the supporters, the owners and the staff.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
+ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop,), (reviews,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 
@@ -39,7 +41,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     _connect_database(app)
     doors.watch(app)
     words.teach(app)
-    for room in (public, supporters, accounts, moderators, owners, staff, webhooks):
+    for room in (public, supporters, accounts, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
     app.context_processor(lambda: {"settings": settings, "site_css": site_css})

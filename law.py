@@ -140,6 +140,9 @@ NEW_ADDRESS_WAITS = dt.timedelta(days=3)
 # So long the reader of the address before may take that back.
 OLD_ADDRESS_MAY_OBJECT = dt.timedelta(days=30)
 
+# An approved case may wait so long for the time at which it goes live.
+LONGEST_WAIT = dt.timedelta(days=90)
+
 # Stripe's word for a payment that its payer did not approve on the bank's own page.
 NOT_APPROVED = "payment_intent_authentication_failure"
 REFUND_STATES = ("asking", "pending", "succeeded", "failed")

@@ -44,10 +44,17 @@ from models import (
 # What a letter can be about; its recipient follows from it.
 SUBJECTS: dict[str, Any] = {
     "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
-    "address_change": AddressChange, "link_request": LinkRequest,
+    "address_change": AddressChange, "link_request": LinkRequest, "case": Case,
 }  # fmt: skip
 # What is told of a dispute -> the state that it tells of.
 DISPUTES: dict[str, str] = {kind: state for state, kinds in DISPUTE_LETTERS.items() for kind in kinds}
+# Letters to a case owner about a review -> the state that they tell of.
+OF_REVIEWS = {
+    "case_changes": "changes_requested", "case_not_live": "changes_requested", "case_rejected": "rejected",
+    "case_approved": "approved",
+}  # fmt: skip
+# Letters to staff about a case; their occasion is "case:3:review:1".
+OF_CASES = ("case_submitted", "case_not_live_staff")
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How long the mail server may take for one step.
@@ -77,6 +84,11 @@ def is_true(letter: Letter) -> bool:
         return bool(_subject_row(letter).pledges())
     if letter.kind == "new_address":
         return bool(_subject_row(letter).waits(letter.created_at))
+    if letter.kind in OF_REVIEWS:
+        reviewed: Case = _subject_row(letter)
+        return reviewed.status == OF_REVIEWS[letter.kind] and reviewed.review == letter.occasion
+    if letter.kind == "case_submitted":
+        return _case_of_occasion(letter).status == "submitted"
     if letter.kind == "changed":
         agreed: Agreement = _row_of_occasion(letter, Agreement)
         changed: Pledge = _subject_row(letter)
@@ -181,6 +193,10 @@ def _row_of_occasion(letter: Letter, table: type[Any]) -> Any:
     return db.session.get_one(table, int(letter.occasion.partition(":")[2]))
 
 
+def _case_of_occasion(letter: Letter) -> Case:
+    return db.session.get_one(Case, int(letter.occasion.split(":")[1]))
+
+
 def _context(letter: Letter, about: Any) -> dict[str, Any]:
     """What the templates may speak of. All amounts and dates come from rows."""
     settings = config.current()
@@ -191,6 +207,13 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         "contact": settings.contact_email,
         "zone": settings.display_zone,
     }
+    if isinstance(about, Case):
+        return words | {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
+    if isinstance(about, User) and letter.kind in OF_CASES:
+        its_case = _case_of_occasion(letter)
+        return words | {
+            "person": about, "case": its_case, "review_url": f"{settings.site_url}/staff/reviews/{its_case.slug}",
+        }  # fmt: skip
     if isinstance(about, User):
         staffs = letter.kind in DISPUTES or letter.kind == "refund_failed"
         more = _about_money(letter) if staffs else {"waiting": len(Comment.waiting())}
@@ -259,6 +282,8 @@ def _recipient(letter: Letter, about: Any) -> Address:
     if isinstance(about, AddressChange):
         # Without the name: who reads there may be a stranger, to whom it says nothing.
         return _address("", about.old_email if letter.kind == "address_left" else about.new_email)
+    if isinstance(about, Case):
+        about = about.owner
     if isinstance(about, Round):
         if letter.kind in ("stays_closing", "charges_halted"):
             return _address("", config.current().contact_email)

@@ -35,6 +35,7 @@ from money import pounds
 
 if TYPE_CHECKING:
     from payments import CardFound, ChargeFound, DisputeFound, RefundFound
+    from pictures import Drawing
 
 # A refund that the bank has not finished is looked at again this often, should its event be lost.
 REFUND_PAUSE = dt.timedelta(hours=1)
@@ -322,6 +323,17 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 RESERVED_SLUGS = ("new",)
 
 
+# What has become of a case, for staff who were about to decide it.
+BECAME = {
+    "draft": "it was taken back",
+    "submitted": "it was sent again",
+    "changes_requested": "changes were asked for",
+    "approved": "it was approved",
+    "live": "it was made live",
+    "rejected": "it was rejected",
+}
+
+
 class AddressTaken(Refused):
     """Another case has this address."""
 
@@ -355,6 +367,8 @@ class Case(Base):
     court: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     stage: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     risks: Mapped[str] = mapped_column(sa.Text)
+    # What the picture shows, for those who do not see it.
+    picture_alt: Mapped[str] = mapped_column(sa.String(law.LONGEST_SUMMARY))
     # What its owner asks for. The round ends after so many days or at an instant; `zone` is for showing it.
     wanted_pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
     wanted_days: Mapped[int | None]
@@ -384,6 +398,7 @@ class Case(Base):
     updates: Mapped[list[Update]] = relationship(back_populates="case", order_by="Update.id.desc()")
     budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
     links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
+    pictures: Mapped[list[Picture]] = relationship(back_populates="case", cascade="all, delete-orphan")
 
     @classmethod
     def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, firm: str, as_of: dt.datetime,
@@ -398,7 +413,7 @@ class Case(Base):
         case = cls(
             owner_id=owner.id, status="draft", created_at=as_of, ended_because="", pledging_paused=False,
             charges_frozen=False, draft_version=1, draft_page="", preview_version=1, submissions=0,
-            review_reason="", **words,
+            review_reason="", picture_alt="", **words,
         )  # fmt: skip
         case._move_to(slug)
         return case
@@ -465,12 +480,61 @@ class Case(Base):
             self.links = [DocumentLink(position=n, title=t, url=u) for n, (t, u) in enumerate(values["links"])]
         return other_budget or other_links
 
+    def picture(self, size: str) -> Picture | None:
+        """Its picture in one size, if it has one."""
+        return next((one for one in self.pictures if one.size == size), None)
+
+    def hang_picture(self, drawings: Iterable[Drawing], alt: str, as_of: dt.datetime) -> None:
+        """Take this picture instead of the one before; without drawings only its description. Needs it to be held."""
+        self.require_writable()
+        if new := [
+            Picture(size=one.size, sha256=one.sha256, media_type=one.media_type, width=one.width, height=one.height,
+                    content=one.content)
+            for one in drawings
+        ]:  # fmt: skip
+            self.take_picture_down(as_of)
+            self.pictures = new
+        self.picture_alt = alt
+        self.draft_version += 1
+        self.saved_at = as_of
+
+    def take_picture_down(self, as_of: dt.datetime) -> None:
+        """Needs the case to be held. Silent when it has none."""
+        self.require_writable()
+        if self.pictures:
+            self.pictures, self.picture_alt = [], ""
+            self.draft_version += 1
+            self.saved_at = as_of
+            db.session.flush()
+
     def require_writable(self) -> None:
         """Raises Refused while staff read it, and once it is decided: what they decide on is what they have read."""
         if self.status in ("submitted", "approved"):
             raise Refused("This case is with our staff, so it cannot be changed. Take it back first.")
         if self.status not in law.WRITABLE_CASES:
             raise Refused("This case is no draft any more, so it cannot be changed here.")
+
+    @classmethod
+    def by_preview_link(cls, link: str) -> Self | None:
+        """The case of a private link to its draft, or None when the link was altered or replaced."""
+        number, _, _ = link.partition(".")
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            return None
+        case = db.session.get(cls, int(number))
+        return case if case and is_genuine(link, "draft", number, case.preview_version) else None
+
+    def preview_link(self) -> str:
+        """Whoever has it sees the draft as it is at that moment, without a log-in: for the lawyer."""
+        return signed_link("draft", str(self.id), self.preview_version)
+
+    def replace_preview_link(self, by: User, as_of: dt.datetime) -> None:
+        """The link of before opens nothing any more."""
+        self.preview_version += 1
+        Event.write(self, "preview_link_replaced", f"user:{by.id}", as_of)
+
+    def is_seen_by(self, person: User) -> bool:
+        """Whether somebody may see it before it is public."""
+        return person.role == "staff" or person.id == self.owner_id
 
     @property
     def budget_pence(self) -> int:
@@ -513,6 +577,8 @@ class Case(Base):
             if not link.title or not link.url:
                 what = "title" if not link.title else "url"
                 found.append((f"links-{n}-{what}", f"Document {n + 1} needs a title and an address."))
+        if self.pictures and not self.picture_alt:
+            found.append(("alt", "Say what the picture shows."))
         return found
 
     @classmethod
@@ -520,8 +586,10 @@ class Case(Base):
         """What the home page shows: live cases first, then the ended ones, newest first."""
         ended = sa.case((cls.status == "live", 0), else_=1)
         seen = cls.status.in_(("live", "funded", "missed"))
-        found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc())
-        return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))))
+        found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
+            sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
+        )  # fmt: skip
+        return list(db.session.scalars(found))
 
     @classmethod
     def public(cls, slug: str) -> Case | None:
@@ -545,6 +613,114 @@ class Case(Base):
         held = Round.hold(self.round.id)
         db.session.refresh(self)
         return held
+
+    # Review
+
+    @property
+    def review_mark(self) -> str:
+        """Another one whenever there is something that staff should see before they decide."""
+        return f"{self.status}.{self.submissions}.{self.draft_version}"
+
+    @property
+    def review(self) -> str:
+        """How letters and jobs speak of the review that it is in, or was in last."""
+        return f"review:{self.submissions}"
+
+    @classmethod
+    def in_review(cls) -> list[Self]:
+        """Those that wait for staff, the longest first; then those that are approved and wait for their time."""
+        found = sa.select(cls).where(cls.status.in_(("submitted", "approved"))).options(
+            sa.orm.selectinload(cls.budget), sa.orm.joinedload(cls.owner)
+        )  # fmt: skip
+        return list(db.session.scalars(found.order_by(cls.status.desc(), cls.submitted_at, cls.id)))
+
+    @classmethod
+    def due_live(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of those whose time to go live has come."""
+        found = sa.select(cls.id).where(cls.status == "approved", cls.live_from <= as_of)
+        return list(db.session.scalars(found.order_by(cls.live_from, cls.id)))
+
+    def submit(self, by: User, as_of: dt.datetime) -> None:
+        """Send it for review, and tell staff. Needs it to be held. Silent when it waits for them already."""
+        if self.status == "submitted":
+            return
+        self.require_writable()
+        if self.missing(as_of):
+            raise Refused("Something is missing still, so the case was not sent. The list says what it is.")
+        self.submissions += 1
+        self.submitted_at = as_of
+        self._move("submitted", f"user:{by.id}", as_of)
+        Letter.owe_staff("case_submitted", f"{name_of(self)}:{self.review}", as_of)
+
+    def take_back(self, by: User, as_of: dt.datetime) -> None:
+        """Its owner goes on writing; staff have nothing to decide until it is sent again. Needs it to be held."""
+        self.live_from = None
+        self._move("draft", f"user:{by.id}", as_of)
+
+    def approve(self, by: User, as_of: dt.datetime, seen: str, live_from: dt.datetime | None = None) -> None:
+        """Staff let it go live, at once or at a later time. `seen` is the mark of what they have read.
+
+        Needs it to be held. Raises Refused when it is not as they saw it, or when its round could not be.
+        """
+        self._require_seen(seen)
+        if live_from is None:
+            self._publish(f"user:{by.id}", as_of)
+            return
+        if not as_of < live_from <= as_of + law.LONGEST_WAIT:
+            raise Refused(f"The time must lie ahead, by at most {law.LONGEST_WAIT.days} days.")
+        self.wanted_deadline(live_from)
+        self.live_from = live_from
+        self._move("approved", f"user:{by.id}", as_of, note=law.instant_words(live_from, self.zone))
+        Letter.owe("case_approved", self, self.review, as_of)
+
+    def ask_changes(self, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
+        """Back to its owner, who sees why. Needs it to be held."""
+        self._require_seen(seen)
+        self._give_back("changes_requested", reason, f"user:{by.id}", as_of)
+        Letter.owe("case_changes", self, self.review, as_of)
+
+    def reject(self, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
+        """For good; its owner sees why. Needs it to be held."""
+        self._require_seen(seen)
+        self._give_back("rejected", reason, f"user:{by.id}", as_of)
+        Letter.owe("case_rejected", self, self.review, as_of)
+
+    def launch(self, as_of: dt.datetime) -> None:
+        """By the clock: the time that staff have set has come. Needs it to be held; safe twice.
+
+        Its deadline is computed now. If that has become impossible it does not go live: it goes back to its owner,
+        and staff are told as well.
+        """
+        if self.status != "approved" or self.live_from is None or self.live_from > as_of:
+            return
+        try:
+            self._publish("clock", as_of)
+        except Refused as why:
+            reason = f"It could not go live at the time that was set. {why}"
+            self._give_back("changes_requested", reason, "clock", as_of)
+            Letter.owe("case_not_live", self, self.review, as_of)
+            Letter.owe_staff("case_not_live_staff", f"{name_of(self)}:{self.review}", as_of)
+
+    def _publish(self, by: str, as_of: dt.datetime) -> None:
+        if self.wanted_pence is None:
+            raise Refused("This case has no target.")
+        self.go_live(self.wanted_pence, self.wanted_deadline(as_of), self.zone, by, as_of)
+        Letter.owe("case_live", self, self.review, as_of)
+
+    def _give_back(self, to: str, reason: str, by: str, as_of: dt.datetime) -> None:
+        self._move(to, by, as_of, note=reason)
+        self.review_reason, self.live_from = reason, None
+
+    def _require_seen(self, seen: str) -> None:
+        """Raises Refused, with what has become of it and by whom, unless it is as the person who decides saw it."""
+        if seen == self.review_mark and self.status in ("submitted", "approved"):
+            return
+        last = next((event for event in self.history() if event.after), None)
+        person = db.session.get(User, int(last.who[5:])) if last and last.who.startswith("user:") else None
+        by = f" by {person.name}" if person else ""
+        raise Refused(
+            f"This case is not as you saw it: {BECAME.get(self.status, 'it has ended')}{by}. Nothing was done."
+        )
 
     def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> Round:
         """Publish the case with its first round. The deadline is an instant, the zone is for showing it."""
@@ -724,6 +900,30 @@ class DocumentLink(Base):
     position: Mapped[int]
     title: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     url: Mapped[str] = mapped_column(sa.String(law.LONGEST_URL))
+
+
+class Picture(Base):
+    """The picture of a case in one size, as we have drawn it. It lies here so that a backup holds it too."""
+
+    __tablename__ = "pictures"
+    __table_args__ = (one_of("size", ("large", "small")), sa.UniqueConstraint("case_id", "size"))
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"))
+    size: Mapped[str] = mapped_column(sa.String(10))
+    # Of the content: its address, so that what lies there never changes.
+    sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
+    media_type: Mapped[str] = mapped_column(sa.String(20))
+    width: Mapped[int]
+    height: Mapped[int]
+    content: Mapped[bytes] = mapped_column(sa.LargeBinary, deferred=True)
+
+    case: Mapped[Case] = relationship(back_populates="pictures")
+
+    @classmethod
+    def with_hash(cls, sha256: str) -> list[Self]:
+        """Those with this content: two cases may have the same."""
+        return list(db.session.scalars(sa.select(cls).where(cls.sha256 == sha256).options(sa.orm.joinedload(cls.case))))
 
 
 class Update(Base):

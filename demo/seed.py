@@ -25,6 +25,7 @@ from models import Case, Pledge, Round, User, begin_writing, db
 
 FOLDER = Path(__file__).parent / "cases"
 MODERATOR = ("moderator@example.org", "Morgan Reed", "moderator")
+STAFF = ("staff@example.org", "Sandy Hall", "staff")
 OWNER = ("owner@example.org", "Defend Digital Me", "owner")
 OTHER_OWNER = ("river@example.org", "Friends of the Alder", "owner")
 WORKS, DECLINES = "4242424242424242", "4000000000000341"
@@ -67,6 +68,7 @@ def seed(go_live: Callable[[case_file.CaseFile, str], Case]) -> None:
     for file in sorted(FOLDER.glob("*.txt")):
         go_live(_case(file), "demonstration")
     db.session.commit()
+    _drafts()
     for slug, pledges in PLEDGES.items():
         for pledge in pledges:
             _pledge(slug, *pledge)
@@ -115,11 +117,41 @@ def _people() -> None:
         "fairly and in the open.",
         OTHER_OWNER[0]: "Neighbours, anglers and swimmers along the river Alder.",
         MODERATOR[0]: "",
+        STAFF[0]: "",
     }
-    for email, name, role in (MODERATOR, OWNER, OTHER_OWNER):
+    for email, name, role in (MODERATOR, STAFF, OWNER, OTHER_OWNER):
         person = User.enrol(email, name, role, password, _now(), bio=bios[email])
         if email == OTHER_OWNER[0]:
             person.picture = "river.svg"
+
+
+def _drafts() -> None:
+    """One case that is half written, and one that waits for review."""
+    owner = db.session.scalars(sa.select(User).where(User.email == OWNER[0])).one()
+    begun = Case.draft(owner, "cctv-in-classrooms", "Cameras in classrooms", "", "", "", _now())
+    half = {
+        "story": "## What is going on\n\nThree schools film their lessons.",
+        "budget": [("A letter before claim", None)],
+    }
+    begun.write(half, begun.draft_version, _now())
+    sent = Case.draft(
+        owner, "school-meals-by-fingerprint", "School meals by fingerprint",
+        "Children pay for lunch with a finger. We ask whether their parents were really asked.",
+        "## What is going on\n\nA school takes the fingerprints of eleven-year-olds to sell them lunch."
+        "\n\n## What we ask for\n\nThat another way to pay is offered to every child.", "A law centre",
+        _now(), who_we_are="Parents of the school.", lawyer="Sam Weir, who does not exist",
+        regulator_number="SRA 000000",
+        court="High Court", stage="Before the claim",
+        risks="If we lose, we may have to pay the school’s costs. Our lawyer says so too.",
+    )  # fmt: skip
+    whole = {
+        "wanted_pence": 250_000, "wanted_days": 30,
+        "budget": [("Letter before claim", 60_000), ("The claim", 150_000), ("Court fee", 40_000)],
+        "links": [("The guidance of the regulator", "https://example.org/guidance")],
+    }  # fmt: skip
+    sent.write(whole, sent.draft_version, _now())
+    sent.submit(owner, _now())
+    db.session.commit()
 
 
 def _password() -> str:

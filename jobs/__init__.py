@@ -39,6 +39,7 @@ JOBS = {
     "tend": "jobs.repairs",
     "release_cancelled": "jobs.cancelled_cases",
     "send_refunds": "jobs.refunds",
+    "launch_case": "jobs.launches",
     "send_letters": "jobs.post",
     "examine_books": "jobs.doctor",
     "begin_reconciliation": "jobs.reconcile",

@@ -18,6 +18,7 @@ import config
 import jobs
 from jobs import doctor, reconcile
 from models import (
+    Case,
     Comment,
     Lease,
     Letter,
@@ -118,6 +119,10 @@ def _refunds(as_of: dt.datetime) -> Due:
     return [None] if Refund.waiting(as_of) else []
 
 
+def _launches(as_of: dt.datetime) -> Due:
+    return list(Case.due_live(as_of))
+
+
 def _letters(as_of: dt.datetime) -> Due:
     return [None] if Letter.unsent(as_of) else []
 
@@ -145,6 +150,7 @@ TIMETABLE: dict[str, Callable[[dt.datetime], Due]] = {
     "tend": _repairs,
     "release_cancelled": _cancelled,
     "send_refunds": _refunds,
+    "launch_case": _launches,
     "send_letters": _letters,
     "examine_books": _examinations,
     "begin_reconciliation": _comparisons,

@@ -16,12 +16,22 @@ from werkzeug.test import TestResponse
 
 import app as application
 from models import Comment, Update, User, db
-from tests.made import a_case, a_pledge, a_user, keep, look_anew, now
+from tests.made import a_case, a_draft, a_pledge, a_user, keep, look_anew, now
 from views import doors
 from views.supporters import PURPOSES
 
 WEBHOOK_SECRET = "whsec_for_the_tests_only"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+
+
+# Pages of a case that is not live yet.
+OF_DRAFTS = ("owners.draft", "owners.save_draft", "owners.preview_draft", "owners.picture",
+             "owners.keep_picture", "owners.take_picture_down", "owners.launch",
+             "owners.replace_preview_link", "owners.submit", "owners.take_back")  # fmt: skip
+
+
+OF_REVIEWS = ("staff.review", "staff.preview_case", "staff.approve_case", "staff.approve_case_for_later",
+              "staff.ask_for_changes", "staff.reject_case")  # fmt: skip
 
 
 class Site:
@@ -39,12 +49,18 @@ class Site:
         self.values: dict[str, Any] = {
             "slug": "the-case", "public_id": pledge.public_id, "switch": "charge-freeze",
             "comment_id": comment.id, "update_id": update.id, "filename": "site.css",
+            "sha256": "0" * 64,
         }  # fmt: skip
         counted = its_case.round.pledges("confirmed")[0]
         change, made = (counted.ask_other_address(f"{name}@example.org", now()) for name in ("new", "newest"))
         made.make(now())
         change.link_version = counted.link_version
         keep()
+        self.draft = a_draft(self.owner)
+        self.draft_link = self.draft.preview_link()
+        submitted = a_draft(self.owner)
+        submitted.submit(submitted.owner, now())
+        self.slugs = dict.fromkeys(OF_DRAFTS, self.draft.slug) | dict.fromkeys(OF_REVIEWS, submitted.slug)
         self.links = {
             **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe")},
             "new-address": change.link("new-address"),
@@ -55,7 +71,9 @@ class Site:
     def address(self, rule: Rule, **changed: Any) -> str:
         """An address of the rule at which there really is something."""
         purpose = PURPOSES.get(rule.endpoint, "pledge")
-        values = {**self.values, "link": self.links[purpose], **changed}
+        slug = self.slugs.get(rule.endpoint, "the-case")
+        link = self.draft_link if rule.endpoint.startswith("drafts.") else self.links[purpose]
+        values = {**self.values, "slug": slug, "link": link, **changed}
         with self.app.test_request_context():
             return self.app.url_map.bind("").build(rule.endpoint, {name: values[name] for name in rule.arguments})
 

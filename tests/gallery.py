@@ -3,6 +3,7 @@
 It hangs in a house without worker and sweep, so that nothing moves on by itself.
 """
 
+import base64
 import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ from models import (
     db,
 )
 from payments import ChargeFound, DisputeFound, RefundFound
-from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, now
+from pictures import Drawing
+from tests.made import a_case, a_draft, a_pledge, a_user, card_found, confirm, keep, now
 
 MINUTE = dt.timedelta(minutes=1)
 STORY = """## What is going on
@@ -43,6 +45,10 @@ A ministry collects what it need not know, and *keeps it for 66 years*. We ask a
 
 `Reference: 2022/EWHC/1234`, and a word as long as a road:
 Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft."""
+# One grey point as PNG, which any window stretches.
+PICTURE = base64.b64decode(
+    b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 LONG_TITLE = (
     "Verhältnismäßigkeitsgrundsatzverletzungsbeschwerdeverfahren, and the right of children to be let alone by it"
 )
@@ -86,12 +92,13 @@ def hang() -> Gallery:
     private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
     after_the_charge, staff_pages = _money_back(staff)
     edited = _case("live").updates[0].id
+    workshop, reviews = _drafts(owner, staff)
     keep()
     rooms = {
         "readers": _public_pages(),
         "supporters": [*_pledge_forms(), *private_pages, *after_the_charge],
-        "desks": _desks(edited),
-        "staff": staff_pages,
+        "desks": [*_desks(edited), *workshop],
+        "staff": [*staff_pages, *reviews],
     }  # fmt: skip
     return Gallery(rooms, people)
 
@@ -312,6 +319,46 @@ def _books(pledge: Pledge) -> None:
     refused = db.session.query(Letter).filter_by(kind="charged", subject=f"pledge:{pledge.id}").one()
     refused.tries = 4
     refused.try_again("SMTPRecipientsRefused: 550", now() + 7 * 24 * 60 * MINUTE)
+
+
+def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
+    """Cases that are not live yet: the pages of their owner and of the lawyer's link, and those of staff."""
+    states = ("drafted", "sent", "sent-back", "approved", "rejected")
+    whole, sent, changes, approved, rejected = (
+        a_draft(owner, title=f"A case that is {state}", slug=f"is-{state}") for state in states
+    )
+    drawn = [Drawing(size, "image/png", side, side // 2, PICTURE) for size, side in (("large", 1_600), ("small", 480))]
+    whole.hang_picture(drawn, "Two engineers take a water sample below the weir.", now())
+    for one in (sent, changes, approved, rejected):
+        one.submit(owner, now())
+    changes.ask_changes("Name the court.\n\nAnd the stage.", staff, now(), changes.review_mark)
+    rejected.reject("This is not a legal case.", staff, now(), rejected.review_mark)
+    approved.approve(staff, now(), approved.review_mark, now() + 24 * 60 * MINUTE)
+    Case.draft(owner, "is-empty", "", "", "", "", now())
+    own = "/owner/cases"
+    wrong = {"Target, in pounds": "0", "Cost, in pounds, line 1": "lots", "Time zone": "Atlantis"}
+    return [
+        Shown("new case", f"{own}/new", "owner"),
+        Shown("new case wrong", f"{own}/new", "owner", press="Begin the draft"),
+        Shown("draft", f"{own}/is-drafted/draft", "owner"),
+        Shown("draft wrong", f"{own}/is-drafted/draft", "owner", press="Save draft", typed=wrong),
+        Shown("draft empty", f"{own}/is-empty/draft", "owner"),
+        *(Shown(f"draft {state}", f"{own}/is-{state}/draft", "owner") for state in ("sent", "sent-back", "approved",
+                                                                                   "rejected")),
+        Shown("preview", f"{own}/is-drafted/preview", "owner"),
+        Shown("preview empty", f"{own}/is-empty/preview", "owner"),
+        Shown("launch", f"{own}/is-drafted/launch", "owner"),
+        Shown("launch empty", f"{own}/is-empty/launch", "owner"),
+        Shown("launch sent", f"{own}/is-sent/launch", "owner"),
+        Shown("picture", f"{own}/is-drafted/picture", "owner"),
+        Shown("picture wrong", f"{own}/is-empty/picture", "owner", press="Save the picture"),
+        Shown("lawyer's link", f"/drafts/{whole.preview_link()}"),
+    ], [
+        Shown("review", "/staff/reviews/is-sent", "staff"),
+        Shown("review wrong", "/staff/reviews/is-sent", "staff", press="Ask for changes"),
+        Shown("review approved", "/staff/reviews/is-approved", "staff"),
+        Shown("review preview", "/staff/reviews/is-sent/preview", "staff"),
+    ]  # fmt: skip
 
 
 def _private(state: str, pledge: Pledge, path: str = "", **shown: Any) -> Shown:

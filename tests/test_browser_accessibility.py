@@ -150,7 +150,7 @@ def test_nothing_on_the_page_moves(exhibition: Exhibition, open_browser: Open) -
 
 def test_a_whole_case_is_printed_on_three_pages_at_most(house: House, open_browser: Open) -> None:
     told = case_file.read(_DEMO_CASE.read_text(encoding="utf-8").replace("{week}", "2030-01-01 02:00"), "Europe/London")
-    page, slug = open_browser(), a_case(title=told.title, story=told.story, pledged=[9_500]).slug
+    page, slug = open_browser(), a_case(title=told.title, story=told.words["story"], pledged=[9_500]).slug
     page.goto(f"{house.url}/cases/{slug}")
     pages = page.pdf(format="A4", margin={"top": "20mm", "right": "20mm", "bottom": "20mm", "left": "20mm"})
     assert 1 <= pages.count(b"/Type /Page\n") <= 3
@@ -192,7 +192,7 @@ def test_a_receipt_is_printed_with_what_was_paid_and_without_what_can_be_pressed
 def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes(house: House) -> None:
     """All that a slow line must carry before the page can be read: the page has its style in it, and no picture."""
     told = case_file.read(_DEMO_CASE.read_text(encoding="utf-8").replace("{week}", "2030-01-01 02:00"), "Europe/London")
-    slug = a_case(title=told.title, story=told.story, pledged=[9_500]).slug
+    slug = a_case(title=told.title, story=told.words["story"], pledged=[9_500]).slug
     page = requests.get(f"{house.url}/cases/{slug}", timeout=30).text
     assert "<style>" in page
     assert "<img" not in page

@@ -65,6 +65,34 @@ def test_no_form_of_somebody_who_is_logged_in_breaks_us(
             assert browser.post(address, data=sent, headers=header).status_code in (200, 303, 422), address
 
 
+of_drafts = some.sampled_from([
+    "title", "slug", "story", "firm", "target", "days", "end_date", "end_time", "zone", "budget-0-words",
+    "budget-0-amount", "budget-99999999999-amount", "budget-x-words", "budget-", "links-0-title", "links-0-url",
+    "version", "page", "case", "then", "by_itself", "alt", "file", "later-date", "later-time", "changes-reason", "seen",
+])  # fmt: skip
+typed = some.one_of(anything, some.sampled_from(["2026-12-10", "2027-03-28", "01:30", "24:00", "0001-01-01", "²", "٣",
+                                                 "Europe/London", "America/Scoresbysund", "https://[", "https://a.b:99999",
+                                                 "9999-12-31", "budget", "preview"]))  # fmt: skip
+
+
+@light
+@given(form=some.dictionaries(of_drafts, some.lists(typed, max_size=2), max_size=8), header=headers)
+def test_no_form_of_the_workshop_or_of_a_review_breaks_us(
+    site: Site, form: dict[str, list[str]], header: dict[str, str]
+) -> None:
+    draft, review = f"/owner/cases/{site.slugs['owners.draft']}", f"/staff/reviews/{site.slugs['staff.review']}"
+    for person, page, where in (
+        (site.owner, "/owner", ["/owner/cases", f"{draft}/draft", f"{draft}/picture"]),
+        (site.staff, "/staff", [f"{review}/{way}" for way in ("timed-approval", "changes", "rejection", "approval")]),
+    ):
+        browser = logged_in(site.app, person)
+        token = token_on(browser, page)
+        for address in where:
+            sent = {**sendable(form), "form_token": token, "slug": site.slugs["owners.draft"]}
+            answer = browser.post(address, data=sent, headers=header)
+            assert answer.status_code in (200, 303, 409, 422), address
+
+
 @light
 @given(query=some.binary(max_size=40), path=some.binary(max_size=20))
 def test_no_address_breaks_us(site: Site, query: bytes, path: bytes) -> None:

@@ -18,7 +18,7 @@ from jobs.post import send_letters
 from models import DISPUTE_LETTERS, Case, Dispute, Examination, Letter, LinkRequest, Pledge, Reconciliation, User, db
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.conftest import ROOT
-from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
+from tests.made import a_case, a_draft, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
 from views.forms import CommentForm
 
 SECOND, HOUR = dt.timedelta(seconds=1), dt.timedelta(hours=1)
@@ -169,6 +169,37 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Somebody, probably you, has asked for the private links of all pledges",
         "£25 for A case about data:\nhttp://127.0.0.1:8000/pledges/",
     ),
+    "case_submitted": (
+        "A case waits for review: Whose data?",
+        "A Owner has sent a case for review:",
+        "/staff/reviews/",
+    ),
+    "case_changes": (
+        "Your case needs changes before it can go live",
+        "Whose data?",
+        "ask you to change something first:\n\nName the court.\n\nChange it and send it again:",
+    ),
+    "case_rejected": ("Your case was not accepted", "Whose data?", "it will not appear here:\n\nName the court."),
+    "case_approved": (
+        "Your case is approved",
+        "Whose data?",
+        "It goes live by itself on Saturday 31 October 2026, 8:00pm GMT.",
+    ),
+    "case_live": (
+        "Your case is live",
+        "Whose data?",
+        "pledge for it until Monday 30 November 2026, 8:00pm GMT:\nhttp://127.0.0.1:8000/cases/",
+    ),
+    "case_not_live": (
+        "Your case did not go live",
+        "Whose data?",
+        "It could not go live at the time that was set. The deadline is in the past.",
+    ),
+    "case_not_live_staff": (
+        "An approved case did not go live: Whose data?",
+        "Whose data?",
+        "It went back to its owner, A Owner, who has been told.",
+    ),
     "comments_waiting": ("1 comment waiting for a moderator", "1 comment waiting to be read:", "/moderation"),
 }
 
@@ -179,9 +210,29 @@ CHANGES = (
 )  # fmt: skip
 
 
+def _review(kind: str, staff: User) -> None:
+    """A case is sent for review, and staff or the clock decide."""
+    case, before = a_draft(), DEADLINE - HOUR
+    case.submit(case.owner, before)
+    if kind == "case_changes":
+        case.ask_changes("Name the court.", staff, DEADLINE, case.review_mark)
+    elif kind == "case_rejected":
+        case.reject("Name the court.", staff, DEADLINE, case.review_mark)
+    elif kind == "case_live":
+        case.approve(staff, DEADLINE, case.review_mark)
+    elif kind != "case_submitted":
+        case.approve(staff, before, case.review_mark, DEADLINE)
+    if kind.startswith("case_not_live"):
+        case.wanted_days, case.wanted_end = None, DEADLINE
+        case.launch(DEADLINE)
+
+
 def owed(kind: str) -> Letter:
     """A letter of this kind, owed by the verbs that owe it on the site."""
     moderator, staff = a_user("moderator"), a_user("staff")
+    if kind in (*letters.OF_REVIEWS, *letters.OF_CASES, "case_live"):
+        _review(kind, db.session.merge(staff))
+        return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
     case = a_case(target=2_000 if kind not in ("missed", "not_reached") else 600_000)
     its_round = case.round
     its_round.deadline = DEADLINE

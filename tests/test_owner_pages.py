@@ -56,10 +56,12 @@ def test_an_owner_lands_at_a_desk_with_the_total_and_the_days_left(app: Flask) -
     )
 
 
-def test_a_desk_without_a_case_says_whom_to_ask(app: Flask) -> None:
-    assert "You have no case yet. Write to help@example.org to bring one." in said(
-        read(logged_in(app, a_user()), "/owner"), "main"
-    )
+def test_a_desk_without_a_case_offers_to_begin_one(app: Flask) -> None:
+    page = read(logged_in(app, a_user()), "/owner")
+    assert "You have no case yet." in said(page, "main")
+    assert [(link.text, link["href"]) for link in page.select("main a.button")] == [
+        ("Begin a case", "/owner/cases/new")
+    ]
 
 
 @pytest.mark.parametrize(

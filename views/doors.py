@@ -37,7 +37,11 @@ limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_l
 POLICIES: dict[str, str] = {"static": "anyone"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What our forms carry besides the words that somebody typed into them.
-NOT_TYPED = ("form_token", "list", "seen", "preview")
+NOT_TYPED = ("form_token", "list", "seen", "preview", "version", "page", "then", "by_itself", "case")
+# The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
+SAME_FOR_ALL = ("static", "public.picture")
+# A draft may bring so much, since a long story in letters beyond ASCII is sent as three characters for each byte.
+MEGABYTE = 1024 * 1024
 # Stripe signs its posts itself; nothing else may come from another site.
 FROM_ELSEWHERE = ("webhooks.stripe",)
 
@@ -72,8 +76,18 @@ def choose_transaction() -> None:
         begin_reading()
     else:
         # All that is sent is read before the lock is taken, or one slow sender would stop every other writer.
+        _admit_larger_body()
         request.get_data()
         begin_writing()
+
+
+def _admit_larger_body() -> None:
+    """Whether somebody is logged in is read from the signed cookie alone; the guard looks into the books later."""
+    if request.endpoint == "owners.save_draft" and session.get("_user_id"):
+        request.max_content_length = request.max_form_memory_size = MEGABYTE
+    if request.endpoint == "owners.keep_picture" and session.get("_user_id"):
+        # A picture that is somewhat too large is told so at its field.
+        request.max_content_length = 2 * config.current().largest_picture_mb * MEGABYTE
 
 
 class RowNumber(IntegerConverter):
@@ -260,11 +274,11 @@ def _headers(policy: str, answer: Response) -> Response:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000"
     policy_of_page = POLICIES.get((request.blueprint or "static"), "anyone")
     # Every page of somebody who is logged in carries that person's token, whoever else may read the page.
-    logged_in = request.endpoint != "static" and bool(session)
+    logged_in = request.endpoint not in SAME_FOR_ALL and bool(session)
     if g.get("private") or policy_of_page in ROLES or logged_in:
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Robots-Tag"] = "noindex"
-    elif request.endpoint != "static":
+    elif request.endpoint not in SAME_FOR_ALL:
         answer.headers.setdefault("Cache-Control", "no-cache")
     return answer
 

@@ -4,12 +4,14 @@ import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Blueprint, abort, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, abort, current_app, make_response, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_login import current_user
 from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as AnyResponse
 
-from models import Case, Comment, db
+import law
+from models import Case, Comment, Picture, db
 from views import doors, hypermedia
 from views.forms import CommentForm
 from views.words import time_left
@@ -77,6 +79,28 @@ def comment_thanks(slug: str) -> str:
         abort(404)
     taken = db.session.scalar(sa.select(Comment).where(Comment.id == number, Comment.case_id == its_case.id))
     return render_template("cases/comment_thanks.html", case=its_case, comment=taken or abort(404))
+
+
+@public.get("/pictures/<sha256>")
+def picture(sha256: str) -> AnyResponse:
+    """A picture of a public case, for everybody and for ever; that of a draft only for its owner and for staff."""
+    hung = Picture.with_hash(sha256)
+    seen = [one for one in hung if one.case.status not in law.HIDDEN_CASES]
+    if not seen:
+        doors.never_store()
+        seen = [one for one in hung if current_user.is_authenticated and one.case.is_seen_by(current_user)]
+    return send_picture(seen[0] if seen else abort(404))
+
+
+def send_picture(hung: Picture) -> AnyResponse:
+    """The address is made of the content, which therefore never changes."""
+    answer = make_response(hung.content)
+    answer.mimetype = hung.media_type
+    answer.cache_control.public = True
+    answer.cache_control.max_age = 365 * 24 * 3600
+    answer.cache_control.immutable = True
+    answer.set_etag(hung.sha256)
+    return answer.make_conditional(request)
 
 
 @public.get("/favicon.ico")

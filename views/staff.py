@@ -38,7 +38,12 @@ SWITCHES = {
 @staff.get("")
 def desk() -> str:
     return render_template(
-        "staff/desk.html", cases=Case.begun(), disputes=Dispute.listed(), failed=Refund.failed(), **_books()
+        "staff/desk.html",
+        cases=Case.begun(),
+        reviews=Case.in_review(),
+        disputes=Dispute.listed(),
+        failed=Refund.failed(),
+        **_books(),
     )
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 import config
 import law
-from models import Event, Pledge, Round, User, db
+from models import Event, Pledge, Prospect, Round, User, db
 from money import pounds
 
 _SCHEMES = {"http", "https", "mailto"}
@@ -55,6 +55,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(promise)
     app.add_template_filter(by_whom)
     app.add_template_filter(law.instant_words)
+    app.add_template_filter(law.clock_words)
     app.add_template_filter(with_pledges)
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
@@ -84,8 +85,10 @@ def with_pledges(finding: str) -> Markup:
     return Markup(re.sub(r"\b[Pp]ledge (\d+)\b", linked, escape(finding)))  # noqa: S704 - it was escaped
 
 
-def time_left(its_round: Round, as_of: dt.datetime) -> str:
+def time_left(its_round: Round | Prospect, as_of: dt.datetime) -> str:
     """ "7 days to go"; whole days are rounded down, and the last day is told in hours and minutes."""
+    if its_round.deadline is None:
+        return "no deadline yet"
     left = its_round.deadline - as_of
     minutes = int(left.total_seconds() // 60)
     if minutes < 0:
@@ -113,13 +116,13 @@ def closes_soon(its_round: Round, as_of: dt.datetime) -> bool:
     return its_round.is_open(as_of) and law.last_half_hour(its_round.deadline, as_of)
 
 
-def promise(its_round: Round) -> str:
+def promise(its_round: Round | Prospect) -> str:
     """The promise to the supporter, from the row. A total of just the target has reached it, not passed it."""
-    passed = its_round.pledged_pence > its_round.target_pence
-    sentence = law.PROMISE_ONCE_PASSED if passed else law.PROMISE
-    return sentence.format(
-        target=pounds(its_round.target_pence), deadline=law.instant_words(its_round.deadline, its_round.zone)
-    )
+    target, deadline = its_round.target_pence, its_round.deadline
+    if target is None or deadline is None:
+        return law.PROMISE.format(target="the target", deadline="the deadline")
+    sentence = law.PROMISE_ONCE_PASSED if its_round.pledged_pence > target else law.PROMISE
+    return sentence.format(target=pounds(target), deadline=law.instant_words(deadline, its_round.zone))
 
 
 # Who did what a line of history tells, when it was none of those who log in.

@@ -134,6 +134,7 @@ def upgrade() -> None:
     sa.Column('court', sa.String(length=200), nullable=False),
     sa.Column('stage', sa.String(length=200), nullable=False),
     sa.Column('risks', sa.Text(), nullable=False),
+    sa.Column('picture_alt', sa.String(length=300), nullable=False),
     sa.Column('wanted_pence', sa.BigInteger(), nullable=True),
     sa.Column('wanted_days', sa.Integer(), nullable=True),
     sa.Column('wanted_end', sa.DateTime(timezone=True), nullable=True),
@@ -213,6 +214,23 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_document_links_case_id'), ['case_id'], unique=False)
+
+    op.create_table('pictures',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('size', sa.String(length=10), nullable=False),
+    sa.Column('sha256', sa.String(length=64), nullable=False),
+    sa.Column('media_type', sa.String(length=20), nullable=False),
+    sa.Column('width', sa.Integer(), nullable=False),
+    sa.Column('height', sa.Integer(), nullable=False),
+    sa.Column('content', sa.LargeBinary(), nullable=False),
+    sa.CheckConstraint("size IN ('large', 'small')", name=op.f('ck_pictures_known_size')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_pictures_case_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_pictures')),
+    sa.UniqueConstraint('case_id', 'size', name=op.f('uq_pictures_case_id_size'))
+    )
+    with op.batch_alter_table('pictures', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_pictures_sha256'), ['sha256'], unique=False)
 
     op.create_table('rounds',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -503,6 +521,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_rounds_case_id'))
 
     op.drop_table('rounds')
+    with op.batch_alter_table('pictures', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_pictures_sha256'))
+
+    op.drop_table('pictures')
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_document_links_case_id'))
 

@@ -1,0 +1,299 @@
+"""The form of a draft: anything in it may be empty. What is wrong is told at its field, and the rest can be kept."""
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from wtforms import FileField, Form, StringField, TextAreaField
+from wtforms.fields import FieldList, FormField
+from wtforms.validators import Length, ValidationError
+
+import config
+import law
+from law import Refused
+from models import Case
+from money import NotMoney, parse_pounds, pounds
+from views.forms import Readable, Told, TypedForm, trim, unix_lines
+
+ROWS_AT_FIRST, MORE_ROWS = 4, 4
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TIME = re.compile(r"([01]?[0-9]|2[0-3])[:.]([0-5][0-9])", re.ASCII)
+_DAYS_FIRST = re.compile(r"([0-9]{1,2})[/.]([0-9]{1,2})[/.]([0-9]{4})", re.ASCII)
+# These speak of one thing together: while one is wrong, none is stored.
+END = ("days", "end_date", "end_time", "zone")
+
+
+def _line(label: str, most: int = law.LONGEST_LINE) -> StringField:
+    return StringField(label, [Readable(), Length(max=most, message=f"Use at most {most} characters.")], filters=[trim])
+
+
+def _words(label: str, most: int) -> TextAreaField:
+    too_long = f"Use at most {most:,} characters."
+    return TextAreaField(label, [Readable(lines=True), Length(max=most, message=too_long)], filters=[unix_lines])
+
+
+class BudgetRow(Form):
+    """One thing that the money is for. `pence` is None while there is no amount."""
+
+    words = _line("What for")
+    amount = StringField("Cost, in pounds", [Readable()], filters=[trim])
+
+    pence: int | None = None
+
+    def validate_amount(self, field: Any) -> None:
+        if field.data:
+            self.pence = _pence(field.data)
+            if not 0 < self.pence <= law.LARGEST_TARGET:
+                raise ValidationError("A cost must be more than nothing and at most £1,000,000.")
+
+
+class DocumentRow(Form):
+    """A document that anybody can open."""
+
+    title = _line("What it is")
+    url = _line("Its address, beginning with https://", law.LONGEST_URL)
+
+    def validate_url(self, field: Any) -> None:
+        if field.data and not _is_web_address(field.data):
+            raise ValidationError("Enter the whole address of a page or a file, like https://example.org/letter.pdf.")
+
+
+class TitleForm(TypedForm):
+    """How a draft begins."""
+
+    title = StringField(
+        "What is the case called?",
+        [Told("Enter a title."), Readable(),
+         Length(max=law.LONGEST_TITLE, message=f"Use at most {law.LONGEST_TITLE} characters.")],
+        filters=[trim],
+    )  # fmt: skip
+
+
+class PictureForm(TypedForm):
+    """A picture and what it shows. The file itself is looked at by the view."""
+
+    file = FileField("Picture")
+    alt = StringField(
+        "What the picture shows",
+        [Told("Say what the picture shows."), Readable(),
+         Length(max=law.LONGEST_SUMMARY, message=f"Use at most {law.LONGEST_SUMMARY} characters.")],
+        filters=[trim],
+    )  # fmt: skip
+
+
+class DraftForm(TypedForm):
+    """All that a draft holds. Validate it with `holds_at`, since an end may be right today and wrong tomorrow."""
+
+    title = _line("Title", law.LONGEST_TITLE)
+    slug = _line("Address of the page", law.LONGEST_SLUG)
+    summary = _words("Summary", law.LONGEST_SUMMARY)
+    story = _words("The story", law.LONGEST_STORY)
+    who_we_are = _words("Who you are", law.LONGEST_PART)
+    firm = _line("Firm or law centre")
+    lawyer = _line("Name of the lawyer")
+    regulator_number = _line("Number with the regulator")
+    court = _line("Court or tribunal")
+    stage = _line("Stage of the case")
+    risks = _words("Risks", law.LONGEST_PART)
+    target = StringField("Target, in pounds", [Readable()], filters=[trim])
+    budget = FieldList(FormField(BudgetRow), min_entries=ROWS_AT_FIRST, max_entries=law.MOST_ROWS)
+    days = StringField("Length, in days", [Readable()], filters=[trim])
+    end_date = StringField("Or: date of the end", [Readable()], filters=[trim])
+    end_time = StringField("Time of the end", [Readable()], filters=[trim])
+    zone = _line("Time zone", 60)
+    links = FieldList(FormField(DocumentRow), min_entries=ROWS_AT_FIRST, max_entries=law.MOST_ROWS)
+
+    # Fields that are columns as they are.
+    PLAIN: ClassVar = ("title", *(name for name in law.NEEDED_WORDS if name != "title"))
+
+    pence: int | None = None
+    length: int | None = None
+    end: dt.datetime | None = None
+    as_of: dt.datetime | None = None
+
+    @classmethod
+    def of(cls, case: Case) -> "DraftForm":
+        """The form of what the case holds now."""
+        local = case.wanted_end.astimezone(ZoneInfo(case.zone)) if case.wanted_end else None
+        return cls(data={
+            **{name: getattr(case, name) for name in (*cls.PLAIN, "slug", "zone")},
+            "target": _typed(case.wanted_pence),
+            "budget": [{"words": line.words, "amount": _typed(line.pence)} for line in case.budget],
+            "links": [{"title": link.title, "url": link.url} for link in case.links],
+            "days": str(case.wanted_days or ""),
+            "end_date": f"{local:%Y-%m-%d}" if local else "",
+            "end_time": f"{local or law.HOUR_OF_END:%H:%M}",
+        })  # fmt: skip
+
+    def show_rows(self, name: str, count: int) -> None:
+        """So many rows of a table, empty ones at its end, but never more than there may be."""
+        table: FieldList[Any] = getattr(self, name)
+        for _ in range(self.rows(name), min(count, law.MOST_ROWS)):
+            table.append_entry()
+
+    def rows(self, name: str) -> int:
+        """How many rows of a table it shows."""
+        table: FieldList[Any] = getattr(self, name)
+        return len(table)
+
+    def holds_at(self, as_of: dt.datetime) -> bool:
+        """Whether everything that is written can be kept at this instant."""
+        self.as_of = as_of
+        right = self.validate()
+        if not any(self[name].errors for name in END):
+            self._read_end(as_of)
+        return right and not any(self[name].errors for name in END)
+
+    def validate_slug(self, field: Any) -> None:
+        if field.data and not _SLUG.fullmatch(field.data):
+            raise ValidationError("Use small letters, digits and hyphens, like whose-data.")
+
+    def validate_target(self, field: Any) -> None:
+        if not field.data:
+            return
+        pence = _pence(field.data)
+        try:
+            law.check_target(pence)
+        except Refused as wrong:
+            raise ValidationError(str(wrong)) from wrong
+        self.pence = pence
+
+    def validate_days(self, field: Any) -> None:
+        if not field.data:
+            return
+        most = law.LONGEST_ROUND.days
+        if not (field.data.isascii() and field.data.isdecimal() and 1 <= int(field.data[:9]) <= most):
+            raise ValidationError(f"Enter a number of days from 1 to {most}.")
+        self.length = int(field.data)
+
+    def validate_end_date(self, field: Any) -> None:
+        if field.data and self.days.data:
+            raise ValidationError("Enter either a length or a date, not both.")
+        if field.data:
+            _date(field.data)
+
+    def validate_end_time(self, field: Any) -> None:
+        if field.data and not _TIME.fullmatch(field.data):
+            raise ValidationError("Enter a time like 20:00.")
+
+    def validate_zone(self, field: Any) -> None:
+        """Left empty it is the site's own."""
+        field.data = field.data or config.current().display_zone
+        try:
+            law.deadline_from_local(dt.datetime(2000, 1, 1, 12), field.data)  # noqa: DTZ001 - a wall clock's time
+        except Refused as unknown:
+            raise ValidationError(str(unknown)) from unknown
+
+    def _read_end(self, as_of: dt.datetime) -> None:
+        """The instant of a date and a time on the wall of the zone, if a round that begins now could end then."""
+        if not self.end_date.data:
+            return
+        time = self.end_time.data or f"{law.HOUR_OF_END:%H:%M}"
+        try:
+            end = _on_the_wall(self.end_date.data, time, str(self.zone.data))
+        except (Refused, OverflowError) as wrong:
+            self.end_time.errors = [str(wrong)]
+            return
+        try:
+            law.check_deadline(end, as_of)
+        except Refused as wrong:
+            self.end_date.errors = [str(wrong)]
+            return
+        self.end = end
+
+    def values(self) -> dict[str, Any]:
+        """What can be kept, by the names of the case. A wrong field is left out, and its table or its end with it."""
+        kept: dict[str, Any] = {name: self[name].data or "" for name in self.PLAIN if not self[name].errors}
+        if not self.slug.errors:
+            kept["slug"] = self.slug.data or ""
+        if not self.target.errors:
+            kept["wanted_pence"] = self.pence
+        if not any(self[name].errors for name in END):
+            kept |= {"wanted_days": self.length, "wanted_end": self.end, "zone": self.zone.data}
+        if not self.budget.errors:
+            rows = [(row.form.words.data or "", row.form.pence) for row in self.budget]
+            kept["budget"] = [row for row in rows if any(row)]
+        if not self.links.errors:
+            documents = [(row.form.title.data or "", row.form.url.data or "") for row in self.links]
+            kept["links"] = [row for row in documents if any(row)]
+        return kept
+
+    def error_list(self) -> list[tuple[str, str]]:
+        """As for any form; of a table each cell that is wrong is named with its row."""
+        return [(field.id, words) for field, words in self._errors()]
+
+    def _errors(self) -> Iterator[tuple[Any, str]]:
+        for field in self:
+            if not isinstance(field, FieldList):
+                yield from ((field, str(error)) for error in field.errors[:1])
+                continue
+            for number, row in enumerate(field, 1):
+                yield from ((cell, f"Line {number}: {cell.errors[0]}") for cell in row.form if cell.errors)
+
+
+class LiveFromForm(TypedForm):
+    """When an approved case goes live, on the clock of its zone."""
+
+    date = StringField("Date", [Told("Enter a date."), Readable()], filters=[trim])
+    time = StringField("Time", [Told("Enter a time."), Readable()], filters=[trim])
+
+    def validate_date(self, field: Any) -> None:
+        _date(field.data)
+
+    def validate_time(self, field: Any) -> None:
+        if not _TIME.fullmatch(field.data):
+            raise ValidationError("Enter a time like 20:00.")
+
+    def instant(self, zone: str) -> dt.datetime | None:
+        """The instant that was typed; None, with the words at the field, when there is none."""
+        if not self.validate():
+            return None
+        try:
+            return _on_the_wall(self.date.data or "", self.time.data or "", zone)
+        except (Refused, OverflowError) as wrong:
+            self.time.errors = [str(wrong)]
+            return None
+
+
+def _on_the_wall(date: str, time: str, zone: str) -> dt.datetime:
+    """The instant of a date and a time that were looked at before. Raises Refused when the clocks change then."""
+    hour, _, minute = time.replace(".", ":").partition(":")
+    local = dt.datetime.combine(_date(date), dt.time(int(hour), int(minute)))
+    return law.deadline_from_local(local, zone)
+
+
+def _pence(typed: str) -> int:
+    try:
+        return parse_pounds(typed)
+    except NotMoney as wrong:
+        raise ValidationError(str(wrong)) from wrong
+
+
+def _typed(pence: int | None) -> str:
+    """An amount as somebody would type it."""
+    return pounds(pence).removeprefix("£") if pence else ""
+
+
+def _date(typed: str) -> dt.date:
+    """Year first, as in 2026-12-10, or the day first, as in 10/12/2026."""
+    british = _DAYS_FIRST.fullmatch(typed)
+    try:
+        return dt.date(*map(int, reversed(british.groups()))) if british else dt.date.fromisoformat(typed)
+    except ValueError as wrong:
+        raise ValidationError("Enter a date like 2026-12-10.") from wrong
+
+
+def _is_web_address(typed: str) -> bool:
+    """An https address of a host with a name; nothing that a page could not link to."""
+    if not typed.isprintable() or any(odd in typed for odd in ' \\"<>`'):
+        return False
+    try:
+        parts = urlsplit(typed)
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    return parts.scheme == "https" and "." in host.strip(".") and port != 0 and "@" not in parts.netloc
