@@ -278,7 +278,7 @@ def _headers(policy: str, answer: Response) -> Response:
     if g.get("private") or policy_of_page in ROLES or logged_in:
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Robots-Tag"] = "noindex"
-    elif request.endpoint not in SAME_FOR_ALL:
+    elif request.endpoint != "static":
         answer.headers.setdefault("Cache-Control", "no-cache")
     return answer
 

@@ -86,9 +86,9 @@ def picture(sha256: str) -> AnyResponse:
     """A picture of a public case, for everybody and for ever; that of a draft only for its owner and for staff."""
     hung = Picture.with_hash(sha256)
     seen = [one for one in hung if one.case.status not in law.HIDDEN_CASES]
-    if not seen:
+    if not seen and current_user.is_authenticated:
+        seen = [one for one in hung if one.case.is_seen_by(current_user)]
         doors.never_store()
-        seen = [one for one in hung if current_user.is_authenticated and one.case.is_seen_by(current_user)]
     return send_picture(seen[0] if seen else abort(404))
 
 
