@@ -11,7 +11,7 @@ from markupsafe import Markup
 import cli
 import config
 from models import db, prepare_engine
-from views import addresses, doors, private_page, repairs, words
+from views import addresses, comments, doors, private_page, repairs, words
 from views.accounts import accounts
 from views.moderators import moderators
 from views.owners import owners
@@ -23,6 +23,8 @@ from views.webhooks import webhooks
 MIGRATIONS = Path(__file__).parent / "migrations"
 # These three add their pages to the blueprint of the supporters.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
+# And this one to that of the public.
+ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 

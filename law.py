@@ -75,6 +75,23 @@ COMMENT_MOVES: Mapping[str, frozenset[str]] = {
     "spam": frozenset({"pending", "approved", "withdrawn"}),
     "withdrawn": frozenset(),
 }
+# Why a comment is rejected -> what moderators read, and what its author is told. Spam is a state of its own, and the
+# one of which nobody is told.
+REJECTIONS: Mapping[str, tuple[str, str]] = {
+    "protected": (
+        "Names a protected person",
+        "It names, or lets readers find, somebody whom the law protects, such as a child or a witness.",
+    ),
+    "contempt": (
+        "Contempt of court, or sub judice",
+        "It speaks of a matter before a court in a way that may be contempt of court.",
+    ),
+    "defamation": ("Risk of defamation", "It says something of a person or a body that may be defamation."),
+    "harassment": ("Harassment", "It attacks or threatens somebody, instead of speaking of the case."),
+    "personal": ("Personal data", "It has personal details of somebody, such as an address or a telephone number."),
+    "off_topic": ("Off topic", "It does not speak of this case."),
+    "spam": ("Spam", "It is advertising."),
+}
 UPDATE_MOVES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"scheduled", "published"}),
     "scheduled": frozenset({"draft", "published"}),
@@ -103,6 +120,9 @@ SHORTEST_SESSION = dt.timedelta(minutes=31)
 LONGEST_SESSION = dt.timedelta(hours=23, minutes=50)
 # A complete session whose event cannot be found for this long is for people to decide.
 EVENT_SEARCH = dt.timedelta(minutes=10)
+
+# So long after it was sent an approved comment may still be changed by its author; one that waits always may.
+COMMENT_EDITABLE = dt.timedelta(minutes=15)
 
 # So long the reader of a new address may say that letters are to go there.
 NEW_ADDRESS_WAITS = dt.timedelta(days=3)

@@ -43,7 +43,7 @@ from models import (
 # What a letter can be about; its recipient follows from it.
 SUBJECTS: dict[str, Any] = {
     "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
-    "address_change": AddressChange, "link_request": LinkRequest,
+    "address_change": AddressChange, "link_request": LinkRequest, "comment": Comment,
 }  # fmt: skip
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
@@ -71,6 +71,9 @@ def is_true(letter: Letter) -> bool:
         return bool(_subject_row(letter).pledges())
     if letter.kind == "new_address":
         return bool(_subject_row(letter).waits(letter.created_at))
+    if letter.kind == "comment_rejected":
+        decided: Comment = _subject_row(letter)
+        return decided.status == "rejected" and letter.occasion == f"version:{decided.version}"
     if letter.kind == "changed":
         agreed: Agreement = _row_of_occasion(letter, Agreement)
         changed: Pledge = _subject_row(letter)
@@ -192,6 +195,9 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS
         return words | {"found": about, "findings": about.findings[:MOST_FINDINGS], "more": max(0, left)}
+    if isinstance(about, Comment):
+        link = f"{settings.site_url}/comments/{about.link()}"
+        return words | {"comment": about, "case": about.case, "link": link}
     if isinstance(about, LinkRequest):
         return words | {"pledges": [(pledge, _link(pledge, "pledge")) for pledge in about.pledges()]}
     if isinstance(about, AddressChange):
@@ -238,6 +244,9 @@ def _recipient(letter: Letter, about: Any) -> Address:
         return _address("", config.current().contact_email)
     if isinstance(about, LinkRequest):
         return _address("", about.pledges()[0].email)
+    if isinstance(about, Comment):
+        # Without the name, which anybody may have typed to be read at this address.
+        return _address("", about.email)
     if isinstance(about, AddressChange):
         # Without the name: who reads there may be a stranger, to whom it says nothing.
         return _address("", about.old_email if letter.kind == "address_left" else about.new_email)

@@ -472,20 +472,27 @@ class Case(Base):
         """Newest first."""
         return [update for update in self.updates if update.status == "published"]
 
-    def approved_comments(self) -> list[Comment]:
+    def public_comments(self) -> list[Comment]:
         """All that the public may see, oldest first so that a talk can be read."""
-        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.status == "approved")
+        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
         return list(db.session.scalars(found.order_by(Comment.id)))
 
     def take_comment(self, name: str, email: str, body: str, as_of: dt.datetime) -> Comment:
-        """A new comment that waits for a moderator. The same words from the same person stay one comment."""
+        """A new comment that waits for a moderator. The same words from the same person stay one comment.
+
+        Only of a comment that is new may the caller show the private link: whoever sends the same words again may
+        be somebody who has read them on the page and guesses the address.
+        """
         said = "\0".join((name.casefold(), email.casefold(), " ".join(body.split())))
         digest = hashlib.sha256(said.encode()).hexdigest()
-        insert_once(
-            Comment, case_id=self.id, name=name, email=email, body=body, digest=digest, status="pending",
-            reason="", created_at=as_of,
+        is_new = insert_once(
+            Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
+            digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
         )  # fmt: skip
-        return db.session.scalars(sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)).one()
+        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
+        taken = db.session.scalars(found).one()
+        taken.is_new = is_new
+        return taken
 
     def update_readers(self) -> list[Pledge]:
         """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
@@ -2259,25 +2266,39 @@ class Dispute(Base):
 
 
 class Comment(Base):
-    """A reader's words, plain text, public only while approved."""
+    """A reader's words, plain text. What the public sees of it is `public_body`, and nothing else.
+
+    That is the text as it was approved last. It stays while a newer one of the author's waits for a moderator, and is
+    gone as soon as the comment is rejected, called spam or withdrawn.
+    """
 
     __tablename__ = "comments"
     __table_args__ = (sa.UniqueConstraint("case_id", "digest"), one_of("status", law.COMMENT_MOVES))
 
     id: Mapped[Key]
     case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
     name: Mapped[str] = mapped_column(sa.String(120))
     email: Mapped[str] = mapped_column(sa.String(254))
     body: Mapped[str] = mapped_column(sa.Text)
+    public_body: Mapped[str | None] = mapped_column(sa.Text)
     digest: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[str] = mapped_column(sa.String(20), index=True)
-    reason: Mapped[str] = mapped_column(sa.Text)
+    # Why it was rejected, as law.REJECTIONS calls it, and what the moderator wrote to the author about it.
+    reason: Mapped[str] = mapped_column(sa.String(20))
+    note: Mapped[str] = mapped_column(sa.Text)
+    # After a rejection the author may change it and send it again once.
+    resubmitted: Mapped[bool]
+    # Raised by whatever a moderator should look at again before deciding.
+    version: Mapped[int]
     created_at: Mapped[dt.datetime]
     decided_at: Mapped[dt.datetime | None]
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
 
     case: Mapped[Case] = relationship()
     decided_by: Mapped[User | None] = relationship()
+    # Whether it came with the request that has just asked for it.
+    is_new = False
 
     @classmethod
     def waiting(cls) -> list[Self]:
@@ -2291,7 +2312,7 @@ class Comment(Base):
     @classmethod
     def decided(cls) -> list[Self]:
         """The newest hundred decisions, which can be turned round at any time."""
-        found = sa.select(cls).where(cls.status.in_(("approved", "rejected"))).order_by(cls.decided_at.desc())
+        found = sa.select(cls).where(cls.status.in_(("approved", "rejected", "spam"))).order_by(cls.decided_at.desc())
         return list(db.session.scalars(found.limit(100)))
 
     @classmethod
@@ -2299,29 +2320,119 @@ class Comment(Base):
         found = sa.select(cls).where(cls.id == comment_id).with_for_update()
         return db.session.scalar(found.execution_options(populate_existing=True))
 
+    @classmethod
+    def by_link(cls, link: str) -> Self | None:
+        """The comment of its author's private link."""
+        public_id, _, _ = link.partition(".")
+        comment = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
+        return comment if comment and is_genuine(link, "comment", public_id, 0) else None
+
+    def link(self) -> str:
+        return signed_link("comment", self.public_id, 0)
+
     @property
     def public_name(self) -> str:
         return self.name or "Anonymous"
 
-    def approve(self, by: User, as_of: dt.datetime, seen: str = "") -> None:
-        """Make it public. `seen` is the state in which the moderator saw it, if that is known."""
-        self._decide("approved", "", by, as_of, seen)
+    # What its author does, by the private link
 
-    def reject(self, reason: str, by: User, as_of: dt.datetime, seen: str = "") -> None:
-        """Keep it from the public; the reason is for moderators only."""
-        self._decide("rejected", reason, by, as_of, seen)
+    def owe_link(self, as_of: dt.datetime) -> None:
+        """A letter with the private link. It has nothing of the comment in it: the address may be a stranger's."""
+        Letter.owe("comment_taken", self, "sent", as_of)
 
-    def _decide(self, to: str, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
-        """Silent when it is so already; Refused when it was decided otherwise since the moderator saw it."""
-        if self.status == to:
+    def is_editable(self, as_of: dt.datetime) -> bool:
+        """Whether its author may change it: while it waits, shortly after it was sent, and once after a rejection."""
+        if self.status == "approved":
+            return as_of - self.created_at <= law.COMMENT_EDITABLE
+        return self.status == "pending" or (self.status == "rejected" and not self.resubmitted)
+
+    def edit(self, body: str, as_of: dt.datetime) -> None:
+        """Its author changes the text, which then waits for a moderator. Needs the comment to be held.
+
+        Silent when the text stays as it was, unless it was rejected: nothing was mended then.
+        """
+        if not self.is_editable(as_of):
+            raise Refused("This comment cannot be changed any more. You can still withdraw it.")
+        if body == self.body:
+            if self.status == "rejected":
+                raise Refused("This is the text that was rejected. Change it before you send it again.")
             return
-        if self.decided_by and seen not in ("", self.status):
-            raise Refused(
-                f"{self.decided_by.name} has {self.status} this comment in the meantime, so nothing was done. "
-                "Look at it among the decided comments, where it can be turned round."
-            )
-        move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=reason)
-        self.reason, self.decided_by, self.decided_at = reason, by, as_of
+        db.session.add(OldText(comment_id=self.id, body=self.body, replaced_at=as_of))
+        if self.status == "rejected":
+            self.resubmitted, self.reason, self.note = True, "", ""
+        self.body = body
+        self.version += 1
+        if self.status == "pending":
+            Event.write(self, "edited", "author", as_of)
+        else:
+            move(self, law.COMMENT_MOVES, "pending", "author", as_of)
+
+    def withdraw(self, as_of: dt.datetime) -> None:
+        """Its author takes it back, at any time and for good. The same words may then be sent anew."""
+        if self.status == "withdrawn":
+            return
+        move(self, law.COMMENT_MOVES, "withdrawn", "author", as_of)
+        self.public_body = None
+        self.digest = hashlib.sha256(f"{self.digest}\0{self.id}".encode()).hexdigest()
+        self.version += 1
+
+    # What moderators do
+
+    def approve(self, by: User, as_of: dt.datetime, seen: int | None = None) -> None:
+        """Make it public. `seen` is the version that the moderator saw, if that is known."""
+        if self._decide("approved", "", "", by, as_of, seen):
+            self.public_body = self.body
+
+    def reject(self, reason: str, by: User, as_of: dt.datetime, seen: int | None = None, note: str = "") -> None:
+        """Keep it from the public for one of the law's reasons; its author is told, with the note.
+
+        For the reason "spam" it is called spam, and nobody is told: the address is then seldom the sender's own.
+        """
+        if reason not in law.REJECTIONS:
+            raise Refused("Choose a reason.")
+        to = "spam" if reason == "spam" else "rejected"
+        if self._decide(to, reason, note if to == "rejected" else "", by, as_of, seen):
+            self.public_body = None
+            if to == "rejected":
+                Letter.owe("comment_rejected", self, f"version:{self.version}", as_of)
+
+    def _decide(self, to: str, reason: str, note: str, by: User, as_of: dt.datetime, seen: int | None) -> bool:
+        """Returns whether anything changed. Needs the comment to be held.
+
+        The same decision of the same moderator twice is silent; whoever has seen an older version is Refused.
+        """
+        if self.status == to and (seen is None or self.decided_by == by):
+            return False
+        self._require_seen(seen)
+        if self.status == to:
+            return False
+        told = law.REJECTIONS[reason][0] if reason else ""
+        told += f". To the author: {note}" if note else ""
+        move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=told)
+        self.reason, self.note, self.decided_by, self.decided_at = reason, note, by, as_of
+        self.version += 1
+        return True
+
+    def _require_seen(self, seen: int | None) -> None:
+        """The slower of two is told what the faster one did, and nothing is done."""
+        if seen is None or seen == self.version:
+            return
+        if self.status == "withdrawn":
+            raise Refused("Its author has withdrawn this comment, so nothing was done.")
+        if self.status == "pending" or self.decided_by is None:
+            raise Refused("Its author has changed this comment in the meantime, so nothing was done. Look again.")
+        raise Refused(f"Already decided by {self.decided_by.name}: {self.status}. Nothing was done. Look again.")
+
+
+class OldText(Base):
+    """What a comment said before its author changed it, so that a decision of then can be understood."""
+
+    __tablename__ = "old_texts"
+
+    id: Mapped[Key]
+    comment_id: Mapped[int] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    body: Mapped[str] = mapped_column(sa.Text)
+    replaced_at: Mapped[dt.datetime]
 
 
 # --- Records -----------------------------------------------------------------------------------------------

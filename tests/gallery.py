@@ -138,7 +138,7 @@ def _talk(case: Case, owner: User, moderator: User) -> None:
         if number == 0:
             comment.approve(moderator, now())
         elif number == 1:
-            comment.reject("Advertising", moderator, now())
+            comment.reject("spam", moderator, now())
 
 
 def _public_pages() -> list[Shown]:

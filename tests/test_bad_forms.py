@@ -224,7 +224,7 @@ def test_an_update_or_a_reason_with_a_mistake_is_given_back(app: Flask) -> None:
             assert answer.status_code == 422 and [name for name, _ in summary(answer)] == [field]
             assert {name: words for name, words in values(answer).items() if name in typed} == typed
     number = site.values["comment_id"]
-    reasons = {f"c{number}-reason": "r" * 501, "form_token": token_on(moderator, "/moderation")}
-    answer = moderator.post(f"/moderation/comments/{number}/rejection", data=reasons)
-    assert answer.status_code == 422 and "r" * 501 in answer.text
+    reasons = {"decision": "reject", f"c{number}-note": "n" * 1001, "form_token": token_on(moderator, "/moderation")}
+    answer = moderator.post(f"/moderation/comments/{number}/decision", data=reasons)
+    assert answer.status_code == 422 and "n" * 1001 in answer.text
     assert everything() == before

@@ -57,7 +57,8 @@ def test_a_comment_leads_to_a_page_of_thanks_that_shows_it(client: FlaskClient, 
     assert thanks.headers["X-Robots-Tag"] == "noindex"
     page = read(client, sent.location)
     assert said(page, "h1") == "Your comment waits for a moderator"
-    assert f"{WAITS} {shown} I stand with you. Back to Whose data?" in said(page, "main")
+    assert f"{WAITS} {shown} I stand with you. You can change or withdraw it on the private page" in said(page, "main")
+    assert said(page, "main").endswith("A letter brings you its address. Back to Whose data?")
     assert "ben@example.org" not in thanks.text
     assert [(c.public_name, c.status) for c in the_comments(slug)] == [(shown, "pending")]
 
@@ -172,14 +173,14 @@ def test_each_decision_is_written_down_with_who_when_from_to_and_why(app: Flask,
     mod = logged_in(app, moderator)
     public = f"/cases/{case.slug}/comments"
 
-    _decide(mod, number, "approval")
+    _decide(mod, number, "approve")
     assert "I stand with you." in client.get(public).text
-    _decide(mod, number, "rejection", "Names a pupil")
+    _decide(mod, number, "reject", "protected", "Please name no pupil.")
     assert "I stand with you." not in client.get(public).text
-    assert "Names a pupil" not in client.get(public).text
+    assert "pupil" not in client.get(public).text
     decided = read(mod, "/moderation/decided")
-    assert "rejected by Mo Derator: Names a pupil" in said(decided, f"#item-{number}")
-    _decide(mod, number, "approval")
+    assert "rejected by Mo Derator: Names a protected person" in said(decided, f"#item-{number}")
+    _decide(mod, number, "approve")
     assert "I stand with you." in client.get(public).text
 
     begin_writing()
@@ -188,18 +189,19 @@ def test_each_decision_is_written_down_with_who_when_from_to_and_why(app: Flask,
     ).all()
     assert [(e.what, e.before, e.after, e.note, e.who) for e in written] == [
         ("approved", "pending", "approved", "", f"user:{moderator.id}"),
-        ("rejected", "approved", "rejected", "Names a pupil", f"user:{moderator.id}"),
+        ("rejected", "approved", "rejected", "Names a protected person. To the author: Please name no pupil.",
+         f"user:{moderator.id}"),
         ("approved", "rejected", "approved", "", f"user:{moderator.id}"),
-    ]
+    ]  # fmt: skip
     assert all(before <= e.at <= now() for e in written)
 
 
 def test_a_decision_tells_what_it_did_and_leads_back_to_its_list(app: Flask) -> None:
     moderator, case = a_user("moderator"), a_case()
     number, mod = a_comment(case), logged_in(app, moderator)
-    assert _decide(mod, number, "approval") == "/moderation"
+    assert _decide(mod, number, "approve") == "/moderation"
     assert said(read(mod, "/moderation"), ".notice") == "Approved: the comment by Ben Field is public."
-    assert _decide(mod, number, "rejection", "Spam", list="decided") == "/moderation/decided"
+    assert _decide(mod, number, "reject", "off_topic", list="decided") == "/moderation/decided"
     page = read(mod, "/moderation/decided")
     assert said(page, ".notice") == "Rejected: the comment by Ben Field is not public."
 
@@ -207,11 +209,12 @@ def test_a_decision_tells_what_it_did_and_leads_back_to_its_list(app: Flask) -> 
 def test_a_rejection_needs_a_reason(app: Flask) -> None:
     moderator, case = a_user("moderator"), a_case()
     number, mod = a_comment(case), logged_in(app, moderator)
-    form = {"form_token": token(mod, "/moderation"), f"c{number}-reason": "  "}
-    page = read(mod, f"/moderation/comments/{number}/rejection", status=422, method="POST", data=form)
-    assert said(page, ".errors a") == "Enter a reason."
-    assert page.select_one(f'.errors a[href="#c{number}-reason"]')
-    assert "I stand with you." in said(page, "main")
+    for reason in ("", "because"):
+        form = {"form_token": token(mod, "/moderation"), "decision": "reject", f"c{number}-reason": reason}
+        page = read(mod, f"/moderation/comments/{number}/decision", status=422, method="POST", data=form)
+        assert said(page, ".errors a") == "Choose a reason."
+        assert page.select_one(f'.errors a[href="#c{number}-reason"]')
+        assert "I stand with you." in said(page, "main")
     assert [c.status for c in the_comments(case.slug)] == ["pending"]
 
 
@@ -220,32 +223,34 @@ def test_of_two_moderators_the_second_is_told_instead_of_undoing_the_first(app: 
     first, second = a_user("moderator", name="Mo First"), a_user("moderator", name="Mo Second")
     case = a_case()
     number, one, two = a_comment(case), logged_in(app, first), logged_in(app, second)
-    _decide(one, number, "rejection", "Names a pupil")
-    late = two.post(f"/moderation/comments/{number}/approval",
-                    data={"form_token": token(two, "/moderation"), "seen": "pending"})  # fmt: skip
-    assert late.status_code == 409
-    assert "Mo First has rejected this comment in the meantime, so nothing was done." in late.text
-    assert [c.status for c in the_comments(case.slug)] == ["rejected"]
-    # The same decision twice is silent, and stays the first one's.
-    _decide(two, number, "rejection", "Rude", seen="pending")
-    assert [(c.status, c.reason) for c in the_comments(case.slug)] == [("rejected", "Names a pupil")]
+    _decide(one, number, "reject", "protected", seen="1")
+    for decision in ("approve", "spam"):
+        late = two.post(f"/moderation/comments/{number}/decision",
+                        data={"form_token": token(two, "/moderation"), "decision": decision, "seen": "1"})  # fmt: skip
+        assert late.status_code == 409
+        assert "Already decided by Mo First: rejected. Nothing was done. Look again." in late.text
+    assert [(c.status, c.version) for c in the_comments(case.slug)] == [("rejected", 2)]
+    # The same decision of the same moderator twice is silent.
+    _decide(one, number, "reject", "harassment", seen="1")
+    assert [(c.status, c.reason) for c in the_comments(case.slug)] == [("rejected", "protected")]
     # Whoever has seen the rejection can turn it round.
-    _decide(two, number, "approval", seen="rejected")
+    _decide(two, number, "approve", seen="2")
     assert [c.status for c in the_comments(case.slug)] == ["approved"]
 
 
-def test_every_decision_form_says_in_which_state_the_comment_was_seen(app: Flask) -> None:
+def test_every_decision_form_says_which_version_of_the_comment_was_seen(app: Flask) -> None:
     moderator, case = a_user("moderator"), a_case()
     number, mod = a_comment(case), logged_in(app, moderator)
-    assert [seen["value"] for seen in read(mod, "/moderation").select("[name=seen]")] == ["pending"] * 2
-    _decide(mod, number, "approval")
-    assert [seen["value"] for seen in read(mod, "/moderation/decided").select("[name=seen]")] == ["approved"]
+    assert [seen["value"] for seen in read(mod, "/moderation").select("[name=seen]")] == ["1"] * 2
+    _decide(mod, number, "approve")
+    assert [seen["value"] for seen in read(mod, "/moderation/decided").select("[name=seen]")] == ["2"]
 
 
-def _decide(client: FlaskClient, number: int, decision: str, reason: str = "", **said_with: str) -> str:
+def _decide(client: FlaskClient, number: int, decision: str, reason: str = "", note: str = "", **said: str) -> str:
     """Press a button on a moderator's list; returns where it led."""
-    form = {"form_token": token(client, "/moderation"), f"c{number}-reason": reason, **said_with}
-    answer = client.post(f"/moderation/comments/{number}/{decision}", data=form)
+    typed = {f"c{number}-reason": reason, f"c{number}-note": note}
+    form = {"form_token": token(client, "/moderation"), "decision": decision, **typed, **said}
+    answer = client.post(f"/moderation/comments/{number}/decision", data=form)
     assert answer.status_code == 303, answer.text
     return answer.location
 

@@ -124,6 +124,16 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The private page of your pledge of £25 for",
         "the old one does not work any more:",
     ),
+    "comment_taken": (
+        "The private page of your comment",
+        "Somebody has sent a comment with this e-mail address, about the case",
+        "If you have sent no comment, open the page and withdraw it.",
+    ),
+    "comment_rejected": (
+        "Your comment was not published",
+        "A moderator has read your comment about the case",
+        "The moderator writes:\n\n    Please speak of the case.\n\nYou can change it and send it again once:\nhttp",
+    ),
     "new_address": (
         "Use this e-mail address for your pledge?",
         "Somebody who has pledged for",
@@ -167,6 +177,11 @@ def owed(kind: str) -> Letter:
     elif kind == "comments_waiting":
         case.take_comment("Bo", "bo@example.org", "Well done.", now())
         Letter.owe(kind, moderator, "2026-10-31", now())
+    elif kind == "comment_taken":
+        case.take_comment("Bo", "bo@example.org", "Well done.", now()).owe_link(now())
+    elif kind == "comment_rejected":
+        comment = case.take_comment("Bo", "bo@example.org", "Well done.", now())
+        comment.reject("off_topic", moderator, now(), note="Please speak of the case.")
     elif kind == "books_disagree":
         Examination.write(["Pledge 1 is charged, but its round 1 is missed."], DEADLINE)
     elif kind == "stripe_disagrees":

@@ -37,7 +37,7 @@ limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_l
 POLICIES: dict[str, str] = {"static": "anyone"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What our forms carry besides the words that somebody typed into them.
-NOT_TYPED = ("form_token", "list", "seen", "preview")
+NOT_TYPED = ("form_token", "list", "seen", "next", "decision", "ticked", "preview")
 # Stripe signs its posts itself; nothing else may come from another site.
 FROM_ELSEWHERE = ("webhooks.stripe",)
 
@@ -199,6 +199,14 @@ def too_many(kind: str, account: str = "") -> bool:
         g.retry_after = max(1, limit.reset_at - int(time.time())) if limit else 60
         return True
     return False
+
+
+def may_write_to(email: str) -> bool:
+    """Whether one more letter may go to this address. If not, what was asked for is still done, without the letter."""
+    if too_many("letter", email):
+        g.retry_after = None
+        return False
+    return True
 
 
 def _limit(name: str, kind: str, key: Callable[[], str] = get_remote_address) -> Callable[[], None]:

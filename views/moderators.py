@@ -6,12 +6,20 @@ from flask import Blueprint, abort, render_template, request, url_for
 from flask.wrappers import Response
 from flask_login import current_user
 
+from jobs import ring
 from models import Comment, db
 from views import doors, hypermedia
-from views.forms import RejectionForm
+from views.comment_forms import RejectionForm
 
 moderators = Blueprint("moderators", __name__, url_prefix="/moderation")
 doors.admit(moderators, "moderator")
+
+# What is said of a decision once it is made; {name} is the author's, as the public knows it.
+DONE = {
+    "approve": "Approved: the comment by {name} is public.",
+    "reject": "Rejected: the comment by {name} is not public.",
+    "spam": "Spam: the comment by {name} is not public.",
+}
 
 
 @moderators.get("")
@@ -24,24 +32,25 @@ def decided() -> str:
     return render_template("moderators/decided.html", comments=Comment.decided(), as_of=_now())
 
 
-@moderators.post("/comments/<row:comment_id>/approval")
-def approve_comment(comment_id: int) -> Response:
-    comment = Comment.hold(comment_id) or abort(404)
-    comment.approve(current_user, _now(), _seen())
-    db.session.commit()
-    return _decided(comment, f"Approved: the comment by {comment.public_name} is public.")
-
-
-@moderators.post("/comments/<row:comment_id>/rejection")
-def reject_comment(comment_id: int) -> Response:
-    comment, form = Comment.hold(comment_id) or abort(404), RejectionForm(request.form, prefix=f"c{comment_id}-")
-    if not form.validate():
+@moderators.post("/comments/<row:comment_id>/decision")
+def decide(comment_id: int) -> Response:
+    """One decision: approve, reject with a reason, or spam, by the button that was pressed."""
+    comment, decision = Comment.hold(comment_id) or abort(404), request.form.get("decision", "")
+    form = RejectionForm(request.form, prefix=f"c{comment_id}-")
+    if decision not in DONE:
+        abort(400)
+    if decision == "reject" and not form.validate():
         return hypermedia.invalid(
             "moderators/comment.html", "moderators/_comment.html", comment=comment, form=form, as_of=_now()
         )
-    comment.reject(str(form.reason.data), current_user, _now(), _seen())
+    if decision == "approve":
+        comment.approve(current_user, _now(), _seen())
+    else:
+        reason, note = (form.reason.data, form.note.data) if decision == "reject" else ("spam", "")
+        comment.reject(str(reason), current_user, _now(), _seen(), str(note or ""))
     db.session.commit()
-    return _decided(comment, f"Rejected: the comment by {comment.public_name} is not public.")
+    ring("send_letters")
+    return _decided(comment, DONE[decision].format(name=comment.public_name))
 
 
 def _decided(comment: Comment, notice: str) -> Response:
@@ -50,9 +59,10 @@ def _decided(comment: Comment, notice: str) -> Response:
     return hypermedia.done(url_for(came_from), notice, "moderators/_comment.html", comment=comment, as_of=_now())
 
 
-def _seen() -> str:
-    """What the page showed when the button was pressed; two moderators may look at one comment."""
-    return request.form.get("seen", "")
+def _seen() -> int | None:
+    """The version that the page showed when the button was pressed; two moderators may look at one comment."""
+    seen = request.form.get("seen", "")
+    return int(seen) if seen.isdecimal() and len(seen) < 10 else None
 
 
 def _now() -> dt.datetime:

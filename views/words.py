@@ -57,6 +57,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(with_pledges)
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
+    app.jinja_env.globals["rejections"] = law.REJECTIONS
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -147,12 +147,17 @@ def upgrade() -> None:
     op.create_table('comments',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=120), nullable=False),
     sa.Column('email', sa.String(length=254), nullable=False),
     sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('public_body', sa.Text(), nullable=True),
     sa.Column('digest', sa.String(length=64), nullable=False),
     sa.Column('status', sa.String(length=20), nullable=False),
-    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('reason', sa.String(length=20), nullable=False),
+    sa.Column('note', sa.Text(), nullable=False),
+    sa.Column('resubmitted', sa.Boolean(), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('decided_by_id', sa.Integer(), nullable=True),
@@ -160,7 +165,8 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_comments_case_id')),
     sa.ForeignKeyConstraint(['decided_by_id'], ['users.id'], name=op.f('fk_comments_decided_by_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_comments')),
-    sa.UniqueConstraint('case_id', 'digest', name=op.f('uq_comments_case_id_digest'))
+    sa.UniqueConstraint('case_id', 'digest', name=op.f('uq_comments_case_id_digest')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_comments_public_id'))
     )
     with op.batch_alter_table('comments', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_comments_case_id'), ['case_id'], unique=False)
@@ -215,6 +221,17 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_updates_case_id'), ['case_id'], unique=False)
+
+    op.create_table('old_texts',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('comment_id', sa.Integer(), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('replaced_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_old_texts_comment_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_old_texts'))
+    )
+    with op.batch_alter_table('old_texts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_old_texts_comment_id'), ['comment_id'], unique=False)
 
     op.create_table('pledges',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -445,6 +462,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_pledges_email'))
 
     op.drop_table('pledges')
+    with op.batch_alter_table('old_texts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_old_texts_comment_id'))
+
+    op.drop_table('old_texts')
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_updates_case_id'))
 
