@@ -33,6 +33,7 @@ from models import (
     LinkRequest,
     Movement,
     Pledge,
+    Queue,
     Reconciliation,
     Round,
     Update,
@@ -190,7 +191,7 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
     }
     if isinstance(about, User):
         staffs = letter.kind in ("disputed", "refund_failed")
-        more = _about_money(letter) if staffs else {"waiting": len(Comment.waiting())}
+        more = _about_money(letter) if staffs else {"waiting": Queue().count(letter.created_at)}
         return words | {"person": about} | more
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import sqlalchemy as sa
@@ -477,21 +477,27 @@ class Case(Base):
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
         return list(db.session.scalars(found.order_by(Comment.id)))
 
-    def take_comment(self, name: str, email: str, body: str, as_of: dt.datetime) -> Comment:
+    def take_comment(
+        self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False
+    ) -> Comment:
         """A new comment that waits for a moderator. The same words from the same person stay one comment.
 
         Only of a comment that is new may the caller show the private link: whoever sends the same words again may
-        be somebody who has read them on the page and guesses the address.
+        be somebody who has read them on the page and guesses the address. `network` stands for the sender's network
+        of today, `trapped` says that a field which no reader sees was filled in.
         """
         said = "\0".join((name.casefold(), email.casefold(), " ".join(body.split())))
         digest = hashlib.sha256(said.encode()).hexdigest()
         is_new = insert_once(
             Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
             digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
+            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0,
         )  # fmt: skip
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
         taken = db.session.scalars(found).one()
         taken.is_new = is_new
+        if is_new:
+            taken.look_for_signs(trapped, as_of)
         return taken
 
     def update_readers(self) -> list[Pledge]:
@@ -2273,13 +2279,18 @@ class Comment(Base):
     """
 
     __tablename__ = "comments"
-    __table_args__ = (sa.UniqueConstraint("case_id", "digest"), one_of("status", law.COMMENT_MOVES))
+    __table_args__ = (
+        sa.UniqueConstraint("case_id", "digest"),
+        sa.Index("ix_comments_waits_since_id", "waits_since", "id"),
+        sa.Index("ix_comments_network_created_at", "network", "created_at"),
+        one_of("status", law.COMMENT_MOVES),
+    )
 
     id: Mapped[Key]
     case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
     public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
     name: Mapped[str] = mapped_column(sa.String(120))
-    email: Mapped[str] = mapped_column(sa.String(254))
+    email: Mapped[str] = mapped_column(sa.String(254), index=True)
     body: Mapped[str] = mapped_column(sa.Text)
     public_body: Mapped[str | None] = mapped_column(sa.Text)
     digest: Mapped[str] = mapped_column(sa.String(64))
@@ -2292,8 +2303,15 @@ class Comment(Base):
     # Raised by whatever a moderator should look at again before deciding.
     version: Mapped[int]
     created_at: Mapped[dt.datetime]
-    decided_at: Mapped[dt.datetime | None]
+    decided_at: Mapped[dt.datetime | None] = mapped_column(index=True)
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    # Set while it stands in the moderators' queue: since when it waits for their answer.
+    waits_since: Mapped[dt.datetime | None]
+    # By what it looks like others, whence it came (a mark that is another one each day), and what may be wrong with it.
+    likeness: Mapped[str] = mapped_column(sa.String(64), index=True)
+    network: Mapped[str] = mapped_column(sa.String(24))
+    signs: Mapped[list[str]] = mapped_column(sa.JSON)
+    risk: Mapped[int]
 
     case: Mapped[Case] = relationship()
     decided_by: Mapped[User | None] = relationship()
@@ -2302,12 +2320,13 @@ class Comment(Base):
 
     @classmethod
     def waiting(cls) -> list[Self]:
-        """The moderators' queue, oldest first."""
-        return list(db.session.scalars(sa.select(cls).where(cls.status == "pending").order_by(cls.id)))
+        """All that waits for a moderator, oldest first."""
+        found = sa.select(cls).where(cls.waits_since.is_not(None)).order_by(cls.waits_since, cls.id)
+        return list(db.session.scalars(found))
 
     @classmethod
     def any_waiting(cls) -> bool:
-        return db.session.scalar(sa.select(cls.id).where(cls.status == "pending").limit(1)) is not None
+        return db.session.scalar(sa.select(cls.id).where(cls.waits_since.is_not(None)).limit(1)) is not None
 
     @classmethod
     def decided(cls) -> list[Self]:
@@ -2333,6 +2352,26 @@ class Comment(Base):
     @property
     def public_name(self) -> str:
         return self.name or "Anonymous"
+
+    def look_for_signs(self, trapped: bool, as_of: dt.datetime) -> None:
+        """Note what may be wrong with the text and with how it came. The fifth of a burst marks the others too."""
+        others = sa.select(Comment).where(Comment.id != self.id)
+        before = others.where(Comment.likeness == self.likeness, Comment.created_at > as_of - law.REPEATED_WITHIN)
+        near = others.where(Comment.network == self.network, Comment.created_at > as_of - law.BURST_WITHIN)
+        burst = list(db.session.scalars(near.limit(law.BURST))) if self.network else []
+        is_burst = len(burst) + 1 >= law.BURST
+        found = {
+            "links": law.has_links(self.body),
+            "repeated": db.session.scalar(before.limit(1)) is not None,
+            "burst": is_burst or "burst" in self.signs,
+            "trap": trapped or "trap" in self.signs,
+        }
+        self._mark(*(sign for sign, so in found.items() if so))
+        for other in burst if is_burst else ():
+            other._mark(*{**dict.fromkeys(other.signs), "burst": None})
+
+    def _mark(self, *signs: str) -> None:
+        self.signs, self.risk = list(signs), law.risk(signs)
 
     # What its author does, by the private link
 
@@ -2360,8 +2399,10 @@ class Comment(Base):
         db.session.add(OldText(comment_id=self.id, body=self.body, replaced_at=as_of))
         if self.status == "rejected":
             self.resubmitted, self.reason, self.note = True, "", ""
-        self.body = body
+        self.body, self.likeness = body, law.likeness(body)
         self.version += 1
+        self.waits_since = self.waits_since or as_of
+        self.look_for_signs(False, as_of)
         if self.status == "pending":
             Event.write(self, "edited", "author", as_of)
         else:
@@ -2372,7 +2413,7 @@ class Comment(Base):
         if self.status == "withdrawn":
             return
         move(self, law.COMMENT_MOVES, "withdrawn", "author", as_of)
-        self.public_body = None
+        self.public_body = self.waits_since = None
         self.digest = hashlib.sha256(f"{self.digest}\0{self.id}".encode()).hexdigest()
         self.version += 1
 
@@ -2410,6 +2451,7 @@ class Comment(Base):
         told += f". To the author: {note}" if note else ""
         move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=told)
         self.reason, self.note, self.decided_by, self.decided_at = reason, note, by, as_of
+        self.waits_since = None
         self.version += 1
         return True
 
@@ -2422,6 +2464,156 @@ class Comment(Base):
         if self.status == "pending" or self.decided_by is None:
             raise Refused("Its author has changed this comment in the meantime, so nothing was done. Look again.")
         raise Refused(f"Already decided by {self.decided_by.name}: {self.status}. Nothing was done. Look again.")
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The moderators' queue, or the part of it that they ask for, a page at a time.
+
+    `case` is an address, `over` a number of hours that it has waited, `signs` asks for those with a sign, `like` for
+    those that look alike, `risk` for the weightiest first instead of the oldest; `after` is where the last page ended.
+    """
+
+    case: str = ""
+    over: int = 0
+    signs: bool = False
+    like: str = ""
+    risk: bool = False
+    after: str = ""
+
+    def page(self, as_of: dt.datetime, size: int) -> tuple[list[Comment], str]:
+        """The comments of one page, those that look alike side by side; and where the next one begins, or ""."""
+        place = (Comment.waits_since, Comment.id)
+        order = (Comment.risk.desc(), *place) if self.risk else place
+        found = self._asked(sa.select(Comment), as_of).options(
+            sa.orm.joinedload(Comment.case), sa.orm.joinedload(Comment.decided_by)
+        )
+        if (began := self._began()) is not None:
+            found = found.where(began)
+        comments = list(db.session.scalars(found.order_by(*order).limit(size + 1)))
+        shown = comments[:size]
+        more = _place_of(shown[-1]) if len(comments) > size else ""
+        return _alike_together(shown), more
+
+    def count(self, as_of: dt.datetime) -> int:
+        return db.session.scalar(self._asked(sa.select(sa.func.count(Comment.id)), as_of)) or 0
+
+    def _asked(self, found: Any, as_of: dt.datetime) -> Any:
+        found = found.where(Comment.waits_since.is_not(None))
+        if self.case:
+            found = found.where(Comment.case_id.in_(sa.select(Case.id).where(Case.slug == self.case)))
+        if self.over:
+            found = found.where(Comment.waits_since < as_of - dt.timedelta(hours=self.over))
+        if self.signs:
+            found = found.where(Comment.risk > 0)
+        if self.like:
+            found = found.where(Comment.likeness == self.like)
+        return found
+
+    def _began(self) -> sa.ColumnElement[bool] | None:
+        """What comes after the place where the page before ended; an address that makes no sense is the beginning."""
+        parts = self.after.split(".")
+        if len(parts) != 3 or not all(part.isdecimal() and len(part) < 17 for part in parts):
+            return None
+        risk, moment, number = (int(part) for part in parts)
+        since = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=moment)
+        later = sa.or_(Comment.waits_since > since, sa.and_(Comment.waits_since == since, Comment.id > number))
+        return sa.or_(Comment.risk < risk, sa.and_(Comment.risk == risk, later)) if self.risk else later
+
+
+def _place_of(comment: Comment) -> str:
+    assert comment.waits_since is not None  # noqa: S101 - it was found by it
+    since = comment.waits_since - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return f"{comment.risk}.{since // dt.timedelta(microseconds=1)}.{comment.id}"
+
+
+def _alike_together(comments: list[Comment]) -> list[Comment]:
+    """In the same order, but each right after the first of those that look like it."""
+    first: dict[str, int] = {}
+    for place, comment in enumerate(comments):
+        first.setdefault(comment.likeness, place)
+    return sorted(comments, key=lambda comment: first[comment.likeness])
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How much waits for the moderators, how much of it for longer than readers are told, and since when."""
+
+    count: int
+    late: int
+    oldest: dt.datetime | None
+
+    @classmethod
+    def at(cls, as_of: dt.datetime) -> Waiting:
+        late = sa.case((Comment.waits_since < as_of - law.COMMENT_TARGET, 1), else_=0)
+        asked = sa.select(sa.func.count(Comment.id), sa.func.sum(late), sa.func.min(Comment.waits_since))
+        count, late_ones, oldest = db.session.execute(asked.where(Comment.waits_since.is_not(None))).one()
+        return cls(count, late_ones or 0, oldest)
+
+    @staticmethod
+    def cases() -> list[Case]:
+        """The cases of which comments wait."""
+        waits = sa.exists().where(Comment.case_id == Case.id, Comment.waits_since.is_not(None))
+        return list(db.session.scalars(sa.select(Case).where(waits).order_by(Case.title)))
+
+
+@dataclass
+class Background:
+    """What a moderator should know of one comment besides its text."""
+
+    # What it said before its author changed it, or "".
+    before: str = ""
+    # How many others that look like it wait.
+    alike: int = 0
+    # What else was sent with the same address: how many in each state, and the newest three.
+    others: dict[str, int] = field(default_factory=dict)
+    newest: list[Comment] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, comments: list[Comment]) -> dict[int, Background]:
+        """For a whole page of comments, with as many queries as for one."""
+        known = {comment.id: cls(before=comment.public_body or "") for comment in comments}
+        cls._add_texts(known, comments)
+        cls._add_alike(known, comments)
+        cls._add_others(known, comments)
+        return known
+
+    @staticmethod
+    def _add_texts(known: dict[int, Background], comments: list[Comment]) -> None:
+        newest = sa.select(sa.func.max(OldText.id)).where(OldText.comment_id.in_(known)).group_by(OldText.comment_id)
+        for old in db.session.scalars(sa.select(OldText).where(OldText.id.in_(newest))):
+            known[old.comment_id].before = known[old.comment_id].before or old.body
+        for comment in comments:
+            if comment.status != "pending":
+                known[comment.id].before = ""
+
+    @staticmethod
+    def _add_alike(known: dict[int, Background], comments: list[Comment]) -> None:
+        counted = sa.select(Comment.likeness, sa.func.count(Comment.id)).where(
+            Comment.waits_since.is_not(None), Comment.likeness.in_({comment.likeness for comment in comments})
+        )
+        alike = {row.likeness: row[1] for row in db.session.execute(counted.group_by(Comment.likeness))}
+        for comment in comments:
+            known[comment.id].alike = alike.get(comment.likeness, 1) - 1
+
+    @staticmethod
+    def _add_others(known: dict[int, Background], comments: list[Comment]) -> None:
+        theirs = Comment.email.in_({comment.email for comment in comments})
+        counted = sa.select(Comment.email, Comment.status, sa.func.count(Comment.id)).where(theirs)
+        counts: dict[str, dict[str, int]] = {}
+        for email, status, count in db.session.execute(counted.group_by(Comment.email, Comment.status)):
+            counts.setdefault(email, {})[status] = count
+        place = sa.func.row_number().over(partition_by=Comment.email, order_by=Comment.id.desc()).label("place")
+        ranked = sa.select(Comment.id, place).where(theirs).subquery()
+        four = sa.select(Comment).join(ranked, ranked.c.id == Comment.id).where(ranked.c.place <= 4)
+        texts: dict[str, list[Comment]] = {}
+        for one in db.session.scalars(four.order_by(Comment.id.desc())):
+            texts.setdefault(one.email, []).append(one)
+        for comment in comments:
+            others = dict(counts[comment.email])
+            others[comment.status] -= 1
+            known[comment.id].others = {status: count for status, count in others.items() if count}
+            known[comment.id].newest = [one for one in texts[comment.email] if one.id != comment.id][:3]
 
 
 class OldText(Base):

@@ -1,68 +1,133 @@
 """The moderators' desk: the comments that wait, and the decisions, which can be turned round."""
 
 import datetime as dt
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from flask import Blueprint, abort, render_template, request, url_for
 from flask.wrappers import Response
 from flask_login import current_user
 
+import law
 from jobs import ring
-from models import Comment, db
+from law import Refused
+from models import Background, Comment, Queue, Waiting, begin_reading, db
 from views import doors, hypermedia
 from views.comment_forms import RejectionForm
 
 moderators = Blueprint("moderators", __name__, url_prefix="/moderation")
 doors.admit(moderators, "moderator")
 
+PAGE = 50
 # What is said of a decision once it is made; {name} is the author's, as the public knows it.
 DONE = {
     "approve": "Approved: the comment by {name} is public.",
     "reject": "Rejected: the comment by {name} is not public.",
     "spam": "Spam: the comment by {name} is not public.",
 }
+# What the address of the queue may ask for, beside where its page begins.
+ASKED = ("case", "over", "flagged", "order", "like")
 
 
 @moderators.get("")
 def queue() -> str:
-    return render_template("moderators/queue.html", comments=Comment.waiting(), as_of=_now())
+    asked, as_of = _asked(request.args), _now()
+    part = Queue(
+        case=str(asked.get("case", "")), over=int(asked.get("over", 0)), signs=asked.get("flagged") == "signs",
+        like=str(asked.get("like", "")), risk=asked.get("order") == "risk", after=request.args.get("after", ""),
+    )  # fmt: skip
+    comments, more = part.page(as_of, PAGE)
+    waiting = Waiting.at(as_of)
+    return render_template(
+        "moderators/queue.html", waiting=waiting, more=more, asked=asked, cases=Waiting.cases(),
+        matching=part.count(as_of) if asked else waiting.count, list=urlencode(asked), **_shown(comments, as_of),
+    )  # fmt: skip
 
 
 @moderators.get("/decided")
 def decided() -> str:
-    return render_template("moderators/decided.html", comments=Comment.decided(), as_of=_now())
+    return render_template("moderators/decided.html", **_shown(Comment.decided(), _now()))
+
+
+@moderators.get("/comments/<row:comment_id>")
+def comment(comment_id: int) -> str:
+    return render_template("moderators/comment.html", **_item(db.session.get(Comment, comment_id) or abort(404)))
 
 
 @moderators.post("/comments/<row:comment_id>/decision")
 def decide(comment_id: int) -> Response:
     """One decision: approve, reject with a reason, or spam, by the button that was pressed."""
-    comment, decision = Comment.hold(comment_id) or abort(404), request.form.get("decision", "")
+    held, decision = Comment.hold(comment_id) or abort(404), request.form.get("decision", "")
     form = RejectionForm(request.form, prefix=f"c{comment_id}-")
     if decision not in DONE:
         abort(400)
     if decision == "reject" and not form.validate():
         return hypermedia.invalid(
-            "moderators/comment.html", "moderators/_comment.html", comment=comment, form=form, as_of=_now()
+            "moderators/comment.html", "moderators/_comment.html", form=form, next=_next(), **_item(held)
         )
     if decision == "approve":
-        comment.approve(current_user, _now(), _seen())
+        held.approve(current_user, _now(), _seen())
     else:
         reason, note = (form.reason.data, form.note.data) if decision == "reject" else ("spam", "")
-        comment.reject(str(reason), current_user, _now(), _seen(), str(note or ""))
+        held.reject(str(reason), current_user, _now(), _seen(), str(note or ""))
     db.session.commit()
     ring("send_letters")
-    return _decided(comment, DONE[decision].format(name=comment.public_name))
+    return _back_to_list(held, DONE[decision].format(name=held.public_name))
 
 
-def _decided(comment: Comment, notice: str) -> Response:
-    """Back to the list that the moderator came from; htmx shows the decision in the place of the comment."""
-    came_from = "moderators.decided" if request.form.get("list") == "decided" else "moderators.queue"
-    return hypermedia.done(url_for(came_from), notice, "moderators/_comment.html", comment=comment, as_of=_now())
+@moderators.errorhandler(Refused)
+def refused(refusal: Refused) -> Response:
+    """Nothing was done: the comment as it stands now, with what has happened to it in the meantime."""
+    number = (request.view_args or {}).get("comment_id")
+    begin_reading()
+    current = db.session.get(Comment, number) if number else None
+    if current is None:
+        return hypermedia.trouble("errors/error.html", 409, heading=doors.WORDS[409][0], words=str(refusal))
+    return hypermedia.page_or_fragment(
+        "moderators/comment.html", "moderators/_comment.html", 409, warning=str(refusal), next=_next(), **_item(current)
+    )
+
+
+def _back_to_list(decided_one: Comment, notice: str) -> Response:
+    """Back to the list that the moderator came from, at the next comment; htmx shows what was done in its place."""
+    came_from = request.form.get("list", "")
+    anchor = f"item-{_next()}" if _next() else None
+    if came_from == "decided":
+        where = url_for("moderators.decided", _anchor=anchor)
+    else:
+        asked = _asked(dict(parse_qsl(came_from)))
+        where = url_for("moderators.queue", _anchor=anchor, **asked)
+    return hypermedia.done(where, notice, "moderators/_decided.html", comment=decided_one, next=_next(), as_of=_now())
+
+
+def _asked(source: Any) -> dict[str, Any]:
+    """What of the queue somebody wants to see, without what makes no sense."""
+    asked: dict[str, Any] = {name: source.get(name, "") for name in ASKED}
+    asked["over"] = int(asked["over"]) if asked["over"] in ("12", "24", "48") else 0
+    return {name: words for name, words in asked.items() if words}
+
+
+def _shown(comments: list[Comment], as_of: dt.datetime) -> dict[str, Any]:
+    return {"comments": comments, "known": Background.of(comments), "as_of": as_of, "target": law.COMMENT_TARGET}
+
+
+def _item(one: Comment) -> dict[str, Any]:
+    return {"comment": one, **_shown([one], _now()), "list": request.form.get("list", "")}
+
+
+def _next() -> int | None:
+    """The comment after this one on the page that the button stood on."""
+    return _number("next")
 
 
 def _seen() -> int | None:
     """The version that the page showed when the button was pressed; two moderators may look at one comment."""
-    seen = request.form.get("seen", "")
-    return int(seen) if seen.isdecimal() and len(seen) < 10 else None
+    return _number("seen")
+
+
+def _number(name: str) -> int | None:
+    typed = request.form.get(name, "")
+    return int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 10 else None
 
 
 def _now() -> dt.datetime:

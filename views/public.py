@@ -1,6 +1,9 @@
 """What anyone may read: the list of cases, the case page, its fragments, and the comment form."""
 
 import datetime as dt
+import hashlib
+import hmac
+import ipaddress
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,7 +64,11 @@ def comment(slug: str) -> Response:
     if doors.too_many("comment"):
         form.body.errors = ["You have sent many comments. Please wait an hour, then send this one."]
         return _comment_again(its_case, form, 429)
-    taken = its_case.take_comment(form.name.data or "", str(form.email.data), str(form.body.data), now())
+    as_of = now()
+    taken = its_case.take_comment(
+        form.name.data or "", str(form.email.data), str(form.body.data), as_of,
+        network=network_of_today(as_of), trapped=bool(request.form.get("website")),
+    )  # fmt: skip
     is_new = taken.is_new
     if sent := is_new and doors.may_write_to(taken.email):
         taken.owe_link(now())
@@ -140,6 +147,15 @@ def _shown(its_case: Case) -> dict[str, Any]:
         "mark": total_mark(its_case, as_of),
         "comments_mark": comments_mark(its_case, comments, as_of),
     }
+
+
+def network_of_today(as_of: dt.datetime) -> str:
+    """A mark for the network that this request came from. It is another one each day, and leads back to nobody."""
+    address = ipaddress.ip_address(request.remote_addr or "::")
+    part = ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False)
+    words = f"network\0{as_of.date()}\0{part}"
+    secret = str(current_app.config["LINK_SECRETS"][0])
+    return hmac.new(secret.encode(), words.encode(), hashlib.sha256).hexdigest()[:24]
 
 
 def _seal() -> URLSafeSerializer:

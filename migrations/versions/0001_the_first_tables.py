@@ -161,6 +161,11 @@ def upgrade() -> None:
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('decided_by_id', sa.Integer(), nullable=True),
+    sa.Column('waits_since', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('likeness', sa.String(length=64), nullable=False),
+    sa.Column('network', sa.String(length=24), nullable=False),
+    sa.Column('signs', sa.JSON(), nullable=False),
+    sa.Column('risk', sa.Integer(), nullable=False),
     sa.CheckConstraint("status IN ('approved', 'pending', 'rejected', 'spam', 'withdrawn')", name=op.f('ck_comments_known_status')),
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_comments_case_id')),
     sa.ForeignKeyConstraint(['decided_by_id'], ['users.id'], name=op.f('fk_comments_decided_by_id')),
@@ -170,7 +175,12 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('comments', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_comments_case_id'), ['case_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_comments_decided_at'), ['decided_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_comments_email'), ['email'], unique=False)
+        batch_op.create_index(batch_op.f('ix_comments_likeness'), ['likeness'], unique=False)
+        batch_op.create_index('ix_comments_network_created_at', ['network', 'created_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_comments_status'), ['status'], unique=False)
+        batch_op.create_index('ix_comments_waits_since_id', ['waits_since', 'id'], unique=False)
 
     op.create_table('rounds',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -477,7 +487,12 @@ def downgrade() -> None:
 
     op.drop_table('rounds')
     with op.batch_alter_table('comments', schema=None) as batch_op:
+        batch_op.drop_index('ix_comments_waits_since_id')
         batch_op.drop_index(batch_op.f('ix_comments_status'))
+        batch_op.drop_index('ix_comments_network_created_at')
+        batch_op.drop_index(batch_op.f('ix_comments_likeness'))
+        batch_op.drop_index(batch_op.f('ix_comments_email'))
+        batch_op.drop_index(batch_op.f('ix_comments_decided_at'))
         batch_op.drop_index(batch_op.f('ix_comments_case_id'))
 
     op.drop_table('comments')
