@@ -137,6 +137,12 @@ EVENT_SEARCH = dt.timedelta(minutes=10)
 
 # So long after it was sent an approved comment may still be changed by its author; one that waits always may.
 COMMENT_EDITABLE = dt.timedelta(minutes=15)
+# So long a moderator may undo a decision; a letter about it waits until then.
+UNDO_WITHIN = dt.timedelta(minutes=10)
+# So long a comment that a moderator has claimed is shown to the others as being read.
+CLAIM_LENGTH = dt.timedelta(minutes=10)
+# So many comments may be decided at once.
+MOST_AT_ONCE = 100
 # By then a comment should have its answer: readers are told "usually within 24 hours".
 COMMENT_TARGET = dt.timedelta(hours=24)
 

@@ -491,7 +491,7 @@ class Case(Base):
         is_new = insert_once(
             Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
             digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
-            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0,
+            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, undoable={},
         )  # fmt: skip
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
         taken = db.session.scalars(found).one()
@@ -2307,6 +2307,11 @@ class Comment(Base):
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     # Set while it stands in the moderators' queue: since when it waits for their answer.
     waits_since: Mapped[dt.datetime | None]
+    # Who reads it just now, and until when the others are told so.
+    claimed_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    claimed_until: Mapped[dt.datetime | None]
+    # What undoing the last decision would bring back; empty when there is nothing to undo.
+    undoable: Mapped[dict[str, Any]]
     # By what it looks like others, whence it came (a mark that is another one each day), and what may be wrong with it.
     likeness: Mapped[str] = mapped_column(sa.String(64), index=True)
     network: Mapped[str] = mapped_column(sa.String(24))
@@ -2314,7 +2319,8 @@ class Comment(Base):
     risk: Mapped[int]
 
     case: Mapped[Case] = relationship()
-    decided_by: Mapped[User | None] = relationship()
+    decided_by: Mapped[User | None] = relationship(foreign_keys=[decided_by_id])
+    claimed_by: Mapped[User | None] = relationship(foreign_keys=[claimed_by_id])
     # Whether it came with the request that has just asked for it.
     is_new = False
 
@@ -2338,6 +2344,12 @@ class Comment(Base):
     def hold(cls, comment_id: int) -> Self | None:
         found = sa.select(cls).where(cls.id == comment_id).with_for_update()
         return db.session.scalar(found.execution_options(populate_existing=True))
+
+    @classmethod
+    def hold_all(cls, numbers: Iterable[int]) -> list[Self]:
+        """Several at once, always in the same order: two who hold some of the same never wait for each other."""
+        found = sa.select(cls).where(cls.id.in_(numbers)).order_by(cls.id).with_for_update()
+        return list(db.session.scalars(found.execution_options(populate_existing=True)))
 
     @classmethod
     def by_link(cls, link: str) -> Self | None:
@@ -2399,7 +2411,7 @@ class Comment(Base):
         db.session.add(OldText(comment_id=self.id, body=self.body, replaced_at=as_of))
         if self.status == "rejected":
             self.resubmitted, self.reason, self.note = True, "", ""
-        self.body, self.likeness = body, law.likeness(body)
+        self.body, self.likeness, self.undoable = body, law.likeness(body), {}
         self.version += 1
         self.waits_since = self.waits_since or as_of
         self.look_for_signs(False, as_of)
@@ -2414,6 +2426,7 @@ class Comment(Base):
             return
         move(self, law.COMMENT_MOVES, "withdrawn", "author", as_of)
         self.public_body = self.waits_since = None
+        self.undoable = {}
         self.digest = hashlib.sha256(f"{self.digest}\0{self.id}".encode()).hexdigest()
         self.version += 1
 
@@ -2423,6 +2436,7 @@ class Comment(Base):
         """Make it public. `seen` is the version that the moderator saw, if that is known."""
         if self._decide("approved", "", "", by, as_of, seen):
             self.public_body = self.body
+            self._end_claim()
 
     def reject(self, reason: str, by: User, as_of: dt.datetime, seen: int | None = None, note: str = "") -> None:
         """Keep it from the public for one of the law's reasons; its author is told, with the note.
@@ -2434,19 +2448,22 @@ class Comment(Base):
         to = "spam" if reason == "spam" else "rejected"
         if self._decide(to, reason, note if to == "rejected" else "", by, as_of, seen):
             self.public_body = None
+            self._end_claim()
             if to == "rejected":
-                Letter.owe("comment_rejected", self, f"version:{self.version}", as_of)
+                Letter.owe("comment_rejected", self, f"version:{self.version}", as_of, wait=law.UNDO_WITHIN)
 
     def _decide(self, to: str, reason: str, note: str, by: User, as_of: dt.datetime, seen: int | None) -> bool:
         """Returns whether anything changed. Needs the comment to be held.
 
         The same decision of the same moderator twice is silent; whoever has seen an older version is Refused.
         """
-        if self.status == to and (seen is None or self.decided_by == by):
+        is_so = self.status == to and self.waits_since is None
+        if is_so and (seen is None or self.decided_by == by):
             return False
         self._require_seen(seen)
-        if self.status == to:
+        if is_so:
             return False
+        self.undoable = self._as_it_stands(by, as_of)
         told = law.REJECTIONS[reason][0] if reason else ""
         told += f". To the author: {note}" if note else ""
         move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=told)
@@ -2461,9 +2478,73 @@ class Comment(Base):
             return
         if self.status == "withdrawn":
             raise Refused("Its author has withdrawn this comment, so nothing was done.")
-        if self.status == "pending" or self.decided_by is None:
+        mine = sa.select(Event).where(Event.subject_kind == "comment", Event.subject_id == self.id)
+        last = db.session.scalar(mine.order_by(Event.id.desc()).limit(1))
+        if last is not None and last.what == "undone":
+            raise Refused("A decision of it was undone in the meantime, so nothing was done. Look again.")
+        if last is None or last.who == "author" or self.decided_by is None:
             raise Refused("Its author has changed this comment in the meantime, so nothing was done. Look again.")
         raise Refused(f"Already decided by {self.decided_by.name}: {self.status}. Nothing was done. Look again.")
+
+    # Taking a decision back, and claiming
+
+    def _as_it_stands(self, by: User, as_of: dt.datetime) -> dict[str, Any]:
+        """All that a decision of this moderator's changes, so that it can be undone."""
+        return {
+            "by": by.id, "at": as_of.isoformat(), "status": self.status, "public_body": self.public_body,
+            "reason": self.reason, "note": self.note, "decided_by_id": self.decided_by_id,
+            "decided_at": self.decided_at and self.decided_at.isoformat(),
+            "waits_since": self.waits_since and self.waits_since.isoformat(),
+        }  # fmt: skip
+
+    def can_undo(self, by: User, as_of: dt.datetime) -> bool:
+        """Whether the last decision was this moderator's, and fresh."""
+        made = self.undoable
+        return bool(made) and made["by"] == by.id and as_of - _instant(made["at"]) <= law.UNDO_WITHIN
+
+    def undo(self, by: User, as_of: dt.datetime) -> None:
+        """Everything as it was before the last decision. Needs the comment to be held."""
+        if not self.can_undo(by, as_of):
+            raise Refused(
+                "A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
+                "It can still be turned round among the decided comments."
+            )
+        was, status = self.undoable, self.status
+        if was["status"] != status and not law.allows(law.COMMENT_MOVES, status, was["status"]):
+            raise Refused(f"This comment is {status}: that cannot be undone.")
+        for name in ("status", "public_body", "reason", "note", "decided_by_id"):
+            setattr(self, name, was[name])
+        self.decided_at = _instant(was["decided_at"]) if was["decided_at"] else None
+        self.waits_since = _instant(was["waits_since"]) if was["waits_since"] else None
+        self.undoable = {}
+        self.version += 1
+        moved = {"before": status, "after": self.status} if status != self.status else {}
+        Event.write(self, "undone", f"user:{by.id}", as_of, **moved)
+
+    @classmethod
+    def undoable_of(cls, by: User, as_of: dt.datetime) -> list[Self]:
+        """The newest five decisions that this moderator can still undo, the newest first."""
+        found = sa.select(cls).where(cls.decided_by_id == by.id, cls.decided_at >= as_of - law.UNDO_WITHIN)
+        newest = db.session.scalars(found.order_by(cls.decided_at.desc(), cls.id.desc()).limit(20))
+        return [one for one in newest if one.can_undo(by, as_of)][:5]
+
+    def claim(self, by: User, as_of: dt.datetime) -> None:
+        """Tell the others that this moderator reads it now. It only tells: anybody may still decide it."""
+        if other := self.reader_besides(by, as_of):
+            raise Refused(f"{other.name} reads this comment just now.")
+        self.claimed_by, self.claimed_until = by, as_of + law.CLAIM_LENGTH
+
+    def reader_besides(self, me: User, as_of: dt.datetime) -> User | None:
+        """The other moderator who has claimed it, if one has."""
+        held = self.claimed_until is not None and self.claimed_until > as_of
+        return self.claimed_by if held and self.claimed_by_id != me.id else None
+
+    def _end_claim(self) -> None:
+        self.claimed_by = self.claimed_until = None
+
+
+def _instant(written: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(written)
 
 
 @dataclass(frozen=True)
@@ -2486,7 +2567,9 @@ class Queue:
         place = (Comment.waits_since, Comment.id)
         order = (Comment.risk.desc(), *place) if self.risk else place
         found = self._asked(sa.select(Comment), as_of).options(
-            sa.orm.joinedload(Comment.case), sa.orm.joinedload(Comment.decided_by)
+            sa.orm.joinedload(Comment.case),
+            sa.orm.joinedload(Comment.decided_by),
+            sa.orm.joinedload(Comment.claimed_by),
         )
         if (began := self._began()) is not None:
             found = found.where(began)
@@ -2703,11 +2786,13 @@ class Letter(Base):
     trouble: Mapped[str] = mapped_column(sa.Text)
 
     @classmethod
-    def owe(cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime) -> None:
+    def owe(
+        cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime, *, wait: dt.timedelta = dt.timedelta(0)
+    ) -> None:
         """Promise a letter, in the transaction that causes it; a second promise of the same one is silent."""
         insert_once(
             cls, kind=kind, subject=name_of(subject), occasion=occasion, message_id=secrets.token_hex(16),
-            created_at=as_of, next_at=as_of, tries=0, trouble="",
+            created_at=as_of, next_at=as_of + wait, tries=0, trouble="",
         )  # fmt: skip
 
     @classmethod

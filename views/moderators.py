@@ -4,15 +4,16 @@ import datetime as dt
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from flask import Blueprint, abort, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
 from flask_login import current_user
+from werkzeug.wrappers import Response as AnyResponse
 
 import law
 from jobs import ring
 from law import Refused
 from models import Background, Comment, Queue, Waiting, begin_reading, db
-from views import doors, hypermedia
+from views import doors, hypermedia, words
 from views.comment_forms import RejectionForm
 
 moderators = Blueprint("moderators", __name__, url_prefix="/moderation")
@@ -40,7 +41,8 @@ def queue() -> str:
     waiting = Waiting.at(as_of)
     return render_template(
         "moderators/queue.html", waiting=waiting, more=more, asked=asked, cases=Waiting.cases(),
-        matching=part.count(as_of) if asked else waiting.count, list=urlencode(asked), **_shown(comments, as_of),
+        undoable=Comment.undoable_of(current_user, as_of), list=urlencode(asked),
+        matching=part.count(as_of) if asked else waiting.count, **_shown(comments, as_of),
     )  # fmt: skip
 
 
@@ -65,14 +67,64 @@ def decide(comment_id: int) -> Response:
         return hypermedia.invalid(
             "moderators/comment.html", "moderators/_comment.html", form=form, next=_next(), **_item(held)
         )
-    if decision == "approve":
-        held.approve(current_user, _now(), _seen())
-    else:
-        reason, note = (form.reason.data, form.note.data) if decision == "reject" else ("spam", "")
-        held.reject(str(reason), current_user, _now(), _seen(), str(note or ""))
+    _apply(decision, form, held, _seen())
     db.session.commit()
     ring("send_letters")
     return _back_to_list(held, DONE[decision].format(name=held.public_name))
+
+
+@moderators.post("/decisions")
+def decide_many() -> AnyResponse:
+    """The same decision for every comment that is ticked. Each carries the version that was seen; a comment that has
+    changed since is left as it is, and said."""
+    decision, form = request.form.get("decision", ""), RejectionForm(request.form, prefix="all-")
+    ticked = dict(pair for pair in map(_pair, request.form.getlist("ticked")) if pair)
+    if decision not in DONE:
+        abort(400)
+    if not ticked or len(ticked) > law.MOST_AT_ONCE:
+        raise Refused(f"Tick at least one comment, and at most {law.MOST_AT_ONCE}. Nothing was done.")
+    if decision == "reject" and not form.validate():
+        raise Refused("Choose a reason for the comments that you ticked. Nothing was done.")
+    left = []
+    for held in Comment.hold_all(ticked):
+        try:
+            _apply(decision, form, held, ticked[held.id])
+        except Refused as told:
+            left.append(f"The comment by {held.public_name} was left as it is. {told}")
+    db.session.commit()
+    ring("send_letters")
+    done = words.plural(len(ticked) - len(left), "comment")
+    flash(f"{DONE[decision].partition(':')[0]}: {done}.")
+    for sentence in left:
+        flash(sentence)
+    return redirect(_list_address(None), 303)
+
+
+def _apply(decision: str, form: RejectionForm, held: Comment, seen: int | None) -> None:
+    if decision == "approve":
+        held.approve(current_user, _now(), seen)
+    else:
+        reason, note = (form.reason.data, form.note.data) if decision == "reject" else ("spam", "")
+        held.reject(str(reason), current_user, _now(), seen, str(note or ""))
+
+
+@moderators.post("/comments/<row:comment_id>/undo")
+def undo(comment_id: int) -> Response:
+    held = Comment.hold(comment_id) or abort(404)
+    held.undo(current_user, _now())
+    db.session.commit()
+    notice = f"Undone: the comment by {held.public_name} is {held.status} again."
+    where = _list_address(held.id if held.waits_since else None)
+    return hypermedia.done(where, notice, "moderators/_comment.html", next=_next(), **_item(held))
+
+
+@moderators.post("/comments/<row:comment_id>/claim")
+def claim(comment_id: int) -> AnyResponse:
+    """Open one comment by itself; the others are shown who reads it."""
+    held = Comment.hold(comment_id) or abort(404)
+    held.claim(current_user, _now())
+    db.session.commit()
+    return redirect(url_for("moderators.comment", comment_id=held.id), 303)
 
 
 @moderators.errorhandler(Refused)
@@ -90,14 +142,15 @@ def refused(refusal: Refused) -> Response:
 
 def _back_to_list(decided_one: Comment, notice: str) -> Response:
     """Back to the list that the moderator came from, at the next comment; htmx shows what was done in its place."""
-    came_from = request.form.get("list", "")
-    anchor = f"item-{_next()}" if _next() else None
+    shown = {"comment": decided_one, "next": _next(), "list": request.form.get("list", ""), "as_of": _now()}
+    return hypermedia.done(_list_address(_next()), notice, "moderators/_decided.html", **shown)
+
+
+def _list_address(number: int | None) -> str:
+    came_from, anchor = request.form.get("list", ""), f"item-{number}" if number else None
     if came_from == "decided":
-        where = url_for("moderators.decided", _anchor=anchor)
-    else:
-        asked = _asked(dict(parse_qsl(came_from)))
-        where = url_for("moderators.queue", _anchor=anchor, **asked)
-    return hypermedia.done(where, notice, "moderators/_decided.html", comment=decided_one, next=_next(), as_of=_now())
+        return url_for("moderators.decided", _anchor=anchor)
+    return url_for("moderators.queue", _anchor=anchor, **_asked(dict(parse_qsl(came_from))))
 
 
 def _asked(source: Any) -> dict[str, Any]:
@@ -108,7 +161,10 @@ def _asked(source: Any) -> dict[str, Any]:
 
 
 def _shown(comments: list[Comment], as_of: dt.datetime) -> dict[str, Any]:
-    return {"comments": comments, "known": Background.of(comments), "as_of": as_of, "target": law.COMMENT_TARGET}
+    return {
+        "comments": comments, "known": Background.of(comments), "as_of": as_of, "target": law.COMMENT_TARGET,
+        "form_of_all": RejectionForm(prefix="all-"),
+    }  # fmt: skip
 
 
 def _item(one: Comment) -> dict[str, Any]:
@@ -123,6 +179,13 @@ def _next() -> int | None:
 def _seen() -> int | None:
     """The version that the page showed when the button was pressed; two moderators may look at one comment."""
     return _number("seen")
+
+
+def _pair(ticked: str) -> tuple[int, int] | None:
+    """A ticked comment and the version that was seen: "12.3"."""
+    number, _, version = ticked.partition(".")
+    whole = all(part.isascii() and part.isdigit() and len(part) < 10 for part in (number, version))
+    return (int(number), int(version)) if whole else None
 
 
 def _number(name: str) -> int | None:
