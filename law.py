@@ -94,6 +94,16 @@ REJECTIONS: Mapping[str, tuple[str, str]] = {
     "off_topic": ("Off topic", "It does not speak of this case."),
     "spam": ("Spam", "It is advertising."),
 }
+# Why a reader reports a published comment -> what the reader chooses, and the moderators read.
+REPORTS: Mapping[str, str] = {
+    "protected": "It names a child, a witness or somebody else whom the law protects",
+    "contempt": "It may disturb a case that is before a court",
+    "untrue": "It says something untrue of somebody",
+    "harassment": "It attacks or threatens somebody",
+    "personal": "It has somebody's personal details",
+    "spam": "It is advertising",
+    "other": "Something else",
+}
 # What may be wrong with a comment -> how much it weighs in the moderators' queue, and what they read of it. Signs sort
 # the queue; they never decide.
 SIGNS: Mapping[str, tuple[int, str]] = {

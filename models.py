@@ -491,7 +491,7 @@ class Case(Base):
         is_new = insert_once(
             Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
             digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
-            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, undoable={},
+            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, undoable={}, reports=0,
         )  # fmt: skip
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
         taken = db.session.scalars(found).one()
@@ -2307,6 +2307,8 @@ class Comment(Base):
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     # Set while it stands in the moderators' queue: since when it waits for their answer.
     waits_since: Mapped[dt.datetime | None]
+    # How many reports of readers no moderator has answered yet.
+    reports: Mapped[int]
     # Who reads it just now, and until when the others are told so.
     claimed_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     claimed_until: Mapped[dt.datetime | None]
@@ -2426,9 +2428,24 @@ class Comment(Base):
             return
         move(self, law.COMMENT_MOVES, "withdrawn", "author", as_of)
         self.public_body = self.waits_since = None
-        self.undoable = {}
+        self.undoable, self.reports = {}, 0
         self.digest = hashlib.sha256(f"{self.digest}\0{self.id}".encode()).hexdigest()
         self.version += 1
+
+    # What its readers do
+
+    def report(self, reason: str, words: str, network: str, as_of: dt.datetime) -> None:
+        """A reader says that this public comment should not be: it stays public, and stands in the queue.
+
+        Several reports of one network for one reason count once. Needs the comment to be held.
+        """
+        if self.public_body is None:
+            raise Refused("This comment is not public any more.")
+        if not insert_once(Report, comment_id=self.id, reason=reason, words=words, network=network, at=as_of):
+            return
+        self.reports += 1
+        self.waits_since = self.waits_since or as_of
+        Event.write(self, "reported", "reader", as_of, note=law.REPORTS[reason])
 
     # What moderators do
 
@@ -2464,11 +2481,13 @@ class Comment(Base):
         if is_so:
             return False
         self.undoable = self._as_it_stands(by, as_of)
+        if self.status == to:
+            Event.write(self, "kept", f"user:{by.id}", as_of)
         told = law.REJECTIONS[reason][0] if reason else ""
         told += f". To the author: {note}" if note else ""
         move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=told)
         self.reason, self.note, self.decided_by, self.decided_at = reason, note, by, as_of
-        self.waits_since = None
+        self.waits_since, self.reports = None, 0
         self.version += 1
         return True
 
@@ -2492,7 +2511,7 @@ class Comment(Base):
         """All that a decision of this moderator's changes, so that it can be undone."""
         return {
             "by": by.id, "at": as_of.isoformat(), "status": self.status, "public_body": self.public_body,
-            "reason": self.reason, "note": self.note, "decided_by_id": self.decided_by_id,
+            "reason": self.reason, "note": self.note, "reports": self.reports, "decided_by_id": self.decided_by_id,
             "decided_at": self.decided_at and self.decided_at.isoformat(),
             "waits_since": self.waits_since and self.waits_since.isoformat(),
         }  # fmt: skip
@@ -2512,7 +2531,7 @@ class Comment(Base):
         was, status = self.undoable, self.status
         if was["status"] != status and not law.allows(law.COMMENT_MOVES, status, was["status"]):
             raise Refused(f"This comment is {status}: that cannot be undone.")
-        for name in ("status", "public_body", "reason", "note", "decided_by_id"):
+        for name in ("status", "public_body", "reason", "note", "reports", "decided_by_id"):
             setattr(self, name, was[name])
         self.decided_at = _instant(was["decided_at"]) if was["decided_at"] else None
         self.waits_since = _instant(was["waits_since"]) if was["waits_since"] else None
@@ -2551,13 +2570,15 @@ def _instant(written: str) -> dt.datetime:
 class Queue:
     """The moderators' queue, or the part of it that they ask for, a page at a time.
 
-    `case` is an address, `over` a number of hours that it has waited, `signs` asks for those with a sign, `like` for
-    those that look alike, `risk` for the weightiest first instead of the oldest; `after` is where the last page ended.
+    `case` is an address, `over` a number of hours that it has waited, `signs` asks for those with a sign, `reported`
+    for those that readers have reported, `like` for those that look alike, `risk` for the weightiest first instead of
+    the oldest; `after` is where the last page ended.
     """
 
     case: str = ""
     over: int = 0
     signs: bool = False
+    reported: bool = False
     like: str = ""
     risk: bool = False
     after: str = ""
@@ -2589,6 +2610,8 @@ class Queue:
             found = found.where(Comment.waits_since < as_of - dt.timedelta(hours=self.over))
         if self.signs:
             found = found.where(Comment.risk > 0)
+        if self.reported:
+            found = found.where(Comment.reports > 0)
         if self.like:
             found = found.where(Comment.likeness == self.like)
         return found
@@ -2651,6 +2674,8 @@ class Background:
     # What else was sent with the same address: how many in each state, and the newest three.
     others: dict[str, int] = field(default_factory=dict)
     newest: list[Comment] = field(default_factory=list)
+    # What its readers have reported since it was decided last.
+    reports: list[Report] = field(default_factory=list)
 
     @classmethod
     def of(cls, comments: list[Comment]) -> dict[int, Background]:
@@ -2659,6 +2684,9 @@ class Background:
         cls._add_texts(known, comments)
         cls._add_alike(known, comments)
         cls._add_others(known, comments)
+        reported = [comment.id for comment in comments if comment.reports]
+        for report in db.session.scalars(sa.select(Report).where(Report.comment_id.in_(reported)).order_by(Report.id)):
+            known[report.comment_id].reports.append(report)
         return known
 
     @staticmethod
@@ -2697,6 +2725,20 @@ class Background:
             others[comment.status] -= 1
             known[comment.id].others = {status: count for status, count in others.items() if count}
             known[comment.id].newest = [one for one in texts[comment.email] if one.id != comment.id][:3]
+
+
+class Report(Base):
+    """What a reader says against a public comment."""
+
+    __tablename__ = "reports"
+    __table_args__ = (sa.UniqueConstraint("comment_id", "network", "reason"), one_of("reason", law.REPORTS))
+
+    id: Mapped[Key]
+    comment_id: Mapped[int] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    reason: Mapped[str] = mapped_column(sa.String(20))
+    words: Mapped[str] = mapped_column(sa.Text)
+    network: Mapped[str] = mapped_column(sa.String(24))
+    at: Mapped[dt.datetime]
 
 
 class OldText(Base):

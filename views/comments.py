@@ -1,4 +1,5 @@
-"""What a comment's author does by its private link. These pages belong to the blueprint of the public."""
+"""What a comment's author does by its private link, and what readers say against a comment. These pages belong to the
+blueprint of the public."""
 
 from flask import abort, redirect, render_template, request, url_for
 from flask.wrappers import Response
@@ -6,8 +7,8 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from models import Comment, db
 from views import doors, hypermedia
-from views.comment_forms import TextForm
-from views.public import now, public
+from views.comment_forms import ReportForm, TextForm
+from views.public import found, network_of_today, now, public
 
 # The routes that are found by the private link of a comment.
 PURPOSES = {"public.own_comment": "comment", "public.edit_comment": "comment", "public.withdraw_comment": "comment"}
@@ -49,6 +50,45 @@ def withdraw_comment(comment: Comment) -> AnyResponse:
     held.withdraw(now())
     db.session.commit()
     return redirect(url_for("public.own_comment", link=held.link()), 303)
+
+
+# --- Reports of readers ------------------------------------------------------------------------------------
+
+
+@public.get("/comments/<row:comment_id>/report")
+def report_form(comment_id: int) -> str:
+    return _report_page(_public(db.session.get(Comment, comment_id)), ReportForm())
+
+
+@public.post("/comments/<row:comment_id>/report")
+def report(comment_id: int) -> AnyResponse | tuple[str, int]:
+    held, form = _public(Comment.hold(comment_id)), ReportForm(request.form)
+    if not form.validate():
+        return _report_page(held, form), 422
+    if doors.too_many("report"):
+        form.reason.errors = ["Many reports came from your network. Please wait an hour, then send this one."]
+        return _report_page(held, form), 429
+    as_of = now()
+    held.report(str(form.reason.data), str(form.words.data or ""), network_of_today(as_of), as_of)
+    db.session.commit()
+    return redirect(url_for("public.reported", slug=held.case.slug), 303)
+
+
+@public.get("/cases/<slug>/comments/reported")
+def reported(slug: str) -> str:
+    return render_template("comments/reported.html", case=found(slug))
+
+
+def _public(comment: Comment | None) -> Comment:
+    """A comment that the public can read; of any other one nobody learns that it is there."""
+    if comment is None or comment.public_body is None:
+        abort(404)
+    found(comment.case.slug)
+    return comment
+
+
+def _report_page(comment: Comment, form: ReportForm) -> str:
+    return render_template("comments/report.html", comment=comment, case=comment.case, form=form)
 
 
 def _own_page(comment: Comment, form: TextForm) -> str:

@@ -229,6 +229,7 @@ _LIMITS = {
     "login to account": _limit("login to account", "login", lambda: str(g.account)),
     "pledge": _limit("pledge", "pledge"),
     "comment": _limit("comment", "comment"),
+    "report": _limit("report", "comment"),
     "letter": _limit("letter", "letter"),
     "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),
 }

@@ -35,6 +35,7 @@ def queue() -> str:
     asked, as_of = _asked(request.args), _now()
     part = Queue(
         case=str(asked.get("case", "")), over=int(asked.get("over", 0)), signs=asked.get("flagged") == "signs",
+        reported=asked.get("flagged") == "reported",
         like=str(asked.get("like", "")), risk=asked.get("order") == "risk", after=request.args.get("after", ""),
     )  # fmt: skip
     comments, more = part.page(as_of, PAGE)

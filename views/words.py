@@ -58,7 +58,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
     app.add_template_filter(unlinked)
-    app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS)
+    app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS)
 
 
 def plural(count: int, one: str, many: str = "") -> str:

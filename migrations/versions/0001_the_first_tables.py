@@ -162,6 +162,7 @@ def upgrade() -> None:
     sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('decided_by_id', sa.Integer(), nullable=True),
     sa.Column('waits_since', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('reports', sa.Integer(), nullable=False),
     sa.Column('claimed_by_id', sa.Integer(), nullable=True),
     sa.Column('claimed_until', sa.DateTime(timezone=True), nullable=True),
     sa.Column('undoable', sa.JSON(), nullable=False),
@@ -304,6 +305,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_pledges_email'), ['email'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
+
+    op.create_table('reports',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('comment_id', sa.Integer(), nullable=False),
+    sa.Column('reason', sa.String(length=20), nullable=False),
+    sa.Column('words', sa.Text(), nullable=False),
+    sa.Column('network', sa.String(length=24), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+    sa.CheckConstraint("reason IN ('contempt', 'harassment', 'other', 'personal', 'protected', 'spam', 'untrue')", name=op.f('ck_reports_known_reason')),
+    sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_reports_comment_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_reports')),
+    sa.UniqueConstraint('comment_id', 'network', 'reason', name=op.f('uq_reports_comment_id_network_reason'))
+    )
+    with op.batch_alter_table('reports', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_reports_comment_id'), ['comment_id'], unique=False)
 
     op.create_table('address_changes',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -470,6 +486,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_address_changes_pledge_id'))
 
     op.drop_table('address_changes')
+    with op.batch_alter_table('reports', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_reports_comment_id'))
+
+    op.drop_table('reports')
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
