@@ -255,6 +255,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     role: Mapped[str] = mapped_column(sa.String(20))
     password_hash: Mapped[str] = mapped_column(sa.String(200))
     session_version: Mapped[int]
+    # Whether single keys press the buttons of the moderators' desk; some people's hands or machines need them off.
+    uses_keys: Mapped[bool]
     created_at: Mapped[dt.datetime]
 
     cases: Mapped[list[Case]] = relationship(back_populates="owner", order_by="Case.id.desc()")
@@ -266,7 +268,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             raise Refused(f"There is already a user with the address {email}.")
         user = cls(
             email=email.lower(), name=name, bio=bio, picture="", role=role,
-            password_hash=_hasher.hash(password), session_version=1, created_at=as_of,
+            password_hash=_hasher.hash(password), session_version=1, uses_keys=True, created_at=as_of,
         )  # fmt: skip
         db.session.add(user)
         db.session.flush()

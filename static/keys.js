@@ -6,6 +6,7 @@
   if (!desk) return;
   // Items are known by their ids, since htmx puts another element in the place of a decided one.
   let current = location.hash.slice(1), decided = "", undoOnceDecided = "", leaving = false;
+  let byKey = false, sent = null, returning = "";
 
   const items = () => [...desk.querySelectorAll(".item")];
   const waits = (item) => !item.dataset.sent && item.querySelector("[name=decision]") !== null;
@@ -21,12 +22,17 @@
     go([...all.slice(place + 1), ...all.slice(0, place)].find(waits) ?? from);
   };
   const press = (item, decision) => {
-    if (item && waits(item)) item.querySelector(`[name=decision][value=${decision}]`)?.click();
+    if (!item || !waits(item)) return;
+    byKey = true;
+    item.querySelector(`[name=decision][value=${decision}]`)?.click();
+    byKey = false;
+    if (sent) goOn(sent);
+    sent = null;
   };
   const undo = () => {
     const last = document.getElementById(decided);
     if (last?.dataset.sent) { undoOnceDecided = decided; return; }
-    const places = [here(), last, desk];
+    const places = [here(), last, document];
     places.map((place) => place?.querySelector("[data-undo]")).find(Boolean)?.click();
   };
 
@@ -42,8 +48,12 @@
     item.dataset.sent = "yes";
     leaving = !window.htmx || !event.target.hasAttribute("data-hx-post");
     if (decision) decided = item.id;
+    if (event.submitter?.matches("[data-undo]")) returning = item.id;
     const reason = event.target.querySelector("select");
-    if (decision && !leaving && (!reason || reason.value)) goOn(item);
+    // htmx forgets which button was pressed when the focus leaves it, so the focus goes on after htmx has looked.
+    if (!decision || leaving || (reason && !reason.value)) return;
+    if (byKey) sent = item;
+    else setTimeout(goOn, 0, item);
   }, true);
 
   // What was not swapped was not done: it may be sent again.
@@ -54,6 +64,8 @@
   document.body.addEventListener("htmx:afterSettle", () => {
     const undone = document.getElementById(undoOnceDecided)?.querySelector("[data-undo]");
     if (undone) { undoOnceDecided = ""; undone.click(); }
+    const returned = document.getElementById(returning);
+    if (returned && !returned.dataset.sent) { returning = ""; go(returned); }
     if (document.activeElement === document.body) go(document.getElementById(current));
   });
 

@@ -179,7 +179,8 @@ STOPS = """() => {
     const groups = new Set()
     return controls.map((_, place) => place).filter(place => {
         const {type, name, tabIndex} = controls[place]
-        if (tabIndex < 0) return false
+        const folded = controls[place].closest('details:not([open])')
+        if (tabIndex < 0 || (folded && folded.firstElementChild !== controls[place])) return false
         if (type !== 'radio') return true
         return !groups.has(name) && groups.add(name)
     })

@@ -58,7 +58,9 @@ def watch(app: Flask) -> None:
     app.before_request(choose_transaction)
     app.before_request(_refuse_gibberish)
     app.before_request(_refuse_cross_site)
-    app.after_request(functools.partial(_headers, _policy(settings, app.config["SITE_CSS"])))
+    app.after_request(
+        functools.partial(_headers, _policy(settings, app.config["SITE_CSS"], app.config["KEYS_INTEGRITY"]))
+    )
     app.register_error_handler(Refused, _refused)
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(Exception, _unexpected)
@@ -238,12 +240,12 @@ _LIMITS = {
 # --- Headers -----------------------------------------------------------------------------------------------
 
 
-def _policy(settings: config.Settings, site_css: str) -> str:
-    """One script by its hash, one style by its hash, and nothing from anywhere else."""
+def _policy(settings: config.Settings, site_css: str, keys_integrity: str) -> str:
+    """Two scripts by their hashes, one style by its hash, and nothing from anywhere else."""
     style = base64.b64encode(hashlib.sha256(site_css.encode()).digest()).decode()
     return "; ".join((
         "default-src 'none'",
-        f"script-src '{settings.htmx_integrity}'",
+        f"script-src '{settings.htmx_integrity}' '{keys_integrity}'",
         f"style-src 'sha256-{style}' 'self'",
         "img-src 'self'",
         "connect-src 'self'",

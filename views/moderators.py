@@ -119,6 +119,15 @@ def undo(comment_id: int) -> Response:
     return hypermedia.done(where, notice, "moderators/_comment.html", next=_next(), **_item(held))
 
 
+@moderators.post("/keys")
+def switch_keys() -> AnyResponse:
+    """Single keys are off or on for this moderator, on every machine (WCAG 2.1.4)."""
+    current_user.uses_keys = request.form.get("wanted") == "y"
+    db.session.commit()
+    flash("The keys are on." if current_user.uses_keys else "The keys are off.")
+    return redirect(url_for("moderators.queue"), 303)
+
+
 @moderators.post("/comments/<row:comment_id>/claim")
 def claim(comment_id: int) -> AnyResponse:
     """Open one comment by itself; the others are shown who reads it."""
@@ -169,7 +178,9 @@ def _shown(comments: list[Comment], as_of: dt.datetime) -> dict[str, Any]:
 
 
 def _item(one: Comment) -> dict[str, Any]:
-    return {"comment": one, **_shown([one], _now()), "list": request.form.get("list", "")}
+    came_from = request.form.get("list", "")
+    in_queue = request.method == "POST" and came_from != "decided"
+    return {"comment": one, **_shown([one], _now()), "list": came_from, "in_queue": in_queue}
 
 
 def _next() -> int | None:

@@ -115,6 +115,7 @@ def upgrade() -> None:
     sa.Column('role', sa.String(length=20), nullable=False),
     sa.Column('password_hash', sa.String(length=200), nullable=False),
     sa.Column('session_version', sa.Integer(), nullable=False),
+    sa.Column('uses_keys', sa.Boolean(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.CheckConstraint("role IN ('moderator', 'owner', 'staff')", name=op.f('ck_users_known_role')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
