@@ -1,6 +1,8 @@
 """The application: settings, database, doors, rooms."""
 
+import base64
 import functools
+import hashlib
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
@@ -11,7 +13,7 @@ from markupsafe import Markup
 import cli
 import config
 from models import db, prepare_engine
-from views import addresses, doors, private_page, repairs, reviews, words, workshop
+from views import addresses, comments, doors, private_page, repairs, reviews, words, workshop
 from views.accounts import accounts
 from views.drafts import drafts
 from views.moderators import moderators
@@ -25,6 +27,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # These add their pages to the blueprints of the supporters, the owners and the staff.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop,), (reviews,)
+ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 
@@ -44,7 +47,8 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     for room in (public, supporters, accounts, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
-    app.context_processor(lambda: {"settings": settings, "site_css": site_css})
+    keys = app.config["KEYS_INTEGRITY"]
+    app.context_processor(lambda: {"settings": settings, "site_css": site_css, "keys_integrity": keys})
     cli.register(app)
     if settings.trusted_proxies:
         _trust_proxies(app, settings.trusted_proxies)
@@ -59,6 +63,7 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
         "LINK_SECRETS": [settings.link_secret, *settings.link_secret_fallbacks],
         "SCHEMA": _newest_migration(),
+        "KEYS_INTEGRITY": _integrity(Path(__file__).parent / "static" / "keys.js"),
         "SITE_CSS": (Path(__file__).parent / "static" / "site.css").read_text(encoding="utf-8"),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
@@ -82,6 +87,11 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
         "RATELIMIT_STORAGE_URI": settings.redis_url.replace("unix://", "redis+unix://"),
         "RATELIMIT_STORAGE_OPTIONS": {"socket_timeout": 0.2, "socket_connect_timeout": 0.2},
     }
+
+
+def _integrity(file: Path) -> str:
+    """The hash by which pages name a script, and the policy allows it."""
+    return "sha384-" + base64.b64encode(hashlib.sha384(file.read_bytes()).digest()).decode()
 
 
 @functools.cache

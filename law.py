@@ -8,7 +8,9 @@ All instants are aware UTC datetimes; all amounts are integer pence.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -101,6 +103,45 @@ COMMENT_MOVES: Mapping[str, frozenset[str]] = {
     "spam": frozenset({"pending", "approved", "withdrawn"}),
     "withdrawn": frozenset(),
 }
+# Why a comment is rejected -> what moderators read, and what its author is told. Spam is a state of its own, and the
+# one of which nobody is told.
+REJECTIONS: Mapping[str, tuple[str, str]] = {
+    "protected": (
+        "Names a protected person",
+        "It names, or lets readers find, somebody whom the law protects, such as a child or a witness.",
+    ),
+    "contempt": (
+        "Contempt of court, or sub judice",
+        "It speaks of a matter before a court in a way that may be contempt of court.",
+    ),
+    "defamation": ("Risk of defamation", "It says something of a person or a body that may be defamation."),
+    "harassment": ("Harassment", "It attacks or threatens somebody, instead of speaking of the case."),
+    "personal": ("Personal data", "It has personal details of somebody, such as an address or a telephone number."),
+    "off_topic": ("Off topic", "It does not speak of this case."),
+    "spam": ("Spam", "It is advertising."),
+}
+# Why a reader reports a published comment -> what the reader chooses, and the moderators read.
+REPORTS: Mapping[str, str] = {
+    "protected": "It names a child, a witness or somebody else whom the law protects",
+    "contempt": "It may disturb a case that is before a court",
+    "untrue": "It says something untrue of somebody",
+    "harassment": "It attacks or threatens somebody",
+    "personal": "It has somebody's personal details",
+    "spam": "It is advertising",
+    "other": "Something else",
+}
+# What may be wrong with a comment -> how much it weighs in the moderators' queue, and what they read of it. Signs sort
+# the queue; they never decide.
+SIGNS: Mapping[str, tuple[int, str]] = {
+    "links": (1, "has web addresses"),
+    "repeated": (2, "nearly the same text was sent before"),
+    "burst": (2, "many comments came from one network within an hour"),
+    "trap": (3, "a field that no reader sees was filled in"),
+}
+# So many comments of one network within an hour are a burst.
+BURST, BURST_WITHIN = 5, dt.timedelta(hours=1)
+# Older comments are not looked through for the same text.
+REPEATED_WITHIN = dt.timedelta(days=30)
 UPDATE_MOVES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"scheduled", "published"}),
     "scheduled": frozenset({"draft", "published"}),
@@ -134,6 +175,17 @@ SHORTEST_SESSION = dt.timedelta(minutes=31)
 LONGEST_SESSION = dt.timedelta(hours=23, minutes=50)
 # A complete session whose event cannot be found for this long is for people to decide.
 EVENT_SEARCH = dt.timedelta(minutes=10)
+
+# So long after it was sent an approved comment may still be changed by its author; one that waits always may.
+COMMENT_EDITABLE = dt.timedelta(minutes=15)
+# So long a moderator may undo a decision; a letter about it waits until then.
+UNDO_WITHIN = dt.timedelta(minutes=10)
+# So long a comment that a moderator has claimed is shown to the others as being read.
+CLAIM_LENGTH = dt.timedelta(minutes=10)
+# So many comments may be decided at once.
+MOST_AT_ONCE = 100
+# By then a comment should have its answer: readers are told "usually within 24 hours".
+COMMENT_TARGET = dt.timedelta(hours=24)
 
 # So long the reader of a new address may say that letters are to go there.
 NEW_ADDRESS_WAITS = dt.timedelta(days=3)
@@ -212,6 +264,21 @@ def used_up(refused_at: dt.datetime, as_of: dt.datetime) -> tuple[int, int]:
 def allows(moves: Mapping[str, frozenset[str]], before: str, after: str) -> bool:
     """Whether the table lets `before` become `after`."""
     return after in moves[before]
+
+
+def risk(signs: Iterable[str]) -> int:
+    """How much the signs of a comment weigh together."""
+    return sum(SIGNS[sign][0] for sign in signs)
+
+
+def has_links(text: str) -> bool:
+    return re.search(r"https?://|\bwww\.", text, re.IGNORECASE) is not None
+
+
+def likeness(text: str) -> str:
+    """The same for texts that differ only in case, signs, digits, repeated words or their order."""
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    return hashlib.sha256(" ".join(sorted(set(words))).encode()).hexdigest()
 
 
 def in_time(moment: dt.datetime, deadline: dt.datetime) -> bool:

@@ -6,6 +6,7 @@ last. A letter is owed by the models and sent by jobs/post.py; here it is only w
 
 import smtplib
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -34,6 +35,7 @@ from models import (
     LinkRequest,
     Movement,
     Pledge,
+    Queue,
     Reconciliation,
     Round,
     Update,
@@ -44,7 +46,7 @@ from models import (
 # What a letter can be about; its recipient follows from it.
 SUBJECTS: dict[str, Any] = {
     "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
-    "address_change": AddressChange, "link_request": LinkRequest, "case": Case,
+    "address_change": AddressChange, "link_request": LinkRequest, "case": Case, "comment": Comment,
 }  # fmt: skip
 # What is told of a dispute -> the state that it tells of.
 DISPUTES: dict[str, str] = {kind: state for state, kinds in DISPUTE_LETTERS.items() for kind in kinds}
@@ -74,31 +76,40 @@ class LetterPolicy(EmailPolicy):
 def is_true(letter: Letter) -> bool:
     """Whether what a letter says is still so. One about a refused payment that was made good meanwhile is not, and
     whoever asks for the links of an address without pledges gets none."""
-    if letter.kind in DISPUTES:
-        # The bank may have decided before we could say that it was asked.
-        return bool(_row_of_occasion(letter, Dispute).status == DISPUTES[letter.kind])
-    if letter.kind == "update":
-        # Somebody may have said "no more" while it waited.
-        return bool(_subject_row(letter).wants_updates)
-    if letter.kind == "links":
-        return bool(_subject_row(letter).pledges())
-    if letter.kind == "new_address":
-        return bool(_subject_row(letter).waits(letter.created_at))
-    if letter.kind in OF_REVIEWS:
-        reviewed: Case = _subject_row(letter)
-        return reviewed.status == OF_REVIEWS[letter.kind] and reviewed.review == letter.occasion
-    if letter.kind == "case_submitted":
-        return _case_of_occasion(letter).status == "submitted"
-    if letter.kind == "changed":
-        agreed: Agreement = _row_of_occasion(letter, Agreement)
-        changed: Pledge = _subject_row(letter)
-        return changed.amount_pence == agreed.amount_pence and changed.status not in ENDED_UNPAID
-    if letter.kind not in ("declined", "action_required", "reminder"):
-        return True
-    pledge: Pledge = _subject_row(letter)
-    if letter.kind == "reminder":
-        return pledge.status in REFUSED
+    return bool(_STILL_SO[letter.kind](letter, _subject_row(letter))) if letter.kind in _STILL_SO else True
+
+
+def _is_still_agreed(letter: Letter, pledge: Pledge) -> bool:
+    agreed: Agreement = _row_of_occasion(letter, Agreement)
+    return pledge.amount_pence == agreed.amount_pence and pledge.status not in ENDED_UNPAID
+
+
+def _is_still_refused(letter: Letter, pledge: Pledge) -> bool:
     return pledge.status == letter.kind and letter.occasion == f"attempt:{len(pledge.attempts)}"
+
+
+def _is_still_reviewed_so(letter: Letter, its_case: Case) -> bool:
+    return its_case.status == OF_REVIEWS[letter.kind] and its_case.review == letter.occasion
+
+
+# What a letter says can be overtaken while it waits -> whether it is still so, by the letter and the row it is about.
+_STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
+    # The bank may have decided before we could say that it was asked.
+    **dict.fromkeys(DISPUTES, lambda letter, _: _row_of_occasion(letter, Dispute).status == DISPUTES[letter.kind]),
+    # Somebody may have said "no more".
+    "update": lambda _, pledge: pledge.wants_updates,
+    "links": lambda _, request: bool(request.pledges()),
+    "new_address": lambda letter, change: change.waits(letter.created_at),
+    **dict.fromkeys(OF_REVIEWS, _is_still_reviewed_so),
+    "case_submitted": lambda letter, _: _case_of_occasion(letter).status == "submitted",
+    "comment_rejected": lambda letter, comment: (
+        comment.status == "rejected" and letter.occasion == f"version:{comment.version}"
+    ),
+    "changed": _is_still_agreed,
+    "reminder": lambda _, pledge: pledge.status in REFUSED,
+    "declined": _is_still_refused,
+    "action_required": _is_still_refused,
+}
 
 
 def write(letter: Letter) -> EmailMessage:
@@ -216,11 +227,14 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         }  # fmt: skip
     if isinstance(about, User):
         staffs = letter.kind in DISPUTES or letter.kind == "refund_failed"
-        more = _about_money(letter) if staffs else {"waiting": len(Comment.waiting())}
+        more = _about_money(letter) if staffs else {"waiting": Queue().count(letter.created_at)}
         return words | {"person": about} | more
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS
         return words | {"found": about, "findings": about.findings[:MOST_FINDINGS], "more": max(0, left)}
+    if isinstance(about, Comment):
+        link = f"{settings.site_url}/comments/{about.link()}"
+        return words | {"comment": about, "case": about.case, "link": link}
     if isinstance(about, LinkRequest):
         return words | {"pledges": [(pledge, _link(pledge, "pledge")) for pledge in about.pledges()]}
     if isinstance(about, AddressChange):
@@ -279,6 +293,9 @@ def _recipient(letter: Letter, about: Any) -> Address:
         return _address("", config.current().contact_email)
     if isinstance(about, LinkRequest):
         return _address("", about.pledges()[0].email)
+    if isinstance(about, Comment):
+        # Without the name, which anybody may have typed to be read at this address.
+        return _address("", about.email)
     if isinstance(about, AddressChange):
         # Without the name: who reads there may be a stranger, to whom it says nothing.
         return _address("", about.old_email if letter.kind == "address_left" else about.new_email)

@@ -17,7 +17,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import sqlalchemy as sa
@@ -258,6 +258,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     role: Mapped[str] = mapped_column(sa.String(20))
     password_hash: Mapped[str] = mapped_column(sa.String(200))
     session_version: Mapped[int]
+    # Whether single keys press the buttons of the moderators' desk; some people's hands or machines need them off.
+    uses_keys: Mapped[bool]
     created_at: Mapped[dt.datetime]
 
     cases: Mapped[list[Case]] = relationship(back_populates="owner", order_by="Case.id.desc()")
@@ -269,7 +271,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             raise Refused(f"There is already a user with the address {email}.")
         user = cls(
             email=email.lower(), name=name, bio=bio, picture="", role=role,
-            password_hash=_hasher.hash(password), session_version=1, created_at=as_of,
+            password_hash=_hasher.hash(password), session_version=1, uses_keys=True, created_at=as_of,
         )  # fmt: skip
         db.session.add(user)
         db.session.flush()
@@ -811,20 +813,33 @@ class Case(Base):
         """Newest first."""
         return [update for update in self.updates if update.status == "published"]
 
-    def approved_comments(self) -> list[Comment]:
+    def public_comments(self) -> list[Comment]:
         """All that the public may see, oldest first so that a talk can be read."""
-        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.status == "approved")
+        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
         return list(db.session.scalars(found.order_by(Comment.id)))
 
-    def take_comment(self, name: str, email: str, body: str, as_of: dt.datetime) -> Comment:
-        """A new comment that waits for a moderator. The same words from the same person stay one comment."""
+    def take_comment(
+        self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False
+    ) -> Comment:
+        """A new comment that waits for a moderator. The same words from the same person stay one comment.
+
+        Only of a comment that is new may the caller show the private link: whoever sends the same words again may
+        be somebody who has read them on the page and guesses the address. `network` stands for the sender's network
+        of today, `trapped` says that a field which no reader sees was filled in.
+        """
         said = "\0".join((name.casefold(), email.casefold(), " ".join(body.split())))
         digest = hashlib.sha256(said.encode()).hexdigest()
-        insert_once(
-            Comment, case_id=self.id, name=name, email=email, body=body, digest=digest, status="pending",
-            reason="", created_at=as_of,
+        is_new = insert_once(
+            Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
+            digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
+            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, undoable={}, reports=0,
         )  # fmt: skip
-        return db.session.scalars(sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)).one()
+        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
+        taken = db.session.scalars(found).one()
+        taken.is_new = is_new
+        if is_new:
+            taken.look_for_signs(trapped, as_of)
+        return taken
 
     def update_readers(self) -> list[Pledge]:
         """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
@@ -2773,39 +2788,74 @@ class Dispute(Base):
 
 
 class Comment(Base):
-    """A reader's words, plain text, public only while approved."""
+    """A reader's words, plain text. What the public sees of it is `public_body`, and nothing else.
+
+    That is the text as it was approved last. It stays while a newer one of the author's waits for a moderator, and is
+    gone as soon as the comment is rejected, called spam or withdrawn.
+    """
 
     __tablename__ = "comments"
-    __table_args__ = (sa.UniqueConstraint("case_id", "digest"), one_of("status", law.COMMENT_MOVES))
+    __table_args__ = (
+        sa.UniqueConstraint("case_id", "digest"),
+        sa.Index("ix_comments_waits_since_id", "waits_since", "id"),
+        sa.Index("ix_comments_network_created_at", "network", "created_at"),
+        one_of("status", law.COMMENT_MOVES),
+    )
 
     id: Mapped[Key]
     case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
     name: Mapped[str] = mapped_column(sa.String(120))
-    email: Mapped[str] = mapped_column(sa.String(254))
+    email: Mapped[str] = mapped_column(sa.String(254), index=True)
     body: Mapped[str] = mapped_column(sa.Text)
+    public_body: Mapped[str | None] = mapped_column(sa.Text)
     digest: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[str] = mapped_column(sa.String(20), index=True)
-    reason: Mapped[str] = mapped_column(sa.Text)
+    # Why it was rejected, as law.REJECTIONS calls it, and what the moderator wrote to the author about it.
+    reason: Mapped[str] = mapped_column(sa.String(20))
+    note: Mapped[str] = mapped_column(sa.Text)
+    # After a rejection the author may change it and send it again once.
+    resubmitted: Mapped[bool]
+    # Raised by whatever a moderator should look at again before deciding.
+    version: Mapped[int]
     created_at: Mapped[dt.datetime]
-    decided_at: Mapped[dt.datetime | None]
+    decided_at: Mapped[dt.datetime | None] = mapped_column(index=True)
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    # Set while it stands in the moderators' queue: since when it waits for their answer.
+    waits_since: Mapped[dt.datetime | None]
+    # How many reports of readers no moderator has answered yet.
+    reports: Mapped[int]
+    # Who reads it just now, and until when the others are told so.
+    claimed_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    claimed_until: Mapped[dt.datetime | None]
+    # What undoing the last decision would bring back; empty when there is nothing to undo.
+    undoable: Mapped[dict[str, Any]]
+    # By what it looks like others, whence it came (a mark that is another one each day), and what may be wrong with it.
+    likeness: Mapped[str] = mapped_column(sa.String(64), index=True)
+    network: Mapped[str] = mapped_column(sa.String(24))
+    signs: Mapped[list[str]] = mapped_column(sa.JSON)
+    risk: Mapped[int]
 
     case: Mapped[Case] = relationship()
-    decided_by: Mapped[User | None] = relationship()
+    decided_by: Mapped[User | None] = relationship(foreign_keys=[decided_by_id])
+    claimed_by: Mapped[User | None] = relationship(foreign_keys=[claimed_by_id])
+    # Whether it came with the request that has just asked for it.
+    is_new = False
 
     @classmethod
     def waiting(cls) -> list[Self]:
-        """The moderators' queue, oldest first."""
-        return list(db.session.scalars(sa.select(cls).where(cls.status == "pending").order_by(cls.id)))
+        """All that waits for a moderator, oldest first."""
+        found = sa.select(cls).where(cls.waits_since.is_not(None)).order_by(cls.waits_since, cls.id)
+        return list(db.session.scalars(found))
 
     @classmethod
     def any_waiting(cls) -> bool:
-        return db.session.scalar(sa.select(cls.id).where(cls.status == "pending").limit(1)) is not None
+        return db.session.scalar(sa.select(cls.id).where(cls.waits_since.is_not(None)).limit(1)) is not None
 
     @classmethod
     def decided(cls, skip: int, limit: int) -> list[Self]:
         """A page of the decisions, newest first; each of them can be turned round at any time."""
-        found = sa.select(cls).where(cls.status.in_(("approved", "rejected")))
+        found = sa.select(cls).where(cls.status.in_(("approved", "rejected", "spam")))
         newest_first = found.order_by(cls.decided_at.desc(), cls.id.desc())
         return list(db.session.scalars(newest_first.offset(skip).limit(limit)))
 
@@ -2814,29 +2864,409 @@ class Comment(Base):
         found = sa.select(cls).where(cls.id == comment_id).with_for_update()
         return db.session.scalar(found.execution_options(populate_existing=True))
 
+    @classmethod
+    def hold_all(cls, numbers: Iterable[int]) -> list[Self]:
+        """Several at once, always in the same order: two who hold some of the same never wait for each other."""
+        found = sa.select(cls).where(cls.id.in_(numbers)).order_by(cls.id).with_for_update()
+        return list(db.session.scalars(found.execution_options(populate_existing=True)))
+
+    @classmethod
+    def by_link(cls, link: str) -> Self | None:
+        """The comment of its author's private link."""
+        public_id, _, _ = link.partition(".")
+        comment = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
+        return comment if comment and is_genuine(link, "comment", public_id, 0) else None
+
+    def link(self) -> str:
+        return signed_link("comment", self.public_id, 0)
+
     @property
     def public_name(self) -> str:
         return self.name or "Anonymous"
 
-    def approve(self, by: User, as_of: dt.datetime, seen: str = "") -> None:
-        """Make it public. `seen` is the state in which the moderator saw it, if that is known."""
-        self._decide("approved", "", by, as_of, seen)
+    def look_for_signs(self, trapped: bool, as_of: dt.datetime) -> None:
+        """Note what may be wrong with the text and with how it came. The fifth of a burst marks the others too."""
+        others = sa.select(Comment).where(Comment.id != self.id)
+        before = others.where(Comment.likeness == self.likeness, Comment.created_at > as_of - law.REPEATED_WITHIN)
+        near = others.where(Comment.network == self.network, Comment.created_at > as_of - law.BURST_WITHIN)
+        burst = list(db.session.scalars(near.limit(law.BURST))) if self.network else []
+        is_burst = len(burst) + 1 >= law.BURST
+        found = {
+            "links": law.has_links(self.body),
+            "repeated": db.session.scalar(before.limit(1)) is not None,
+            "burst": is_burst or "burst" in self.signs,
+            "trap": trapped or "trap" in self.signs,
+        }
+        self._mark(*(sign for sign, so in found.items() if so))
+        for other in burst if is_burst else ():
+            other._mark(*{**dict.fromkeys(other.signs), "burst": None})
 
-    def reject(self, reason: str, by: User, as_of: dt.datetime, seen: str = "") -> None:
-        """Keep it from the public; the reason is for moderators only."""
-        self._decide("rejected", reason, by, as_of, seen)
+    def _mark(self, *signs: str) -> None:
+        self.signs, self.risk = list(signs), law.risk(signs)
 
-    def _decide(self, to: str, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
-        """Silent when it is so already; Refused when it was decided otherwise since the moderator saw it."""
-        if self.status == to:
+    # What its author does, by the private link
+
+    def owe_link(self, as_of: dt.datetime) -> None:
+        """A letter with the private link. It has nothing of the comment in it: the address may be a stranger's."""
+        Letter.owe("comment_taken", self, "sent", as_of)
+
+    def is_editable(self, as_of: dt.datetime) -> bool:
+        """Whether its author may change it: while it waits, shortly after it was sent, and once after a rejection."""
+        if self.status == "approved":
+            return as_of - self.created_at <= law.COMMENT_EDITABLE
+        return self.status == "pending" or (self.status == "rejected" and not self.resubmitted)
+
+    def edit(self, body: str, as_of: dt.datetime) -> None:
+        """Its author changes the text, which then waits for a moderator. Needs the comment to be held.
+
+        Silent when the text stays as it was, unless it was rejected: nothing was mended then.
+        """
+        if not self.is_editable(as_of):
+            raise Refused("This comment cannot be changed any more. You can still withdraw it.")
+        if body == self.body:
+            if self.status == "rejected":
+                raise Refused("This is the text that was rejected. Change it before you send it again.")
             return
-        if self.decided_by and seen not in ("", self.status):
+        db.session.add(OldText(comment_id=self.id, body=self.body, replaced_at=as_of))
+        if self.status == "rejected":
+            self.resubmitted, self.reason, self.note = True, "", ""
+        self.body, self.likeness, self.undoable = body, law.likeness(body), {}
+        self.version += 1
+        self.waits_since = self.waits_since or as_of
+        self.look_for_signs(False, as_of)
+        if self.status == "pending":
+            Event.write(self, "edited", "author", as_of)
+        else:
+            move(self, law.COMMENT_MOVES, "pending", "author", as_of)
+
+    def withdraw(self, as_of: dt.datetime) -> None:
+        """Its author takes it back, at any time and for good. The same words may then be sent anew."""
+        if self.status == "withdrawn":
+            return
+        move(self, law.COMMENT_MOVES, "withdrawn", "author", as_of)
+        self.public_body = self.waits_since = None
+        self.undoable, self.reports = {}, 0
+        self.digest = hashlib.sha256(f"{self.digest}\0{self.id}".encode()).hexdigest()
+        self.version += 1
+
+    # What its readers do
+
+    def report(self, reason: str, words: str, network: str, as_of: dt.datetime) -> None:
+        """A reader says that this public comment should not be: it stays public, and stands in the queue.
+
+        Several reports of one network for one reason count once. Needs the comment to be held.
+        """
+        if self.public_body is None:
+            raise Refused("This comment is not public any more.")
+        if not insert_once(Report, comment_id=self.id, reason=reason, words=words, network=network, at=as_of):
+            return
+        self.reports += 1
+        self.waits_since = self.waits_since or as_of
+        Event.write(self, "reported", "reader", as_of, note=law.REPORTS[reason])
+
+    # What moderators do
+
+    def approve(self, by: User, as_of: dt.datetime, seen: int | None = None) -> None:
+        """Make it public. `seen` is the version that the moderator saw, if that is known."""
+        if self._decide("approved", "", "", by, as_of, seen):
+            self.public_body = self.body
+            self._end_claim()
+
+    def reject(self, reason: str, by: User, as_of: dt.datetime, seen: int | None = None, note: str = "") -> None:
+        """Keep it from the public for one of the law's reasons; its author is told, with the note.
+
+        For the reason "spam" it is called spam, and nobody is told: the address is then seldom the sender's own.
+        """
+        if reason not in law.REJECTIONS:
+            raise Refused("Choose a reason.")
+        to = "spam" if reason == "spam" else "rejected"
+        if self._decide(to, reason, note if to == "rejected" else "", by, as_of, seen):
+            self.public_body = None
+            self._end_claim()
+            if to == "rejected":
+                Letter.owe("comment_rejected", self, f"version:{self.version}", as_of, wait=law.UNDO_WITHIN)
+
+    def _decide(self, to: str, reason: str, note: str, by: User, as_of: dt.datetime, seen: int | None) -> bool:
+        """Returns whether anything changed. Needs the comment to be held.
+
+        The same decision of the same moderator twice is silent; whoever has seen an older version is Refused.
+        """
+        is_so = self.status == to and self.waits_since is None
+        if is_so and (seen is None or self.decided_by == by):
+            return False
+        self._require_seen(seen)
+        if is_so:
+            return False
+        self.undoable = self._as_it_stands(by, as_of)
+        if self.status == to:
+            Event.write(self, "kept", f"user:{by.id}", as_of)
+        told = law.REJECTIONS[reason][0] if reason else ""
+        told += f". To the author: {note}" if note else ""
+        move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=told)
+        self.reason, self.note, self.decided_by, self.decided_at = reason, note, by, as_of
+        self.waits_since, self.reports = None, 0
+        self.version += 1
+        return True
+
+    def _require_seen(self, seen: int | None) -> None:
+        """The slower of two is told what the faster one did, and nothing is done."""
+        if seen is None or seen == self.version:
+            return
+        if self.status == "withdrawn":
+            raise Refused("Its author has withdrawn this comment, so nothing was done.")
+        mine = sa.select(Event).where(Event.subject_kind == "comment", Event.subject_id == self.id)
+        last = db.session.scalar(mine.order_by(Event.id.desc()).limit(1))
+        if last is not None and last.what == "undone":
+            raise Refused("A decision of it was undone in the meantime, so nothing was done. Look again.")
+        if last is None or last.who == "author" or self.decided_by is None:
+            raise Refused("Its author has changed this comment in the meantime, so nothing was done. Look again.")
+        raise Refused(f"Already decided by {self.decided_by.name}: {self.status}. Nothing was done. Look again.")
+
+    # Taking a decision back, and claiming
+
+    def _as_it_stands(self, by: User, as_of: dt.datetime) -> dict[str, Any]:
+        """All that a decision of this moderator's changes, so that it can be undone."""
+        return {
+            "by": by.id, "at": as_of.isoformat(), "status": self.status, "public_body": self.public_body,
+            "reason": self.reason, "note": self.note, "reports": self.reports, "decided_by_id": self.decided_by_id,
+            "decided_at": self.decided_at and self.decided_at.isoformat(),
+            "waits_since": self.waits_since and self.waits_since.isoformat(),
+        }  # fmt: skip
+
+    def can_undo(self, by: User, as_of: dt.datetime) -> bool:
+        """Whether the last decision was this moderator's, and fresh."""
+        made = self.undoable
+        return bool(made) and made["by"] == by.id and as_of - _instant(made["at"]) <= law.UNDO_WITHIN
+
+    def undo(self, by: User, as_of: dt.datetime) -> None:
+        """Everything as it was before the last decision. Needs the comment to be held."""
+        if not self.can_undo(by, as_of):
             raise Refused(
-                f"{self.decided_by.name} has {self.status} this comment in the meantime, so nothing was done. "
-                "Look at it among the decided comments, where it can be turned round."
+                "A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
+                "It can still be turned round among the decided comments."
             )
-        move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=reason)
-        self.reason, self.decided_by, self.decided_at = reason, by, as_of
+        was, status = self.undoable, self.status
+        if was["status"] != status and not law.allows(law.COMMENT_MOVES, status, was["status"]):
+            raise Refused(f"This comment is {status}: that cannot be undone.")
+        for name in ("status", "public_body", "reason", "note", "reports", "decided_by_id"):
+            setattr(self, name, was[name])
+        self.decided_at = _instant(was["decided_at"]) if was["decided_at"] else None
+        self.waits_since = _instant(was["waits_since"]) if was["waits_since"] else None
+        self.undoable = {}
+        self.version += 1
+        moved = {"before": status, "after": self.status} if status != self.status else {}
+        Event.write(self, "undone", f"user:{by.id}", as_of, **moved)
+
+    @classmethod
+    def undoable_of(cls, by: User, as_of: dt.datetime) -> list[Self]:
+        """The newest five decisions that this moderator can still undo, the newest first."""
+        found = sa.select(cls).where(cls.decided_by_id == by.id, cls.decided_at >= as_of - law.UNDO_WITHIN)
+        newest = db.session.scalars(found.order_by(cls.decided_at.desc(), cls.id.desc()).limit(20))
+        return [one for one in newest if one.can_undo(by, as_of)][:5]
+
+    def claim(self, by: User, as_of: dt.datetime) -> None:
+        """Tell the others that this moderator reads it now. It only tells: anybody may still decide it."""
+        if other := self.reader_besides(by, as_of):
+            raise Refused(f"{other.name} reads this comment just now.")
+        self.claimed_by, self.claimed_until = by, as_of + law.CLAIM_LENGTH
+
+    def reader_besides(self, me: User, as_of: dt.datetime) -> User | None:
+        """The other moderator who has claimed it, if one has."""
+        held = self.claimed_until is not None and self.claimed_until > as_of
+        return self.claimed_by if held and self.claimed_by_id != me.id else None
+
+    def _end_claim(self) -> None:
+        self.claimed_by = self.claimed_until = None
+
+
+def _instant(written: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(written)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The moderators' queue, or the part of it that they ask for, a page at a time.
+
+    `case` is an address, `over` a number of hours that it has waited, `signs` asks for those with a sign, `reported`
+    for those that readers have reported, `like` for those that look alike, `risk` for the weightiest first instead of
+    the oldest; `after` is where the last page ended.
+    """
+
+    case: str = ""
+    over: int = 0
+    signs: bool = False
+    reported: bool = False
+    like: str = ""
+    risk: bool = False
+    after: str = ""
+
+    def page(self, as_of: dt.datetime, size: int) -> tuple[list[Comment], str]:
+        """The comments of one page, those that look alike side by side; and where the next one begins, or ""."""
+        place = (Comment.waits_since, Comment.id)
+        order = (Comment.risk.desc(), *place) if self.risk else place
+        found = self._asked(sa.select(Comment), as_of).options(
+            sa.orm.joinedload(Comment.case),
+            sa.orm.joinedload(Comment.decided_by),
+            sa.orm.joinedload(Comment.claimed_by),
+        )
+        if (began := self._began()) is not None:
+            found = found.where(began)
+        comments = list(db.session.scalars(found.order_by(*order).limit(size + 1)))
+        shown = comments[:size]
+        more = _place_of(shown[-1]) if len(comments) > size else ""
+        return _alike_together(shown), more
+
+    def count(self, as_of: dt.datetime) -> int:
+        return db.session.scalar(self._asked(sa.select(sa.func.count(Comment.id)), as_of)) or 0
+
+    def _asked(self, found: Any, as_of: dt.datetime) -> Any:
+        found = found.where(Comment.waits_since.is_not(None))
+        if self.case:
+            found = found.where(Comment.case_id.in_(sa.select(Case.id).where(Case.slug == self.case)))
+        if self.over:
+            found = found.where(Comment.waits_since < as_of - dt.timedelta(hours=self.over))
+        if self.signs:
+            found = found.where(Comment.risk > 0)
+        if self.reported:
+            found = found.where(Comment.reports > 0)
+        if self.like:
+            found = found.where(Comment.likeness == self.like)
+        return found
+
+    def _began(self) -> sa.ColumnElement[bool] | None:
+        """What comes after the place where the page before ended; an address that makes no sense is the beginning."""
+        parts = self.after.split(".")
+        if len(parts) != 3 or not all(part.isdecimal() and len(part) < 17 for part in parts):
+            return None
+        risk, moment, number = (int(part) for part in parts)
+        since = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=moment)
+        later = sa.or_(Comment.waits_since > since, sa.and_(Comment.waits_since == since, Comment.id > number))
+        return sa.or_(Comment.risk < risk, sa.and_(Comment.risk == risk, later)) if self.risk else later
+
+
+def _place_of(comment: Comment) -> str:
+    assert comment.waits_since is not None  # noqa: S101 - it was found by it
+    since = comment.waits_since - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return f"{comment.risk}.{since // dt.timedelta(microseconds=1)}.{comment.id}"
+
+
+def _alike_together(comments: list[Comment]) -> list[Comment]:
+    """In the same order, but each right after the first of those that look like it."""
+    first: dict[str, int] = {}
+    for place, comment in enumerate(comments):
+        first.setdefault(comment.likeness, place)
+    return sorted(comments, key=lambda comment: first[comment.likeness])
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How much waits for the moderators, how much of it for longer than readers are told, and since when."""
+
+    count: int
+    late: int
+    oldest: dt.datetime | None
+
+    @classmethod
+    def at(cls, as_of: dt.datetime) -> Waiting:
+        late = sa.case((Comment.waits_since < as_of - law.COMMENT_TARGET, 1), else_=0)
+        asked = sa.select(sa.func.count(Comment.id), sa.func.sum(late), sa.func.min(Comment.waits_since))
+        count, late_ones, oldest = db.session.execute(asked.where(Comment.waits_since.is_not(None))).one()
+        return cls(count, late_ones or 0, oldest)
+
+    @staticmethod
+    def cases() -> list[Case]:
+        """The cases of which comments wait."""
+        waits = sa.exists().where(Comment.case_id == Case.id, Comment.waits_since.is_not(None))
+        return list(db.session.scalars(sa.select(Case).where(waits).order_by(Case.title)))
+
+
+@dataclass
+class Background:
+    """What a moderator should know of one comment besides its text."""
+
+    # What it said before its author changed it, or "".
+    before: str = ""
+    # How many others that look like it wait.
+    alike: int = 0
+    # What else was sent with the same address: how many in each state, and the newest three.
+    others: dict[str, int] = field(default_factory=dict)
+    newest: list[Comment] = field(default_factory=list)
+    # What its readers have reported since it was decided last.
+    reports: list[Report] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, comments: list[Comment]) -> dict[int, Background]:
+        """For a whole page of comments, with as many queries as for one."""
+        known = {comment.id: cls(before=comment.public_body or "") for comment in comments}
+        cls._add_texts(known, comments)
+        cls._add_alike(known, comments)
+        cls._add_others(known, comments)
+        reported = [comment.id for comment in comments if comment.reports]
+        for report in db.session.scalars(sa.select(Report).where(Report.comment_id.in_(reported)).order_by(Report.id)):
+            known[report.comment_id].reports.append(report)
+        return known
+
+    @staticmethod
+    def _add_texts(known: dict[int, Background], comments: list[Comment]) -> None:
+        newest = sa.select(sa.func.max(OldText.id)).where(OldText.comment_id.in_(known)).group_by(OldText.comment_id)
+        for old in db.session.scalars(sa.select(OldText).where(OldText.id.in_(newest))):
+            known[old.comment_id].before = known[old.comment_id].before or old.body
+        for comment in comments:
+            if comment.status != "pending":
+                known[comment.id].before = ""
+
+    @staticmethod
+    def _add_alike(known: dict[int, Background], comments: list[Comment]) -> None:
+        counted = sa.select(Comment.likeness, sa.func.count(Comment.id)).where(
+            Comment.waits_since.is_not(None), Comment.likeness.in_({comment.likeness for comment in comments})
+        )
+        alike = {row.likeness: row[1] for row in db.session.execute(counted.group_by(Comment.likeness))}
+        for comment in comments:
+            known[comment.id].alike = alike.get(comment.likeness, 1) - 1
+
+    @staticmethod
+    def _add_others(known: dict[int, Background], comments: list[Comment]) -> None:
+        theirs = Comment.email.in_({comment.email for comment in comments})
+        counted = sa.select(Comment.email, Comment.status, sa.func.count(Comment.id)).where(theirs)
+        counts: dict[str, dict[str, int]] = {}
+        for email, status, count in db.session.execute(counted.group_by(Comment.email, Comment.status)):
+            counts.setdefault(email, {})[status] = count
+        place = sa.func.row_number().over(partition_by=Comment.email, order_by=Comment.id.desc()).label("place")
+        ranked = sa.select(Comment.id, place).where(theirs).subquery()
+        four = sa.select(Comment).join(ranked, ranked.c.id == Comment.id).where(ranked.c.place <= 4)
+        texts: dict[str, list[Comment]] = {}
+        for one in db.session.scalars(four.order_by(Comment.id.desc())):
+            texts.setdefault(one.email, []).append(one)
+        for comment in comments:
+            others = dict(counts[comment.email])
+            others[comment.status] -= 1
+            known[comment.id].others = {status: count for status, count in others.items() if count}
+            known[comment.id].newest = [one for one in texts[comment.email] if one.id != comment.id][:3]
+
+
+class Report(Base):
+    """What a reader says against a public comment."""
+
+    __tablename__ = "reports"
+    __table_args__ = (sa.UniqueConstraint("comment_id", "network", "reason"), one_of("reason", law.REPORTS))
+
+    id: Mapped[Key]
+    comment_id: Mapped[int] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    reason: Mapped[str] = mapped_column(sa.String(20))
+    words: Mapped[str] = mapped_column(sa.Text)
+    network: Mapped[str] = mapped_column(sa.String(24))
+    at: Mapped[dt.datetime]
+
+
+class OldText(Base):
+    """What a comment said before its author changed it, so that a decision of then can be understood."""
+
+    __tablename__ = "old_texts"
+
+    id: Mapped[Key]
+    comment_id: Mapped[int] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    body: Mapped[str] = mapped_column(sa.Text)
+    replaced_at: Mapped[dt.datetime]
 
 
 # --- Records -----------------------------------------------------------------------------------------------
@@ -2915,11 +3345,13 @@ class Letter(Base):
     trouble: Mapped[str] = mapped_column(sa.Text)
 
     @classmethod
-    def owe(cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime) -> None:
+    def owe(
+        cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime, *, wait: dt.timedelta = dt.timedelta(0)
+    ) -> None:
         """Promise a letter, in the transaction that causes it; a second promise of the same one is silent."""
         insert_once(
             cls, kind=kind, subject=name_of(subject), occasion=occasion, message_id=secrets.token_hex(16),
-            created_at=as_of, next_at=as_of, tries=0, trouble="",
+            created_at=as_of, next_at=as_of + wait, tries=0, trouble="",
         )  # fmt: skip
 
     @classmethod

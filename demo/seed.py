@@ -234,7 +234,7 @@ def _afterwards() -> None:
     ):
         river.take_comment(name, "reader@example.org", body, _now()).approve(moderator, _now())
     insult = river.take_comment("Anon", "reader@example.org", "They should all be locked up.", _now())
-    insult.reject("Attacks people instead of speaking of the case.", moderator, _now())
+    insult.reject("harassment", moderator, _now(), note="Please speak of the case, and not of people.")
     river.publish_update(
         river.owner, "We have written to the regulator",
         "Our solicitors sent the **letter before action** this morning.\n\nThe regulator has 14 days to answer. We "

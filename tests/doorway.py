@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 import app as application
 from models import Comment, Update, User, db
 from tests.made import a_case, a_draft, a_pledge, a_user, keep, look_anew, now
-from views import doors
+from views import comments, doors
 from views.supporters import PURPOSES
 
 WEBHOOK_SECRET = "whsec_for_the_tests_only"
@@ -65,12 +65,13 @@ class Site:
             **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe")},
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
+            "comment": comment.link(),
         }
         db.session.rollback()
 
     def address(self, rule: Rule, **changed: Any) -> str:
         """An address of the rule at which there really is something."""
-        purpose = PURPOSES.get(rule.endpoint, "pledge")
+        purpose = (PURPOSES | comments.PURPOSES).get(rule.endpoint, "pledge")
         slug = self.slugs.get(rule.endpoint, "the-case")
         link = self.draft_link if rule.endpoint.startswith("drafts.") else self.links[purpose]
         values = {**self.values, "slug": slug, "link": link, **changed}

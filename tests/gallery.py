@@ -77,7 +77,7 @@ class Gallery:
 def hang() -> Gallery:
     """Make everything that the pages show, and say where each page is."""
     owner, moderator, newcomer = a_user("owner", name="Defend Digital Me"), a_user("moderator"), a_user("owner")
-    staff = a_user("staff")
+    staff, another = a_user("staff"), a_user("moderator", name="Another Moderator")
     people = {"owner": owner.email, "moderator": moderator.email, "newcomer": newcomer.email, "staff": staff.email}
     _cases(owner)
     begin_writing()
@@ -93,9 +93,10 @@ def hang() -> Gallery:
     after_the_charge, staff_pages = _money_back(staff)
     edited = _case("live").updates[0].id
     workshop, reviews = _drafts(owner, staff)
+    comments = _comments(moderator, another)
     keep()
     rooms = {
-        "readers": _public_pages(),
+        "readers": [*_public_pages(), *comments],
         "supporters": [*_pledge_forms(), *private_pages, *after_the_charge],
         "desks": [*_desks(edited), *workshop],
         "staff": [*staff_pages, *reviews],
@@ -145,7 +146,51 @@ def _talk(case: Case, owner: User, moderator: User) -> None:
         if number == 0:
             comment.approve(moderator, now())
         elif number == 1:
-            comment.reject("Advertising", moderator, now())
+            comment.reject("spam", moderator, now())
+
+
+def _comments(moderator: User, another: User) -> list[Shown]:
+    """A comment in each state, as its author sees it; the page to report one, and what moderators know of one."""
+    case, shown = _case("live"), []
+    for state in ("pending", "approved", "changed", "rejected", "rejected again", "spam", "withdrawn"):
+        comment = case.take_comment(f"Author of {state}", "talker@example.org", f"Words that are {state}.", now())
+        if state in ("approved", "changed"):
+            comment.approve(moderator, now())
+        if state == "changed":
+            comment.edit(
+                "Words that were changed, see https://example.org/a-long-road/without-an-end/" + "x" * 60, now()
+            )
+        for text in {"rejected": ("",), "rejected again": ("", "Other words.")}.get(state, ()):
+            if text:
+                comment.edit(text, now())
+            comment.reject("contempt", moderator, now(), note="The hearing is on Monday.")
+        if state == "spam":
+            comment.reject("spam", moderator, now())
+        elif state == "withdrawn":
+            comment.withdraw(now())
+        shown.append(Shown(f"own comment {state}", f"/comments/{comment.link()}"))
+        if state == "approved":
+            comment.report("untrue", "It was in May, and not in June.", "network", now())
+            where = f"/comments/{comment.id}/report"
+            shown += [
+                Shown("report", where),
+                Shown("report wrong", where, press="Send the report"),
+                Shown("report sent", "/cases/live/comments/reported"),
+            ]
+        elif state == "pending":
+            comment.claim(db.session.merge(another), now())
+            shown += [
+                Shown(
+                    "own comment wrong",
+                    f"/comments/{comment.link()}",
+                    press="Save the change",
+                    typed={"Your comment": ""},
+                ),
+            ]
+    twice = [case.take_comment(f"Seller {n}", f"s{n}@example.org", "Buy my pills now", now() - 26 * 60 * MINUTE)
+             for n in range(2)]  # fmt: skip
+    assert twice[1].signs == ["repeated"]
+    return [*shown, Shown("own comment, wrong link", "/comments/x.y", status=404)]
 
 
 def _public_pages() -> list[Shown]:
@@ -373,6 +418,8 @@ def _desks(edited: int) -> list[Shown]:
     new = "/owner/cases/live/updates/new"
     return [
         Shown("queue", "/moderation", "moderator"),
+        Shown("queue by risk", "/moderation?order=risk&flagged=signs", "moderator"),
+        Shown("queue of nothing", "/moderation?case=nowhere", "moderator"),
         Shown("queue wrong", "/moderation", "moderator", press="Reject"),
         Shown("decided", "/moderation/decided", "moderator"),
         Shown("not your page", "/owner", "moderator", status=403),
@@ -385,5 +432,5 @@ def _desks(edited: int) -> list[Shown]:
         Shown("update preview", new, "owner", press="Preview", typed=news),
         Shown("update edited", f"/owner/cases/live/updates/{edited}", "owner"),
         Shown("queue decided", "/moderation", "moderator", press="Approve"),
-        Shown("queue empty", "/moderation", "moderator"),
+        Shown("queue after a decision", "/moderation", "moderator"),
     ]

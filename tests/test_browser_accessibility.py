@@ -203,10 +203,13 @@ def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes(house: House
 
 # What the keyboard stops at: each link, button and field in the order of the page; a group of radios is one stop.
 STOPS = """() => {
-    const controls = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), textarea')]
+    const all = 'a[href], button, input:not([type=hidden]), textarea, select, summary'
+    const controls = [...document.querySelectorAll(all)]
     const groups = new Set()
     return controls.map((_, place) => place).filter(place => {
-        const {type, name} = controls[place]
+        const {type, name, tabIndex} = controls[place]
+        const folded = controls[place].closest('details:not([open])')
+        if (tabIndex < 0 || (folded && folded.firstElementChild !== controls[place])) return false
         if (type !== 'radio') return true
         return !groups.has(name) && groups.add(name)
     })
@@ -215,7 +218,8 @@ STOPS = """() => {
 WHERE = """() => {
     const at = document.activeElement
     if (at === document.body) return {place: null}
-    const controls = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), textarea')]
+    const all = 'a[href], button, input:not([type=hidden]), textarea, select, summary'
+    const controls = [...document.querySelectorAll(all)]
     const rings = [at, at.nextElementSibling].filter(Boolean).map(getComputedStyle)
     const box = at.getClientRects()[0]
     const over = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height / 2, 12))

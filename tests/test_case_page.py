@@ -187,7 +187,7 @@ def test_no_public_page_or_fragment_tells_what_is_not_public(app: Flask, client:
     confirm(a_pledge(case.round, 2_500, name="Canary Named", email="canary@named.example"))
     case.take_comment("Canary Waits", "canary@waits.example", "Canary waiting words", now())
     rejected = case.take_comment("Canary Rejected", "canary@rejected.example", "Canary rejected words", now())
-    rejected.reject("Canary reason", moderator, now())
+    rejected.reject("off_topic", moderator, now(), note="Canary reason")
     case.take_comment("Ben Field", "canary@ben.example", "Approved words", now()).approve(moderator, now())
     case.owner.email = "canary@owner.example"
     keep()

@@ -78,7 +78,7 @@ def _a_comment_is_approved(case: Case, moderator: User) -> None:
 
 
 def _a_comment_is_taken_back(case: Case, moderator: User) -> None:
-    case.approved_comments()[0].reject("On reflection", moderator, now())
+    case.public_comments()[0].reject("off_topic", moderator, now())
 
 
 def _one_comment_takes_the_place_of_another(case: Case, moderator: User) -> None:

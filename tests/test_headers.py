@@ -53,8 +53,11 @@ def test_every_answer_carries_exactly_the_policy_of_the_design(site: Site) -> No
     style = BeautifulSoup(page.text, "html5lib").select_one("style")
     assert style is not None and style.string is not None
     digest = base64.b64encode(hashlib.sha256(style.string.encode()).digest()).decode()
+    script = site.app.test_client().get("/static/keys.js")
+    keys = "sha384-" + base64.b64encode(hashlib.sha384(script.data).digest()).decode()
+    script.close()
     expected = (
-        f"default-src 'none'; script-src '{SHA384}'; style-src 'sha256-{digest}' 'self'; img-src 'self'; "
+        f"default-src 'none'; script-src '{SHA384}' '{keys}'; style-src 'sha256-{digest}' 'self'; img-src 'self'; "
         "connect-src 'self'; form-action 'self' http://127.0.0.1:1; base-uri 'none'; frame-ancestors 'none'; "
         "object-src 'none'"
     )
@@ -72,6 +75,13 @@ def test_the_only_script_is_htmx_with_the_hash_that_the_policy_allows(client: Fl
         ("https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js", SHA384, "anonymous", "")
     ]
     assert not page.select("iframe, object, embed, base")
+
+
+def test_the_moderators_queue_alone_has_a_second_script_of_our_own(site: Site) -> None:
+    page = BeautifulSoup(logged_in(site.app, site.moderator).get("/moderation").text, "html5lib")
+    ours, htmx = page.select("script")
+    assert str(ours["src"]).startswith("/static/keys.js?v=") and "defer" in ours.attrs and ours.text == ""
+    assert ours["integrity"] == site.app.config["KEYS_INTEGRITY"] and htmx["integrity"] == SHA384
 
 
 def test_stripes_origin_is_allowed_for_forms_and_for_nothing_else(app: Flask) -> None:

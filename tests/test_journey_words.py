@@ -20,7 +20,7 @@ def test_a_comment_is_nowhere_public_until_a_moderator_approves_it(house: House,
     moderator.log_in(judge, PASSWORD)
     assert moderator.address == f"{house.url}/moderation"
     item = next(item for item in moderator.page.select("article.item") if words in item.get_text())
-    moderator.press("Approve", within=f"/comments/{str(item['id']).removeprefix('item-')}/approval")
+    moderator.press("Approve", within=f"/comments/{str(item['id']).removeprefix('item-')}/decision")
     assert "Approved: the comment by Hannah is public." in moderator.words
     for page in (f"/cases/{slug}", f"/cases/{slug}/comments"):
         shown = stranger.open(page).words
@@ -31,7 +31,8 @@ def test_a_comment_is_nowhere_public_until_a_moderator_approves_it(house: House,
     moderator.open("/moderation/decided")
     item = next(item for item in moderator.page.select("article.item") if words in item.get_text())
     number = str(item["id"]).removeprefix("item-")
-    moderator.press("Reject", within=f"/comments/{number}/rejection", **{f"c{number}-reason": "Names a child."})
+    moderator.press("Reject", within=f"/comments/{number}/decision",
+                    **{f"c{number}-reason": "protected", f"c{number}-note": "Names a child."})  # fmt: skip
     assert [page for page in public if "daughter" in str(stranger.open(page).page)] == []
     assert "Names a child." not in str(stranger.page)
 

@@ -149,6 +149,16 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The private page of your pledge of £25 for",
         "the old one does not work any more:",
     ),
+    "comment_taken": (
+        "The private page of your comment",
+        "Somebody has sent a comment with this e-mail address, about the case",
+        "If you have sent no comment, open the page and withdraw it.",
+    ),
+    "comment_rejected": (
+        "Your comment was not published",
+        "A moderator has read your comment about the case",
+        "The moderator writes:\n\n    Please speak of the case.\n\nYou can change it and send it again once:\nhttp",
+    ),
     "new_address": (
         "Use this e-mail address for your pledge?",
         "Somebody who has pledged for",
@@ -240,9 +250,8 @@ def owed(kind: str) -> Letter:
                     as_of=DEADLINE)  # fmt: skip
     if kind == "too_late":
         made.apply_card(card_found(made, DEADLINE + SECOND), DEADLINE + SECOND)
-    elif kind == "comments_waiting":
-        case.take_comment("Bo", "bo@example.org", "Well done.", now())
-        Letter.owe(kind, moderator, "2026-10-31", now())
+    elif kind.startswith("comment"):
+        _comment(kind, case, moderator)
     elif kind == "books_disagree":
         Examination.write(["Pledge 1 is charged, but its round 1 is missed."], DEADLINE)
     elif kind == "stripe_disagrees":
@@ -262,6 +271,16 @@ def owed(kind: str) -> Letter:
             _after_the_charge(kind, made, staff)
     found = sa.select(Letter).where(Letter.kind == kind)
     return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+
+def _comment(kind: str, case: Case, moderator: User) -> None:
+    comment = case.take_comment("Bo", "bo@example.org", "Well done.", now())
+    if kind == "comments_waiting":
+        Letter.owe(kind, moderator, "2026-10-31", now())
+    elif kind == "comment_taken":
+        comment.owe_link(now())
+    else:
+        comment.reject("off_topic", moderator, now(), note="Please speak of the case.")
 
 
 def _go_on(kind: str, case: Case, made: Pledge) -> None:

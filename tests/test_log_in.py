@@ -255,9 +255,11 @@ def test_an_update_sent_from_a_page_of_an_earlier_log_in_is_not_lost(app: Flask,
 
 def test_htmx_is_sent_to_a_whole_log_in_page_but_a_typed_reason_is_shown_in_its_place(client: FlaskClient) -> None:
     htmx = {"HX-Request": "true", "Sec-Fetch-Site": "same-origin"}
-    approval = client.post("/moderation/comments/1/approval", headers=htmx, data={"list": "decided"})
+    approval = client.post(
+        "/moderation/comments/1/decision", headers=htmx, data={"decision": "approve", "list": "decided"}
+    )
     assert (approval.data, approval.headers["HX-Redirect"]) == (b"", "/login")
-    rejection = client.post("/moderation/comments/1/rejection", headers=htmx, data={"c1-reason": "Off the point."})
+    rejection = client.post("/moderation/comments/1/decision", headers=htmx, data={"c1-note": "Off the point."})
     assert rejection.status_code == 403 and "<html" not in rejection.text
     assert "Off the point." in rejection.text and 'href="/login"' in rejection.text
 

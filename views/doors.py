@@ -37,7 +37,10 @@ limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_l
 POLICIES: dict[str, str] = {"static": "anyone"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What our forms carry besides the words that somebody typed into them.
-NOT_TYPED = ("form_token", "list", "seen", "preview", "version", "page", "then", "by_itself", "case")
+NOT_TYPED = (
+    "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
+    "case",
+)  # fmt: skip
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")
 # A draft may bring so much, since a long story in letters beyond ASCII is sent as three characters for each byte.
@@ -62,7 +65,9 @@ def watch(app: Flask) -> None:
     app.before_request(choose_transaction)
     app.before_request(_refuse_gibberish)
     app.before_request(_refuse_cross_site)
-    app.after_request(functools.partial(_headers, _policy(settings, app.config["SITE_CSS"])))
+    app.after_request(
+        functools.partial(_headers, _policy(settings, app.config["SITE_CSS"], app.config["KEYS_INTEGRITY"]))
+    )
     app.register_error_handler(Refused, _refused)
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(Exception, _unexpected)
@@ -215,6 +220,14 @@ def too_many(kind: str, account: str = "") -> bool:
     return False
 
 
+def may_write_to(email: str) -> bool:
+    """Whether one more letter may go to this address. If not, what was asked for is still done, without the letter."""
+    if too_many("letter", email):
+        g.retry_after = None
+        return False
+    return True
+
+
 def _limit(name: str, kind: str, key: Callable[[], str] = get_remote_address) -> Callable[[], None]:
     """A function that raises RateLimitExceeded when it is called too often; the rate is read at each call."""
 
@@ -235,6 +248,7 @@ _LIMITS = {
     "login to account": _limit("login to account", "login", lambda: str(g.account)),
     "pledge": _limit("pledge", "pledge"),
     "comment": _limit("comment", "comment"),
+    "report": _limit("report", "comment"),
     "letter": _limit("letter", "letter"),
     "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),
 }
@@ -243,12 +257,12 @@ _LIMITS = {
 # --- Headers -----------------------------------------------------------------------------------------------
 
 
-def _policy(settings: config.Settings, site_css: str) -> str:
-    """One script by its hash, one style by its hash, and nothing from anywhere else."""
+def _policy(settings: config.Settings, site_css: str, keys_integrity: str) -> str:
+    """Two scripts by their hashes, one style by its hash, and nothing from anywhere else."""
     style = base64.b64encode(hashlib.sha256(site_css.encode()).digest()).decode()
     return "; ".join((
         "default-src 'none'",
-        f"script-src '{settings.htmx_integrity}'",
+        f"script-src '{settings.htmx_integrity}' '{keys_integrity}'",
         f"style-src 'sha256-{style}' 'self'",
         "img-src 'self'",
         "connect-src 'self'",

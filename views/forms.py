@@ -219,14 +219,6 @@ class CommentForm(TypedForm):
     )
 
 
-class RejectionForm(TypedForm):
-    reason = StringField(
-        "Reason, seen by moderators only",
-        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
-        filters=[trim],
-    )
-
-
 class ReasonForm(TypedForm):
     """Why staff turn a switch or cancel a case."""
 

@@ -1,23 +1,51 @@
 """The moderators' desk: the comments that wait, and the decisions, which can be turned round."""
 
 import datetime as dt
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
-from flask import Blueprint, abort, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
 from flask_login import current_user
+from werkzeug.wrappers import Response as AnyResponse
 
-from models import Comment, db
-from views import doors, hypermedia
-from views.forms import RejectionForm
+import law
+from jobs import ring
+from law import Refused
+from models import Background, Comment, Queue, Waiting, begin_reading, db
+from views import doors, hypermedia, words
+from views.comment_forms import RejectionForm
 
 moderators = Blueprint("moderators", __name__, url_prefix="/moderation")
 doors.admit(moderators, "moderator")
 DECISIONS_A_PAGE = 100
 
+PAGE = 50
+# What is said of a decision once it is made; {name} is the author's, as the public knows it.
+DONE = {
+    "approve": "Approved: the comment by {name} is public.",
+    "reject": "Rejected: the comment by {name} is not public.",
+    "spam": "Spam: the comment by {name} is not public.",
+}
+# What the address of the queue may ask for, beside where its page begins.
+ASKED = ("case", "over", "flagged", "order", "like")
+
 
 @moderators.get("")
 def queue() -> str:
-    return render_template("moderators/queue.html", comments=Comment.waiting(), as_of=_now())
+    asked, as_of = _asked(request.args), _now()
+    part = Queue(
+        case=str(asked.get("case", "")), over=int(asked.get("over", 0)), signs=asked.get("flagged") == "signs",
+        reported=asked.get("flagged") == "reported",
+        like=str(asked.get("like", "")), risk=asked.get("order") == "risk", after=request.args.get("after", ""),
+    )  # fmt: skip
+    comments, more = part.page(as_of, PAGE)
+    waiting = Waiting.at(as_of)
+    return render_template(
+        "moderators/queue.html", waiting=waiting, more=more, asked=asked, cases=Waiting.cases(),
+        undoable=Comment.undoable_of(current_user, as_of), list=urlencode(asked),
+        matching=part.count(as_of) if asked else waiting.count, **_shown(comments, as_of),
+    )  # fmt: skip
 
 
 @moderators.get("/decided")
@@ -27,40 +55,162 @@ def decided() -> str:
     skip = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
     found = Comment.decided(skip, DECISIONS_A_PAGE + 1)
     return render_template(
-        "moderators/decided.html", comments=found[:DECISIONS_A_PAGE], skip=skip, as_of=_now(),
+        "moderators/decided.html", **_shown(found[:DECISIONS_A_PAGE], _now()), skip=skip,
         older=skip + DECISIONS_A_PAGE if len(found) > DECISIONS_A_PAGE else None,
     )  # fmt: skip
 
 
-@moderators.post("/comments/<row:comment_id>/approval")
-def approve_comment(comment_id: int) -> Response:
-    comment = Comment.hold(comment_id) or abort(404)
-    comment.approve(current_user, _now(), _seen())
-    db.session.commit()
-    return _decided(comment, f"Approved: the comment by {comment.public_name} is public.")
+@moderators.get("/comments/<row:comment_id>")
+def comment(comment_id: int) -> str:
+    return render_template("moderators/comment.html", **_item(db.session.get(Comment, comment_id) or abort(404)))
 
 
-@moderators.post("/comments/<row:comment_id>/rejection")
-def reject_comment(comment_id: int) -> Response:
-    comment, form = Comment.hold(comment_id) or abort(404), RejectionForm(request.form, prefix=f"c{comment_id}-")
-    if not form.validate():
+@moderators.post("/comments/<row:comment_id>/decision")
+def decide(comment_id: int) -> Response:
+    """One decision: approve, reject with a reason, or spam, by the button that was pressed."""
+    held, decision = Comment.hold(comment_id) or abort(404), request.form.get("decision", "")
+    form = RejectionForm(request.form, prefix=f"c{comment_id}-")
+    if decision not in DONE:
+        abort(400)
+    if decision == "reject" and not form.validate():
         return hypermedia.invalid(
-            "moderators/comment.html", "moderators/_comment.html", comment=comment, form=form, as_of=_now()
+            "moderators/comment.html", "moderators/_comment.html", form=form, next=_next(), **_item(held)
         )
-    comment.reject(str(form.reason.data), current_user, _now(), _seen())
+    _apply(decision, form, held, _seen())
     db.session.commit()
-    return _decided(comment, f"Rejected: the comment by {comment.public_name} is not public.")
+    ring("send_letters")
+    return _back_to_list(held, DONE[decision].format(name=held.public_name))
 
 
-def _decided(comment: Comment, notice: str) -> Response:
-    """Back to the list that the moderator came from; htmx shows the decision in the place of the comment."""
-    came_from = "moderators.decided" if request.form.get("list") == "decided" else "moderators.queue"
-    return hypermedia.done(url_for(came_from), notice, "moderators/_comment.html", comment=comment, as_of=_now())
+@moderators.post("/decisions")
+def decide_many() -> AnyResponse:
+    """The same decision for every comment that is ticked. Each carries the version that was seen; a comment that has
+    changed since is left as it is, and said."""
+    decision, form = request.form.get("decision", ""), RejectionForm(request.form, prefix="all-")
+    ticked = dict(pair for pair in map(_pair, request.form.getlist("ticked")) if pair)
+    if decision not in DONE:
+        abort(400)
+    if not ticked or len(ticked) > law.MOST_AT_ONCE:
+        raise Refused(f"Tick at least one comment, and at most {law.MOST_AT_ONCE}. Nothing was done.")
+    if decision == "reject" and not form.validate():
+        raise Refused("Choose a reason for the comments that you ticked. Nothing was done.")
+    left = []
+    for held in Comment.hold_all(ticked):
+        try:
+            _apply(decision, form, held, ticked[held.id])
+        except Refused as told:
+            left.append(f"The comment by {held.public_name} was left as it is. {told}")
+    db.session.commit()
+    ring("send_letters")
+    done = words.plural(len(ticked) - len(left), "comment")
+    flash(f"{DONE[decision].partition(':')[0]}: {done}.")
+    for sentence in left:
+        flash(sentence)
+    return redirect(_list_address(None), 303)
 
 
-def _seen() -> str:
-    """What the page showed when the button was pressed; two moderators may look at one comment."""
-    return request.form.get("seen", "")
+def _apply(decision: str, form: RejectionForm, held: Comment, seen: int | None) -> None:
+    if decision == "approve":
+        held.approve(current_user, _now(), seen)
+    else:
+        reason, note = (form.reason.data, form.note.data) if decision == "reject" else ("spam", "")
+        held.reject(str(reason), current_user, _now(), seen, str(note or ""))
+
+
+@moderators.post("/comments/<row:comment_id>/undo")
+def undo(comment_id: int) -> Response:
+    held = Comment.hold(comment_id) or abort(404)
+    held.undo(current_user, _now())
+    db.session.commit()
+    notice = f"Undone: the comment by {held.public_name} is {held.status} again."
+    where = _list_address(held.id if held.waits_since else None)
+    return hypermedia.done(where, notice, "moderators/_comment.html", next=_next(), **_item(held))
+
+
+@moderators.post("/keys")
+def switch_keys() -> AnyResponse:
+    """Single keys are off or on for this moderator, on every machine (WCAG 2.1.4)."""
+    current_user.uses_keys = request.form.get("wanted") == "y"
+    db.session.commit()
+    flash("The keys are on." if current_user.uses_keys else "The keys are off.")
+    return redirect(url_for("moderators.queue"), 303)
+
+
+@moderators.post("/comments/<row:comment_id>/claim")
+def claim(comment_id: int) -> AnyResponse:
+    """Open one comment by itself; the others are shown who reads it."""
+    held = Comment.hold(comment_id) or abort(404)
+    held.claim(current_user, _now())
+    db.session.commit()
+    return redirect(url_for("moderators.comment", comment_id=held.id), 303)
+
+
+@moderators.errorhandler(Refused)
+def refused(refusal: Refused) -> Response:
+    """Nothing was done: the comment as it stands now, with what has happened to it in the meantime."""
+    number = (request.view_args or {}).get("comment_id")
+    begin_reading()
+    current = db.session.get(Comment, number) if number else None
+    if current is None:
+        return hypermedia.trouble("errors/error.html", 409, heading=doors.WORDS[409][0], words=str(refusal))
+    return hypermedia.page_or_fragment(
+        "moderators/comment.html", "moderators/_comment.html", 409, warning=str(refusal), next=_next(), **_item(current)
+    )
+
+
+def _back_to_list(decided_one: Comment, notice: str) -> Response:
+    """Back to the list that the moderator came from, at the next comment; htmx shows what was done in its place."""
+    shown = {"comment": decided_one, "next": _next(), "list": request.form.get("list", ""), "as_of": _now()}
+    return hypermedia.done(_list_address(_next()), notice, "moderators/_decided.html", **shown)
+
+
+def _list_address(number: int | None) -> str:
+    came_from, anchor = request.form.get("list", ""), f"item-{number}" if number else None
+    if came_from == "decided":
+        return url_for("moderators.decided", _anchor=anchor)
+    return url_for("moderators.queue", _anchor=anchor, **_asked(dict(parse_qsl(came_from))))
+
+
+def _asked(source: Any) -> dict[str, Any]:
+    """What of the queue somebody wants to see, without what makes no sense."""
+    asked: dict[str, Any] = {name: source.get(name, "") for name in ASKED}
+    asked["over"] = int(asked["over"]) if asked["over"] in ("12", "24", "48") else 0
+    return {name: words for name, words in asked.items() if words}
+
+
+def _shown(comments: list[Comment], as_of: dt.datetime) -> dict[str, Any]:
+    return {
+        "comments": comments, "known": Background.of(comments), "as_of": as_of, "target": law.COMMENT_TARGET,
+        "form_of_all": RejectionForm(prefix="all-"),
+    }  # fmt: skip
+
+
+def _item(one: Comment) -> dict[str, Any]:
+    came_from = request.form.get("list", "")
+    in_queue = request.method == "POST" and came_from != "decided"
+    return {"comment": one, **_shown([one], _now()), "list": came_from, "in_queue": in_queue}
+
+
+def _next() -> int | None:
+    """The comment after this one on the page that the button stood on."""
+    return _number("next")
+
+
+def _seen() -> int | None:
+    """The version that the page showed when the button was pressed; two moderators may look at one comment."""
+    return _number("seen")
+
+
+def _pair(ticked: str) -> tuple[int, int] | None:
+    """A ticked comment and the version that was seen: "12.3"."""
+    number, _, version = ticked.partition(".")
+    whole = all(part.isascii() and part.isdigit() and len(part) < 10 for part in (number, version))
+    return (int(number), int(version)) if whole else None
+
+
+def _number(name: str) -> int | None:
+    typed = request.form.get(name, "")
+    return int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 10 else None
 
 
 def _now() -> dt.datetime:

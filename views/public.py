@@ -1,6 +1,9 @@
 """What anyone may read: the list of cases, the case page, its fragments, and the comment form."""
 
 import datetime as dt
+import hashlib
+import hmac
+import ipaddress
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +14,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as AnyResponse
 
 import law
+from jobs import ring
 from models import Case, Comment, Picture, db
 from views import doors, hypermedia
 from views.forms import CommentForm
@@ -47,10 +51,10 @@ def pledge_total(slug: str) -> Response:
 @public.get("/cases/<slug>/comments")
 def comments(slug: str) -> Response:
     its_case, as_of = found(slug), now()
-    approved = its_case.approved_comments()
+    shown = its_case.public_comments()
     return hypermedia.refreshed(
-        "cases/comments.html", "cases/_comments.html", comments_mark(its_case, approved, as_of),
-        case=its_case, round=its_case.round, comments=approved, as_of=as_of,
+        "cases/comments.html", "cases/_comments.html", comments_mark(its_case, shown, as_of),
+        case=its_case, round=its_case.round, comments=shown, as_of=as_of,
     )  # fmt: skip
 
 
@@ -62,10 +66,20 @@ def comment(slug: str) -> Response:
     if doors.too_many("comment"):
         form.body.errors = ["You have sent many comments. Please wait an hour, then send this one."]
         return _comment_again(its_case, form, 429)
-    taken = its_case.take_comment(form.name.data or "", str(form.email.data), str(form.body.data), now())
+    as_of = now()
+    taken = its_case.take_comment(
+        form.name.data or "", str(form.email.data), str(form.body.data), as_of,
+        network=network_of_today(as_of), trapped=bool(request.form.get("website")),
+    )  # fmt: skip
+    is_new = taken.is_new
+    if sent := is_new and doors.may_write_to(taken.email):
+        taken.owe_link(now())
     db.session.commit()
-    thanks = url_for("public.comment_thanks", slug=slug, waiting=_seal().dumps(taken.id))
-    return hypermedia.done(thanks, "", "cases/_comment_thanks.html", case=its_case, comment=taken)
+    ring("send_letters")
+    thanks = url_for("public.comment_thanks", slug=slug, waiting=_seal().dumps([taken.id, is_new, sent]))
+    return hypermedia.done(
+        thanks, "", "cases/_comment_thanks.html", case=its_case, comment=taken, is_new=is_new, sent=sent
+    )
 
 
 @public.get("/cases/<slug>/comments/thanks")
@@ -74,11 +88,13 @@ def comment_thanks(slug: str) -> str:
     its_case = found(slug)
     doors.never_store()
     try:
-        number = _seal().loads(request.args.get("waiting", ""))
+        number, is_new, sent = _seal().loads(request.args.get("waiting", ""))
     except BadSignature:
         abort(404)
     taken = db.session.scalar(sa.select(Comment).where(Comment.id == number, Comment.case_id == its_case.id))
-    return render_template("cases/comment_thanks.html", case=its_case, comment=taken or abort(404))
+    return render_template(
+        "cases/comment_thanks.html", case=its_case, comment=taken or abort(404), is_new=is_new, sent=sent
+    )
 
 
 @public.get("/pictures/<sha256>")
@@ -126,10 +142,10 @@ def total_mark(its_case: Case, as_of: dt.datetime) -> str:
     return f"{its_round.version}.{left}"
 
 
-def comments_mark(its_case: Case, approved: list[Comment], as_of: dt.datetime) -> str:
+def comments_mark(its_case: Case, shown: list[Comment], as_of: dt.datetime) -> str:
     """Changes when a comment is approved or taken back, and when the round ends and the page may stop asking."""
-    newest = max((int(c.decided_at.timestamp() * 1000) for c in approved if c.decided_at), default=0)
-    return f"{len(approved)}.{newest}{'' if its_case.round.is_open(as_of) else '.ended'}"
+    newest = max((int(c.decided_at.timestamp() * 1000) for c in shown if c.decided_at), default=0)
+    return f"{len(shown)}.{newest}{'' if its_case.round.is_open(as_of) else '.ended'}"
 
 
 def now() -> dt.datetime:
@@ -145,16 +161,25 @@ def _comment_again(its_case: Case, form: CommentForm, status: int) -> Response:
 
 
 def _shown(its_case: Case) -> dict[str, Any]:
-    approved, as_of = its_case.approved_comments(), now()
+    comments, as_of = its_case.public_comments(), now()
     return {
         "case": its_case,
         "round": its_case.round,
         "updates": its_case.published_updates(),
-        "comments": approved,
+        "comments": comments,
         "as_of": as_of,
         "mark": total_mark(its_case, as_of),
-        "comments_mark": comments_mark(its_case, approved, as_of),
+        "comments_mark": comments_mark(its_case, comments, as_of),
     }
+
+
+def network_of_today(as_of: dt.datetime) -> str:
+    """A mark for the network that this request came from. It is another one each day, and leads back to nobody."""
+    address = ipaddress.ip_address(request.remote_addr or "::")
+    part = ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False)
+    words = f"network\0{as_of.date()}\0{part}"
+    secret = str(current_app.config["LINK_SECRETS"][0])
+    return hmac.new(secret.encode(), words.encode(), hashlib.sha256).hexdigest()[:24]
 
 
 def _seal() -> URLSafeSerializer:

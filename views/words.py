@@ -59,6 +59,8 @@ def teach(app: Flask) -> None:
     app.add_template_filter(with_pledges)
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
+    app.add_template_filter(unlinked)
+    app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -260,3 +262,11 @@ def _linked(line: str) -> Markup:
         ]
         end = found.last_index
     return Markup("").join([*pieces, escape(line[end:])])
+
+
+@functools.lru_cache(maxsize=2048)
+def unlinked(text: str) -> Markup:
+    """As paragraphs, but web addresses only stand out: who reads what nobody has checked must not open it by chance."""
+    shown = str(paragraphs(text))
+    marked = re.sub(r'<a href="[^"]*"[^>]*>(.*?)</a>', r'<mark class="address">\1</mark>', shown)
+    return Markup(marked)  # noqa: S704 - paragraphs has made it, and only its own tags were exchanged

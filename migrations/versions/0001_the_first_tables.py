@@ -115,6 +115,7 @@ def upgrade() -> None:
     sa.Column('role', sa.String(length=20), nullable=False),
     sa.Column('password_hash', sa.String(length=200), nullable=False),
     sa.Column('session_version', sa.Integer(), nullable=False),
+    sa.Column('uses_keys', sa.Boolean(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.CheckConstraint("role IN ('moderator', 'owner', 'staff')", name=op.f('ck_users_known_role')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
@@ -184,24 +185,45 @@ def upgrade() -> None:
     op.create_table('comments',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
     sa.Column('name', sa.String(length=120), nullable=False),
     sa.Column('email', sa.String(length=254), nullable=False),
     sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('public_body', sa.Text(), nullable=True),
     sa.Column('digest', sa.String(length=64), nullable=False),
     sa.Column('status', sa.String(length=20), nullable=False),
-    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('reason', sa.String(length=20), nullable=False),
+    sa.Column('note', sa.Text(), nullable=False),
+    sa.Column('resubmitted', sa.Boolean(), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('decided_by_id', sa.Integer(), nullable=True),
+    sa.Column('waits_since', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('reports', sa.Integer(), nullable=False),
+    sa.Column('claimed_by_id', sa.Integer(), nullable=True),
+    sa.Column('claimed_until', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('undoable', sa.JSON(), nullable=False),
+    sa.Column('likeness', sa.String(length=64), nullable=False),
+    sa.Column('network', sa.String(length=24), nullable=False),
+    sa.Column('signs', sa.JSON(), nullable=False),
+    sa.Column('risk', sa.Integer(), nullable=False),
     sa.CheckConstraint("status IN ('approved', 'pending', 'rejected', 'spam', 'withdrawn')", name=op.f('ck_comments_known_status')),
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_comments_case_id')),
+    sa.ForeignKeyConstraint(['claimed_by_id'], ['users.id'], name=op.f('fk_comments_claimed_by_id')),
     sa.ForeignKeyConstraint(['decided_by_id'], ['users.id'], name=op.f('fk_comments_decided_by_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_comments')),
-    sa.UniqueConstraint('case_id', 'digest', name=op.f('uq_comments_case_id_digest'))
+    sa.UniqueConstraint('case_id', 'digest', name=op.f('uq_comments_case_id_digest')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_comments_public_id'))
     )
     with op.batch_alter_table('comments', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_comments_case_id'), ['case_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_comments_decided_at'), ['decided_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_comments_email'), ['email'], unique=False)
+        batch_op.create_index(batch_op.f('ix_comments_likeness'), ['likeness'], unique=False)
+        batch_op.create_index('ix_comments_network_created_at', ['network', 'created_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_comments_status'), ['status'], unique=False)
+        batch_op.create_index('ix_comments_waits_since_id', ['waits_since', 'id'], unique=False)
 
     op.create_table('document_links',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -282,6 +304,17 @@ def upgrade() -> None:
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_updates_case_id'), ['case_id'], unique=False)
 
+    op.create_table('old_texts',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('comment_id', sa.Integer(), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('replaced_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_old_texts_comment_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_old_texts'))
+    )
+    with op.batch_alter_table('old_texts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_old_texts_comment_id'), ['comment_id'], unique=False)
+
     op.create_table('pledges',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('round_id', sa.Integer(), nullable=False),
@@ -339,6 +372,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_pledges_email'), ['email'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
+
+    op.create_table('reports',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('comment_id', sa.Integer(), nullable=False),
+    sa.Column('reason', sa.String(length=20), nullable=False),
+    sa.Column('words', sa.Text(), nullable=False),
+    sa.Column('network', sa.String(length=24), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+    sa.CheckConstraint("reason IN ('contempt', 'harassment', 'other', 'personal', 'protected', 'spam', 'untrue')", name=op.f('ck_reports_known_reason')),
+    sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_reports_comment_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_reports')),
+    sa.UniqueConstraint('comment_id', 'network', 'reason', name=op.f('uq_reports_comment_id_network_reason'))
+    )
+    with op.batch_alter_table('reports', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_reports_comment_id'), ['comment_id'], unique=False)
 
     op.create_table('address_changes',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -505,12 +553,20 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_address_changes_pledge_id'))
 
     op.drop_table('address_changes')
+    with op.batch_alter_table('reports', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_reports_comment_id'))
+
+    op.drop_table('reports')
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
         batch_op.drop_index(batch_op.f('ix_pledges_email'))
 
     op.drop_table('pledges')
+    with op.batch_alter_table('old_texts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_old_texts_comment_id'))
+
+    op.drop_table('old_texts')
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_updates_case_id'))
 
@@ -530,7 +586,12 @@ def downgrade() -> None:
 
     op.drop_table('document_links')
     with op.batch_alter_table('comments', schema=None) as batch_op:
+        batch_op.drop_index('ix_comments_waits_since_id')
         batch_op.drop_index(batch_op.f('ix_comments_status'))
+        batch_op.drop_index('ix_comments_network_created_at')
+        batch_op.drop_index(batch_op.f('ix_comments_likeness'))
+        batch_op.drop_index(batch_op.f('ix_comments_email'))
+        batch_op.drop_index(batch_op.f('ix_comments_decided_at'))
         batch_op.drop_index(batch_op.f('ix_comments_case_id'))
 
     op.drop_table('comments')
