@@ -60,6 +60,7 @@ class Site:
         self.draft_link = self.draft.preview_link()
         submitted = a_draft(self.owner)
         submitted.submit(submitted.owner, now())
+        keep()
         self.slugs = dict.fromkeys(OF_DRAFTS, self.draft.slug) | dict.fromkeys(OF_REVIEWS, submitted.slug)
         self.links = {
             **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe")},

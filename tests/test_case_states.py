@@ -27,10 +27,10 @@ def an_ended_case(target: int, pledged: list[int], then: str = "settled") -> Cas
 
 
 @pytest.mark.broken_books("the case was live before, which no such case is")
-@pytest.mark.parametrize("status", ["draft", "submitted", "changes_requested", "rejected"])
+@pytest.mark.parametrize("status", ["draft", "submitted", "changes_requested", "approved", "rejected"])
 def test_a_case_that_is_not_live_yet_does_not_exist_for_strangers(client: FlaskClient, status: str) -> None:
     case = a_case(slug="secret-case", title="A secret title")
-    case.status = status
+    case.status, case.live_from = status, now()
     keep()
     for address in ("", "/pledge-total", "/comments", "/pledge", "/comments/thanks"):
         answer = client.get(f"/cases/secret-case{address}")

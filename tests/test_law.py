@@ -21,8 +21,9 @@ DEADLINE = dt.datetime(2022, 10, 9, 1, 0, tzinfo=dt.UTC)
 # The law once more, written down independently: what each state may become, and nothing else.
 CASES = """
 draft             -> submitted
-submitted         -> changes_requested live rejected
+submitted         -> draft changes_requested approved live rejected
 changes_requested -> submitted
+approved          -> draft changes_requested live
 live              -> funded missed cancelled
 funded            -> closed cancelled
 missed            -> closed
