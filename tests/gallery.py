@@ -49,6 +49,8 @@ Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaf
 PICTURE = base64.b64decode(
     b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
+# What became of drafts.
+DRAFTED = ("drafted", "sent", "sent-back", "approved", "rejected")
 LONG_TITLE = (
     "Verhältnismäßigkeitsgrundsatzverletzungsbeschwerdeverfahren, and the right of children to be let alone by it"
 )
@@ -105,6 +107,8 @@ def hang() -> Gallery:
 
 
 def _cases(owner: User) -> None:
+    for state in DRAFTED:
+        a_draft(owner, title=f"A case that is {state}", slug=f"is-{state}")
     a_case(slug="live", title="Challenging a collection of children's data", pledged=[9_500], story=STORY, owner=owner)
     a_case(slug="empty", title="Nobody has pledged yet", owner=owner)
     a_case(slug="last-hour", title="The last half hour", pledged=[9_500], ends_in=29 * MINUTE, owner=owner)
@@ -368,10 +372,7 @@ def _books(pledge: Pledge) -> None:
 
 def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
     """Cases that are not live yet: the pages of their owner and of the lawyer's link, and those of staff."""
-    states = ("drafted", "sent", "sent-back", "approved", "rejected")
-    whole, sent, changes, approved, rejected = (
-        a_draft(owner, title=f"A case that is {state}", slug=f"is-{state}") for state in states
-    )
+    whole, sent, changes, approved, rejected = (_case(f"is-{state}") for state in DRAFTED)
     drawn = [Drawing(size, "image/png", side, side // 2, PICTURE) for size, side in (("large", 1_600), ("small", 480))]
     whole.hang_picture(drawn, "Two engineers take a water sample below the weir.", now())
     for one in (sent, changes, approved, rejected):

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
+from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 from models import Case, Picture, db
@@ -145,7 +146,9 @@ def test_no_file_however_broken_is_more_than_refused(kind: str, changes: list[tu
 
 def a_form(file: bytes | None, name: str = "weir.jpg", **words: str) -> dict[str, Any]:
     """What a browser sends of a form with a file, as the test client takes it."""
-    fields: dict[str, Any] = {**words, **({"file": (io.BytesIO(file), name)} if file is not None else {})}
+    fields: dict[str, Any] = dict(words)
+    if file is not None:
+        fields["file"] = FileStorage(io.BytesIO(file), name, "file")
     boundary, body = encode_multipart(fields)
     return {"data": body, "content_type": f'multipart/form-data; boundary="{boundary}"'}
 
