@@ -48,6 +48,8 @@ SUBJECTS: dict[str, Any] = {
 }  # fmt: skip
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
+# How many comments that wait are listed for a moderator.
+MOST_COMMENTS = 10
 # How long the mail server may take for one step.
 PATIENCE = 20
 
@@ -191,7 +193,7 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
     }
     if isinstance(about, User):
         staffs = letter.kind in ("disputed", "refund_failed")
-        more = _about_money(letter) if staffs else {"waiting": Queue().count(letter.created_at)}
+        more = _about_money(letter) if staffs else _about_comments(letter, about)
         return words | {"person": about} | more
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS
@@ -230,6 +232,18 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
         paid = sa.select(Movement.amount_pence).where(Movement.stripe_id == letter.occasion)
         return {"refunded_pence": -db.session.scalars(paid).one()}
     return {}
+
+
+def _about_comments(letter: Letter, moderator: User) -> dict[str, Any]:
+    """How many comments wait, and the ten oldest with links for this moderator; their words stay out of the mail."""
+    queue = Queue()
+    oldest, _ = queue.page(letter.created_at, MOST_COMMENTS)
+    where = f"{config.current().site_url}/moderation/letters"
+    return {
+        "waiting": queue.count(letter.created_at),
+        "oldest": [(one, f"{where}/{one.digest_link(moderator)}") for one in oldest],
+        "as_of": letter.created_at,
+    }
 
 
 def _about_money(letter: Letter) -> dict[str, Any]:

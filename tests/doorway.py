@@ -50,12 +50,13 @@ class Site:
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
             "comment": comment.link(),
+            "digest": comment.digest_link(db.session.merge(self.moderator)),
         }
         db.session.rollback()
 
     def address(self, rule: Rule, **changed: Any) -> str:
         """An address of the rule at which there really is something."""
-        purpose = (PURPOSES | comments.PURPOSES).get(rule.endpoint, "pledge")
+        purpose = (PURPOSES | comments.PURPOSES | {"moderators.from_letter": "digest"}).get(rule.endpoint, "pledge")
         values = {**self.values, "link": self.links[purpose], **changed}
         with self.app.test_request_context():
             return self.app.url_map.bind("").build(rule.endpoint, {name: values[name] for name in rule.arguments})
