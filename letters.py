@@ -59,6 +59,8 @@ OF_REVIEWS = {
 OF_CASES = ("case_submitted", "case_not_live_staff")
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
+# How many comments that wait are listed for a moderator.
+MOST_COMMENTS = 10
 # How long the mail server may take for one step.
 PATIENCE = 20
 
@@ -227,7 +229,7 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         }  # fmt: skip
     if isinstance(about, User):
         staffs = letter.kind in DISPUTES or letter.kind == "refund_failed"
-        more = _about_money(letter) if staffs else {"waiting": Queue().count(letter.created_at)}
+        more = _about_money(letter) if staffs else _about_comments(letter, about)
         return words | {"person": about} | more
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS
@@ -275,6 +277,18 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
 def _about_dispute(dispute: Dispute) -> dict[str, Any]:
     """A bank may also only ask, and then no money was held: the ledger knows."""
     return {"dispute": dispute, "held": Movement.known(dispute.stripe_id)}
+
+
+def _about_comments(letter: Letter, moderator: User) -> dict[str, Any]:
+    """How many comments wait, and the ten oldest with links for this moderator; their words stay out of the mail."""
+    queue = Queue()
+    oldest, _ = queue.page(letter.created_at, MOST_COMMENTS)
+    where = f"{config.current().site_url}/moderation/letters"
+    return {
+        "waiting": queue.count(letter.created_at),
+        "oldest": [(one, f"{where}/{one.digest_link(moderator)}") for one in oldest],
+        "as_of": letter.created_at,
+    }
 
 
 def _about_money(letter: Letter) -> dict[str, Any]:

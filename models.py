@@ -2880,6 +2880,36 @@ class Comment(Base):
     def link(self) -> str:
         return signed_link("comment", self.public_id, 0)
 
+    def digest_link(self, reader: User) -> str:
+        """For the letter to one moderator: it names the version that waited, and opens nothing for anybody else."""
+        return signed_link("digest", f"{reader.id}-{self.id}-{self.version}", 0)
+
+    @classmethod
+    def by_digest_link(cls, link: str, reader: User) -> tuple[Self, bool] | None:
+        """The comment of such a link, and whether it is still as it was then; None unless the letter was this one's."""
+        public_id, _, _ = link.partition(".")
+        if not is_genuine(link, "digest", public_id, 0):
+            return None
+        person, number, version = (int(part) for part in public_id.split("-"))
+        comment = db.session.get(cls, number) if person == reader.id else None
+        return (comment, comment.version == version) if comment else None
+
+    @classmethod
+    def decisions(cls, as_of: dt.datetime, months: int = 12) -> list[tuple[dt.datetime, dict[str, int]]]:
+        """For the public: how many of the decisions of each month stand, by "approved" or the reason; newest first."""
+        first = as_of.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        starts = [first]
+        while len(starts) < months:
+            starts.append((starts[-1] - dt.timedelta(days=1)).replace(day=1))
+        month = sa.case(*((cls.decided_at >= start, place) for place, start in enumerate(starts))).label("month")
+        why = sa.case((cls.reason == "", "approved"), else_=cls.reason).label("why")
+        stand = cls.status.in_(("approved", "rejected", "spam")), cls.decided_at >= starts[-1]
+        counted = sa.select(month, why, sa.func.count(cls.id)).where(*stand).group_by(month, why)
+        found: list[dict[str, int]] = [{} for _ in starts]
+        for place, reason, count in db.session.execute(counted):
+            found[place][reason] = count
+        return list(zip(starts, found, strict=True))
+
     @property
     def public_name(self) -> str:
         return self.name or "Anonymous"
@@ -3242,6 +3272,41 @@ class Background:
             others[comment.status] -= 1
             known[comment.id].others = {status: count for status, count in others.items() if count}
             known[comment.id].newest = [one for one in texts[comment.email] if one.id != comment.id][:3]
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the moderation log: what happened to which comment, by whom, and what it said then."""
+
+    event: Event
+    comment: Comment
+    text: str
+    who: str
+
+    @classmethod
+    def newest(cls, size: int, before: int = 0) -> list[LogLine]:
+        """The newest lines, or those before the event of this number; as many queries for one as for all."""
+        found = sa.select(Event).where(Event.subject_kind == "comment")
+        if before:
+            found = found.where(Event.id < before)
+        events = list(db.session.scalars(found.order_by(Event.id.desc()).limit(size)))
+        numbers = {event.subject_id for event in events}
+        asked = sa.select(Comment).where(Comment.id.in_(numbers)).options(sa.orm.joinedload(Comment.case))
+        comments = {comment.id: comment for comment in db.session.scalars(asked)}
+        replaced = sa.select(OldText).where(OldText.comment_id.in_(numbers)).order_by(OldText.id)
+        texts: dict[int, list[OldText]] = {}
+        for old in db.session.scalars(replaced):
+            texts.setdefault(old.comment_id, []).append(old)
+        known = [int(event.who.partition(":")[2]) for event in events if event.who.startswith("user:")]
+        named = db.session.scalars(sa.select(User).where(User.id.in_(known)))
+        people = {f"user:{person.id}": person.name for person in named}
+        lines = []
+        for event in events:
+            comment = comments[event.subject_id]
+            later = [old.body for old in texts.get(comment.id, []) if old.replaced_at > event.at]
+            who = people.get(event.who, event.who)
+            lines.append(cls(event, comment, later[0] if later else comment.body, who))
+        return lines
 
 
 class Report(Base):

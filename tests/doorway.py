@@ -67,12 +67,13 @@ class Site:
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
             "comment": comment.link(),
+            "digest": comment.digest_link(db.session.merge(self.moderator)),
         }
         db.session.rollback()
 
     def address(self, rule: Rule, **changed: Any) -> str:
         """An address of the rule at which there really is something."""
-        purpose = (PURPOSES | comments.PURPOSES).get(rule.endpoint, "pledge")
+        purpose = (PURPOSES | comments.PURPOSES | {"moderators.from_letter": "digest"}).get(rule.endpoint, "pledge")
         slug = self.slugs.get(rule.endpoint, "the-case")
         link = self.draft_link if rule.endpoint.startswith("drafts.") else self.links[purpose]
         values = {**self.values, "slug": slug, "link": link, **changed}

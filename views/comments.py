@@ -52,6 +52,12 @@ def withdraw_comment(comment: Comment) -> AnyResponse:
     return redirect(url_for("public.own_comment", link=held.link()), 303)
 
 
+@public.get("/comments/decisions")
+def comment_decisions() -> str:
+    """How many comments were published and rejected, and why: numbers only."""
+    return render_template("comments/decisions.html", months=Comment.decisions(now()))
+
+
 # --- Reports of readers ------------------------------------------------------------------------------------
 
 

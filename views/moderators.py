@@ -65,6 +65,15 @@ def comment(comment_id: int) -> str:
     return render_template("moderators/comment.html", **_item(db.session.get(Comment, comment_id) or abort(404)))
 
 
+@moderators.get("/letters/<link>")
+def from_letter(link: str) -> str:
+    """From a letter to this moderator. It shows the comment with its buttons; opening it decides nothing."""
+    found = Comment.by_digest_link(link, current_user) or abort(404)
+    comment, is_as_it_was = found
+    changed = "" if is_as_it_was else "This comment has changed, or was decided, since the letter was sent."
+    return render_template("moderators/comment.html", warning=changed, **_item(comment))
+
+
 @moderators.post("/comments/<row:comment_id>/decision")
 def decide(comment_id: int) -> Response:
     """One decision: approve, reject with a reason, or spam, by the button that was pressed."""

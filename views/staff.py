@@ -14,7 +14,7 @@ from flask_login import current_user
 import config
 from jobs import doctor, reconcile, ring
 from law import Refused
-from models import Case, Dispute, Examination, Lease, Letter, Pledge, Reconciliation, Refund, Round, db
+from models import Case, Dispute, Examination, Lease, Letter, LogLine, Pledge, Reconciliation, Refund, Round, db
 from money import pounds
 from views import doors, hypermedia
 from views.forms import ReasonForm, RefundForm, readable
@@ -93,6 +93,16 @@ def _books() -> dict[str, Any]:
         "awaited": under_way is not None or any(comes is not None and comes <= as_of for comes in next_ones),
         "off": late or any(stuck.values()) or bool(findings) or bool(examination and examination.findings),
     }  # fmt: skip
+
+
+@staff.get("/moderation")
+def moderation() -> str:
+    """Everything that was ever done to comments, newest first, with what they said then."""
+    before = request.args.get("before", "")
+    lines = LogLine.newest(PLEDGES_A_PAGE + 1, int(before) if before.isdecimal() and len(before) < 10 else 0)
+    shown = lines[:PLEDGES_A_PAGE]
+    more = shown[-1].event.id if len(lines) > len(shown) else None
+    return render_template("staff/moderation.html", lines=shown, more=more)
 
 
 # --- A case ------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
     app.add_template_filter(unlinked)
+    app.add_template_filter(month)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS)
 
 
@@ -72,6 +73,11 @@ def instant(moment: dt.datetime, zone: str = "") -> Markup:
     """An instant in words inside a `<time>` that machines can read."""
     words = law.instant_words(moment, zone or config.current().display_zone)
     return Markup('<time datetime="{}">{}</time>').format(iso(moment), words)
+
+
+def month(moment: dt.datetime) -> str:
+    """ "November 2026"."""
+    return f"{moment:%B %Y}"
 
 
 def iso(moment: dt.datetime) -> str:
