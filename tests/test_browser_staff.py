@@ -1,5 +1,6 @@
 """Somebody of staff in Chromium: freezes charges and lifts it, looks at the run, pays a part back and then the rest."""
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -7,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from models import Event, Pledge, Refund, db
+from models import Event, Pledge, Refund, Round, User, db
 from tests.house import House, eventually
-from tests.journey import a_real_pledge, movements_of, states, the_deadline_comes
-from tests.made import PASSWORD, a_case, a_user, case_at, look_anew, pledges_of
+from tests.journey import a_real_pledge, movements_of, round_of, states, the_deadline_comes, writing
+from tests.made import PASSWORD, a_case, a_user, case_at, look_anew, now, pledges_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -67,6 +68,48 @@ def test_staff_freeze_and_unfreeze_look_at_the_run_and_refund_a_part_and_then_th
     assert (states(slug), _refunds(slug)) == (
         ["refunded"], [(1_000, "They asked for 10.", "succeeded"), (1_500, "They asked for 15.", "succeeded")],
     )  # fmt: skip
+
+
+def test_a_run_that_is_left_open_moves_by_itself_and_without_a_script_by_its_link(
+    house: House, page: "Page", way: str
+) -> None:
+    """Opened before the deadline; the round is decided, and then the card charged, while somebody watches."""
+    staff = a_user("staff")
+    email, slug = staff.email, a_case(target=2_500).slug
+    a_real_pledge(house, slug, 25)
+    _freeze(slug, True, staff)
+    _log_in(house, page, email)
+    if way == "with JavaScript":
+        page.clock.install()
+    page.goto(f"{house.url}/staff/cases/{slug}/run")
+    run = page.get_by_role("region", name="Deadline capture")
+    expect(run).to_contain_text("The round is open. Nothing is charged before it is decided.")
+
+    the_deadline_comes(slug)
+    assert eventually(lambda: states(slug) == ["due"])
+    _look_again(page, way, 20_500)
+    expect(run).to_contain_text("Charges are frozen: none leaves until this is lifted.")
+    expect(run).to_contain_text("1, £25")
+
+    _freeze(slug, False, staff)
+    assert eventually(lambda: states(slug) == ["charged"])
+    _look_again(page, way, 3_500)
+    expect(run).to_contain_text("Nothing is left to charge.")
+    expect(run).not_to_have_attribute("data-hx-get", re.compile(""))
+
+
+def _look_again(page: "Page", way: str, after: int) -> None:
+    """The page asks by itself after so many milliseconds, or somebody follows its link."""
+    if way == "with JavaScript":
+        page.clock.run_for(after)
+    else:
+        page.get_by_role("region", name="Deadline capture").get_by_role("link", name="Refresh").click()
+
+
+def _freeze(slug: str, on: bool, by: User) -> None:
+    round_id = round_of(slug).id
+    with writing():
+        Round.hold(round_id).case.switch("charges_frozen", on, "We look into it.", db.session.merge(by), now())
 
 
 def test_a_refund_of_nothing_or_above_the_rest_is_not_made_and_keeps_what_was_typed(house: House, page: "Page") -> None:

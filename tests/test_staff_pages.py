@@ -6,7 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from models import Case, Dispute, Pledge, db
+from models import Case, Dispute, Pledge, Round, db
 from payments import ChargeFound, DisputeFound
 from tests.at_stripe import DECLINES_LATER, WORKS
 from tests.charged import charge_due, due
@@ -131,14 +131,32 @@ def answered(pledge: Pledge, outcome: str) -> None:
     pledge.apply_charge(ChargeFound(outcome, f"pi_{pledge.id}", f"ch_{pledge.id}", pledge.amount_pence), now(), True)
 
 
-def test_before_the_decision_the_run_says_that_nothing_is_charged(app: Flask) -> None:
-    a_case(slug="the-case", pledged=[9_500])
+def test_before_the_decision_the_run_says_that_nothing_is_charged_and_waits_for_it_to_begin(app: Flask) -> None:
+    a_case(slug="the-case", target=9_500, pledged=[9_500])
     assert "The round is open. Nothing is charged before it is decided." in the_run(app)
+    assert asks_again(app) == "every 20s"
+    its_round = case_at("the-case").round
+    its_round.close(its_round.deadline + dt.timedelta(seconds=1))
+    keep()
+    assert "The round is closing. Nothing is charged before it is decided." in the_run(app)
+    assert asks_again(app) == "every 3s"
+    case_at("the-case").round.settle(now())
+    keep()
+    assert "Cards are being charged. Due 1, £95" in the_run(app) and asks_again(app) == "every 3s"
+
+
+def asks_again(app: Flask) -> str | None:
+    """How often htmx asks for the run anew; None when it does not."""
+    page = logged_in(app, a_user("staff")).get("/staff/cases/the-case/run").text
+    (run,) = BeautifulSoup(page, "html5lib").select("#run")
+    said = run.get("data-hx-trigger")
+    return None if said is None else str(said)
 
 
 def test_of_a_missed_round_the_run_says_that_nobody_is_charged(app: Flask) -> None:
     decided(10_000, 9_500)
     assert "The target was not reached: every pledge is released, and nobody is charged." in the_run(app)
+    assert asks_again(app) is None
 
 
 def test_of_a_case_that_was_cancelled_before_its_end_the_run_says_that_nobody_is_charged(app: Flask) -> None:
@@ -155,6 +173,17 @@ def test_the_time_left_follows_from_the_answers_of_the_last_minute(app: Flask) -
     keep()
     # Three in a minute are one in twenty seconds: thirty that are left take ten minutes.
     assert "Rate 0.05 answers a second in the last minute, at most 20 Time left about 10 minutes" in the_run(app)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.0, "0"), (0.05, "0.05"), (9.96, "10"), (19.4, "19"), (98.6, "99"), (101.2, "101")]
+)
+def test_a_rate_is_told_in_figures_that_people_read(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, rate: float, words: str
+) -> None:
+    decided(2_500, 2_500, seconds_ago=600)
+    monkeypatch.setattr(Round, "answered", lambda its_round, since: rate * 60)
+    assert f"Rate {words} answers a second in the last minute, at most 20" in the_run(app)
 
 
 def test_in_the_first_seconds_of_a_run_only_those_seconds_count(app: Flask) -> None:
