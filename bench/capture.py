@@ -10,6 +10,7 @@ is the capture. Nothing here takes longer than `--patience` seconds.
 
 import argparse
 import datetime as dt
+import math
 import os
 import secrets
 import sys
@@ -194,14 +195,14 @@ def main() -> None:
     print(f"Rate {asked.rate:g}/s, Stripe's limit {asked.limit:g}/s, {asked.latency:g} s for each call; "
           f"load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")  # fmt: skip
     runs = [run(pledges, asked) for pledges in asked.pledges]
-    print(f"{'pledges':>8} {'charged':>8} {'settled':>9} {'in all':>9} {'rate':>8} {'share':>7} {'charging':>9} "
-          f"{'calls each':>10} {'429':>5} {'peak':>7} {'shared out':>10} {'idle':>7} "
+    print(f"{'pledges':>8} {'charged':>8} {'settled':>9} {'in all':>9} {'rate':>8} {'of rate':>7} {'of limit':>8} "
+          f"{'charging':>9} {'calls each':>10} {'429':>5} {'peak':>7} {'shared out':>10} {'idle':>7} "
           f"{'cpu each':>9}")  # fmt: skip
     for seen in runs:
         print(f"{seen.pledges:8} {seen.charged:8} {seen.settling:7.2f} s {seen.seconds:7.1f} s {seen.rate:6.1f}/s "
-              f"{100 * seen.rate / asked.rate:5.1f} % {seen.charging:7.1f} s {seen.calls / seen.pledges:10.3f} "
-              f"{seen.refused:5} {seen.peak:4.0f} MB {seen.own:7.0f} MB {seen.idle:4.0f} MB "
-              f"{seen.cost:6.2f} ms")  # fmt: skip
+              f"{100 * seen.rate / asked.rate:5.1f} % {100 * seen.rate / (asked.limit or math.inf):6.1f} % "
+              f"{seen.charging:7.1f} s {seen.calls / seen.pledges:10.3f} {seen.refused:5} "
+              f"{seen.peak:4.0f} MB {seen.own:7.0f} MB {seen.idle:4.0f} MB {seen.cost:6.2f} ms")  # fmt: skip
     if len(runs) > 1:
         print(f"One pledge of {runs[-1].pledges} costs {runs[-1].cost / runs[0].cost:.2f} times one of "
               f"{runs[0].pledges} (CPU of the workers).")  # fmt: skip
