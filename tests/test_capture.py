@@ -28,6 +28,7 @@ from jobs import sweep as the_sweep
 from jobs.charging import PacedThreads
 from models import ChargeAttempt, Lease, Movement, Pledge, Round, begin_writing, db
 from tests.at_stripe import saved_card
+from tests.growth import copies_of_pledge, sqlites_steps
 from tests.house import House, eventually, free_port
 from tests.journey import states, the_deadline_comes, time_passes, writing
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, now, pledges_of
@@ -494,6 +495,40 @@ def test_what_is_due_is_found_by_an_index(app: Flask, looks: str) -> None:
     plan = db.session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
     pledges = [row[3] for row in plan if "pledges" in row[3]]
     assert pledges and all("ix_pledges_round_id_status_next_at" in step for step in pledges)
+
+
+@pytest.mark.only_on("sqlite", why="SQLite counts its own steps, which no load of the machine changes")
+def test_one_pledge_of_many_costs_the_database_no_more_than_one_of_few(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settled and charged, without Stripe: ten times as many pledges cost ten times as much."""
+    monkeypatch.setattr(payments, "charge", charge_at_once)
+    app.config["STANDING"] = app.config["STANDING"].model_copy(update={"capture_rate": 10_000.0})
+    few, many = steps_of_a_capture(100), steps_of_a_capture(1_000)
+    assert many <= 10 * 1.2 * few
+
+
+def charge_at_once(settings: Any, params: dict[str, Any], key: str, intent_id: str | None) -> payments.ChargeFound:
+    return payments.ChargeFound("succeeded", f"pi_{key}", f"ch_{key}", params["amount"])
+
+
+def steps_of_a_capture(count: int) -> int:
+    """So many thousand steps SQLite takes to settle a round of so many pledges, and to charge them all."""
+    its_round = a_case(target=2_500, pledged=[2_500], ends_in=dt.timedelta(hours=1)).round
+    round_id, first = its_round.id, its_round.pledges("confirmed")[0].id
+    copies_of_pledge(first, count - 1)
+    with sqlites_steps() as steps:
+        its_round = Round.hold(round_id)
+        its_round.close(its_round.deadline + dt.timedelta(seconds=1))
+        its_round.settle(now())
+        keep()
+        for _ in range(20):
+            deadline_capture.charge_due()
+            if not Round.with_charges_waiting(now()):
+                break
+    assert len(Round.hold(round_id).pledges("charged")) == count
+    keep()
+    return steps.thousands
 
 
 # --- Killed, and without a doorbell -----------------------------------------------------------------------

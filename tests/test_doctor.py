@@ -4,7 +4,6 @@ Every corruption below is made by hand in otherwise healthy books, and must give
 """
 
 import datetime as dt
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +14,7 @@ from jobs import doctor
 from jobs import sweep as the_sweep
 from models import Case, Examination, Lease, Letter, Pledge, begin_writing, db
 from payments import ChargeFound
+from tests.growth import copies_of_pledge, sqlites_steps
 from tests.made import a_case, a_pledge, card_found, confirm, keep, now
 
 HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(seconds=1)
@@ -331,41 +331,10 @@ def _is_of(words: str, sentence: str) -> bool:
 
 
 def effort() -> int:
-    """How many thousand steps SQLite takes for one examination: the same on every machine."""
-    steps = 0
-
-    def count() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
-    driver: Any = db.session.connection().connection.driver_connection
-    driver.set_progress_handler(count, 1_000)
-    assert doctor.examine(now()) == []
-    driver.set_progress_handler(None, 0)
-    return steps
-
-
-def copies_of_the_pledge(times: int) -> None:
-    """Copy the one pledge of the books, with its history and its letter, so often."""
-    last = db.session.execute(sa.text("SELECT max(id) FROM pledges")).scalar_one()
-    for table, columns in {
-        "pledges": {"id": "n", "public_id": "'p' || n", "form_key": "'f' || n", "session_id": "NULL"},
-        "agreements": {"id": "NULL", "pledge_id": "n"},
-        "events": {"id": "NULL", "subject_id": "n"},
-        "letters": {"id": "NULL", "subject": "'pledge:' || n", "message_id": "'m' || n"},
-    }.items():
-        names = [column.name for column in db.metadata.tables[table].columns]
-        copied = ", ".join(columns.get(name, f'"{name}"') for name in names)
-        which = {"pledges": "id = 1", "agreements": "pledge_id = 1", "letters": "subject = 'pledge:1'",
-                 "events": "subject_kind = 'pledge' AND subject_id = 1"}[table]  # fmt: skip
-        db.session.execute(sa.text(
-            f"WITH RECURSIVE numbers(n) AS (SELECT {last + 1} UNION ALL SELECT n + 1 FROM numbers "
-            f"WHERE n < {last + times}) INSERT INTO {table} SELECT {copied} FROM {table}, numbers WHERE {which}"
-        ))  # fmt: skip
-    counted = "(SELECT count(*) FROM pledges)"
-    db.session.execute(sa.text(f"UPDATE rounds SET pledge_count = {counted}, pledged_pence = 2500 * {counted}"))
-    db.session.commit()
+    """How many thousand steps SQLite takes for one examination."""
+    with sqlites_steps() as steps:
+        assert doctor.examine(now()) == []
+    return steps.thousands
 
 
 @pytest.mark.only_on("sqlite", why="SQLite counts the steps of its own machine, which no load of ours changes")
@@ -374,8 +343,8 @@ def test_the_effort_grows_with_the_number_of_pledges_and_not_with_its_square(app
     db.session.execute(sa.update(Letter).values(sent_at=now()))
     case_id = case.id
     db.session.commit()
-    copies_of_the_pledge(999)
+    copies_of_pledge(1, 999)
     thousand = effort()
-    copies_of_the_pledge(1_000)
+    copies_of_pledge(1, 1_000)
     assert thousand < effort() < 2.2 * thousand
     assert len(db.session.get_one(Case, case_id).round.pledges("confirmed")) == 2_000
