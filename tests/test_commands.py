@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from cli import ask_again, cancel_case, capture, create_case, create_user, decide_card
+from cli import ask_again, cancel_case, capture, create_case, create_user, decide_card, demo_deadline
 from models import Case, Letter, User, begin_writing, db
+from tests.doorway import everything
 from tests.made import PASSWORD, a_case, a_pledge, a_user, case_at, keep, now
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -223,13 +224,22 @@ def test_a_cancelled_case_releases_every_pledge_and_tells_those_who_counted(app:
     assert (code, printed) == (1, "Error: This case's round has already been decided.\n")
 
 
-def test_a_case_that_does_not_exist_is_named(app: Flask) -> None:
-    for command, words in (
-        (cancel_case, ("--reason", "x", "nowhere")),
-        (capture, ("--case", "nowhere", "--dry-run")),
-        (ask_again, ("nowhere",)),
-    ):
-        assert run(app, command, *words) == (1, "Error: There is no case at /cases/nowhere.\n")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (cancel_case, ("--reason", "x", "nowhere")), (capture, ("--case", "nowhere", "--dry-run")),
+        (capture, ("--case", "nowhere")), (ask_again, ("nowhere",)), (demo_deadline, ("nowhere",)),
+    ],
+)  # fmt: skip
+def test_a_case_that_does_not_exist_is_named_and_nothing_is_changed(
+    app: Flask, command: click.Command, words: tuple[str, ...]
+) -> None:
+    its_round = a_case(target=2_500, pledged=[2_500]).round
+    its_round.move_deadline(now(), "test", now())
+    keep()
+    before = everything()
+    assert run(app, command, *words) == (1, "Error: There is no case at /cases/nowhere.\n")
+    assert everything() == before
 
 
 @pytest.mark.parametrize("counts", ["--counts", "--does-not-count"])

@@ -116,6 +116,7 @@ def test_the_demonstration_can_be_walked_to_its_end_and_begun_anew(ports: dict[s
         reader.pledge("one-pledge-short", "25").save_card()
         assert _deadline(var, "one-pledge-short")[-3:] == ["round met", "4 charged £475", "1 declined £25"]
         assert _deadline(var, "dfe-real-time-data")[-2:] == ["round missed", "3 released £95"]
+        assert _doctor(var).startswith("The books agree: ")
         assert first.stop(signal.SIGINT) == 0
     with _launch(var, **ports) as second:
         second.wait_for("Begin anew with: make run RESET=1")
@@ -228,6 +229,16 @@ def _deadline(var: Path, slug: str) -> list[str]:
         text=True, timeout=90, check=True,
     )  # fmt: skip
     return [" ".join(line.split()) for line in re.sub(r".*: (round \w+),.*", r"\1", said.stdout).splitlines()]
+
+
+def _doctor(var: Path) -> str:
+    """What the doctor says of the books of this house."""
+    ask = 'set -a; . "$1/run.env"; exec "$2" -m flask --app app doctor'
+    said = subprocess.run(
+        ["sh", "-c", ask, "sh", str(var), sys.executable], cwd=ROOT, env=_environment(var, {}), capture_output=True,
+        text=True, timeout=90, check=False,
+    )  # fmt: skip
+    return said.stdout
 
 
 def _block(text: str) -> list[str]:

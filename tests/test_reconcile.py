@@ -331,8 +331,14 @@ def test_flask_reconcile_says_what_it_did_and_ends_with_1_while_something_is_off
         begin_writing()
         return answer
 
+    def at(option: str, moment: dt.datetime) -> str:
+        return f"--{option}={moment:%Y-%m-%dT%H:%M:%S}"
+
     pledge = charged(sandbox)
-    since = f"--since={now() - HOUR:%Y-%m-%dT%H:%M:%S}"
+    since = at("since", now() - HOUR)
+    before = run(at("since", now() - 2 * HOUR), at("until", now() - HOUR))
+    assert before.exit_code == 0
+    assert before.output.splitlines()[-1].startswith("Looked at 0 of Stripe's events"), "all of it was later"
     first = run(since)
     looked_at = "5 of Stripe's events, payments, refunds, disputes and lines of its balance"
     assert (first.exit_code, first.output.splitlines()[-1]) == (0, f"Looked at {looked_at}, mended 1.")
@@ -343,4 +349,6 @@ def test_flask_reconcile_says_what_it_did_and_ends_with_1_while_something_is_off
     assert again.output.splitlines()[-1] == f"Pledge 1 has a second payment at Stripe: {second.id}, paid."
     too_old = run("--since=2020-01-01")
     assert (too_old.exit_code, "within the 30 days" in too_old.output) == (1, True)
+    turned_round = run(since, at("until", now() - 2 * HOUR))
+    assert (turned_round.exit_code, "--since must be before --until" in turned_round.output) == (1, True)
     assert run("--since=yesterday").exit_code == 2
