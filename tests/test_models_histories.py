@@ -315,5 +315,5 @@ def test_the_laws_hold_after_any_story(app: Flask) -> None:
                 raise
             reached |= {pledge.status for pledge in story.pledges} | {story.round.status}
         db.session.rollback()
-    never = {"refunded", "disputed", "charged_back"}  # nothing leads there yet
+    never = {"refunded", "disputed", "charged_back"}  # nothing in these stories leads there; the state machine does
     assert reached == {*law.PLEDGE_MOVES, *law.ROUND_MOVES} - never
