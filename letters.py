@@ -86,7 +86,15 @@ def _is_still_agreed(letter: Letter, pledge: Pledge) -> bool:
     return pledge.amount_pence == agreed.amount_pence and pledge.status not in ENDED_UNPAID
 
 
+def _may_still_be_reminded(_letter: Letter, pledge: Pledge) -> bool:
+    """While charges are frozen nobody can pay, and another one is owed as they go on."""
+    return pledge.status in REFUSED and pledge.round.case.charges
+
+
 def _is_still_refused(letter: Letter, pledge: Pledge) -> bool:
+    """Of a cancelled case nobody can pay any more; what became of the pledge is told once Stripe has said it."""
+    if pledge.round.case.status == "cancelled":
+        return False
     return pledge.status == letter.kind and letter.occasion == f"attempt:{len(pledge.attempts)}"
 
 
@@ -108,7 +116,7 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
         comment.status == "rejected" and letter.occasion == f"version:{comment.version}"
     ),
     "changed": _is_still_agreed,
-    "reminder": lambda _, pledge: pledge.status in REFUSED,
+    "reminder": _may_still_be_reminded,
     "declined": _is_still_refused,
     "action_required": _is_still_refused,
 }

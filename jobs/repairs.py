@@ -15,10 +15,14 @@ log = structlog.get_logger()
 
 
 def tend(pledge_id: int) -> None:
-    """Take the step that is due for a refused pledge. Safe to run twice: a step that was taken is not due any more."""
+    """Take the step that is due for a refused pledge. Safe to run twice: a step that was taken is not due any more.
+
+    None is taken of a case that staff have frozen or cancelled since it was rung for.
+    """
     pledge, as_of = Pledge.hold(pledge_id), _now()
     stuck = pledge.status in TO_CHARGE and pledge.is_too_late_to_try(as_of)
-    if pledge.next_at is None or pledge.next_at > as_of or not (pledge.status in REFUSED or stuck):
+    is_due = pledge.next_at is not None and pledge.next_at <= as_of and (pledge.status in REFUSED or stuck)
+    if not is_due or not pledge.round.case.charges:
         db.session.rollback()
         return
     if stuck:

@@ -13,12 +13,12 @@ from flask import Flask
 
 import jobs
 import payments
-from jobs import deadline_capture, sweep
+from jobs import deadline_capture, repairs, sweep
 from jobs.cancelled_cases import release_cancelled
 from jobs.cards import let_go
 from jobs.refunds import send_refunds
 from law import Refused
-from letters import write
+from letters import is_true, write
 from models import Letter, Pledge, begin_writing, db
 from tests.at_stripe import BANK_ASKS_LATER, DECLINES_LATER, WORKS, calls, page_params, plan, sdk, type_card
 from tests.charged import again, asked, books, charge_due, due, letters
@@ -339,6 +339,44 @@ def test_while_stripe_is_asked_the_private_page_promises_nothing_and_offers_noth
         assert (answer.status_code, "The case was cancelled, so nothing more is charged." in answer.text) == (409, True)
     stop_what_waits()
     assert "You are not charged,</strong> and never will be" in browser.get(f"/pledges/{links[0]}").text
+
+
+@pytest.mark.parametrize(("card", "days"), [(DECLINES_LATER, 2), (BANK_ASKS_LATER, 2), (DECLINES_LATER, 8)])
+def test_a_step_of_a_repair_that_was_rung_for_as_staff_cancelled_is_not_taken_any_more(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, card: str, days: int
+) -> None:
+    """A try, a reminder, or the end of the seven days: the worker comes to it only after the cancellation."""
+    (pledge,) = due(sandbox, 2_500, cards=(card,))
+    charge_due()
+    status = again(pledge).status
+    keep()
+    with time_machine.travel(now() + dt.timedelta(days=days), tick=False):
+        begin_writing()
+        assert sweep.TIMETABLE["tend"](now()) == [pledge.id]
+        keep()
+        cancel()
+        repairs.tend(pledge.id)
+        assert (again(pledge).status, letters("reminder", "dropped")) == (status, [])
+        keep()
+        stop_what_waits()
+        assert (states(), letters("case_cancelled")) == (["released"], [("case_cancelled", f"pledge:{pledge.id}")])
+
+
+def test_a_letter_that_asks_for_the_payment_is_not_sent_once_the_case_is_cancelled(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    """The mail server was away as they were refused. Stripe may be away now, so that they are not released yet."""
+    refused, waits = due(sandbox, 2_500, 3_000, cards=(DECLINES_LATER, BANK_ASKS_LATER))
+    charge_due()
+    for one in (refused, waits):
+        Pledge.hold(one.id).remind(now())
+    keep()
+    asks = sa.select(Letter).where(Letter.kind.in_(("declined", "action_required", "reminder")))
+    assert [is_true(letter) for letter in db.session.scalars(asks)] == [True] * 4
+    cancel()
+    assert states() == ["declined", "action_required"]
+    assert [is_true(letter) for letter in db.session.scalars(asks)] == [False] * 4
+    keep()
 
 
 def test_a_case_whose_pledges_have_all_ended_cannot_be_cancelled(

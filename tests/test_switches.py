@@ -11,7 +11,7 @@ import law
 import payments
 from jobs import doctor, repairs, sweep
 from law import Refused
-from letters import write
+from letters import is_true, write
 from models import Case, Event, Letter, Pledge, User, begin_writing, db
 from tests.at_stripe import DECLINES_LATER, WORKS, calls, plan, type_card
 from tests.charged import again, charge_due, due, letters
@@ -384,3 +384,40 @@ def test_in_a_case_that_was_cancelled_while_frozen_nobody_is_reminded(
     keep()
     freeze(False, start + 2 * DAY)
     assert (letters("reminder"), again(pledge).repair_until) == ([], start + 7 * DAY)
+
+
+@pytest.mark.parametrize("day", [2, 9])
+def test_a_step_that_was_rung_for_before_charges_were_frozen_is_not_taken_any_more(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, day: int
+) -> None:
+    """The ring lies in the queue while its worker is busy, and staff freeze the charges meanwhile. On day 2 the card
+    would be made due again, on day 9 the pledge be dropped."""
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    freeze(True, start + DAY)
+    Pledge.hold(pledge.id).next_at = start + DAY
+    keep()
+    with time_machine.travel(start + day * DAY, tick=False):
+        repairs.tend(pledge.id)
+    held = again(pledge)
+    assert (held.status, held.next_at, letters("reminder", "dropped")) == ("declined", start + DAY, [])
+    keep()
+    freeze(False, start + 10 * DAY)
+    assert (again(pledge).status, again(pledge).repair_until) == ("declined", start + 16 * DAY)
+
+
+def test_a_reminder_that_was_not_sent_yet_is_not_sent_while_charges_are_frozen(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    """It would say that the payment can be made, which it cannot; as charges go on another one is owed."""
+    start = now()
+    pledge = a_refused_pledge(sandbox, start)
+    Pledge.hold(pledge.id).remind(start + DAY)
+    keep()
+    reminders = sa.select(Letter).where(Letter.kind == "reminder").order_by(Letter.id)
+    assert [is_true(letter) for letter in db.session.scalars(reminders)] == [True]
+    freeze(True, start + DAY)
+    assert [is_true(letter) for letter in db.session.scalars(reminders)] == [False]
+    keep()
+    freeze(False, start + 2 * DAY)
+    assert is_true(list(db.session.scalars(reminders))[-1])
