@@ -24,6 +24,7 @@ import config
 from models import (
     DISPUTE_LETTERS,
     ENDED_UNPAID,
+    MONEY_TAKEN,
     REFUSED,
     AddressChange,
     Agreement,
@@ -86,6 +87,12 @@ def _is_still_agreed(letter: Letter, pledge: Pledge) -> bool:
     return pledge.amount_pence == agreed.amount_pence and pledge.status not in ENDED_UNPAID
 
 
+def _is_still_disputed_so(letter: Letter, _about: Any) -> bool:
+    """The bank may have decided, or taken the money, before we could say that it was asked."""
+    dispute: Dispute = _row_of_occasion(letter, Dispute)
+    return dispute.status == DISPUTES[letter.kind] and not letter.has_sequel(MONEY_TAKEN)
+
+
 def _may_still_be_reminded(_letter: Letter, pledge: Pledge) -> bool:
     """While charges are frozen nobody can pay, and another one is owed as they go on."""
     return pledge.status in REFUSED and pledge.round.case.charges
@@ -104,8 +111,7 @@ def _is_still_reviewed_so(letter: Letter, its_case: Case) -> bool:
 
 # What a letter says can be overtaken while it waits -> whether it is still so, by the letter and the row it is about.
 _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
-    # The bank may have decided before we could say that it was asked.
-    **dict.fromkeys(DISPUTES, lambda letter, _: _row_of_occasion(letter, Dispute).status == DISPUTES[letter.kind]),
+    **dict.fromkeys(DISPUTES, _is_still_disputed_so),
     # Somebody may have said "no more".
     "update": lambda _, pledge: pledge.wants_updates,
     "links": lambda _, request: bool(request.pledges()),
@@ -210,8 +216,8 @@ def _subject_row(letter: Letter) -> Any:
 
 
 def _row_of_occasion(letter: Letter, table: type[Any]) -> Any:
-    """The row that an occasion such as "update:3" names."""
-    return db.session.get_one(table, int(letter.occasion.partition(":")[2]))
+    """The row that an occasion such as "update:3", or "dispute:3:held", names."""
+    return db.session.get_one(table, int(letter.occasion.split(":")[1]))
 
 
 def _case_of_occasion(letter: Letter) -> Case:

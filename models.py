@@ -2717,6 +2717,8 @@ DISPUTE_LETTERS = {
     "won": ("payment_stands", "dispute_won"),
     "lost": ("payment_taken_back", "dispute_lost"),
 }
+# What is added to the occasion of the letter about an open one whose bank only asked before, and has the money now.
+MONEY_TAKEN = ":held"
 
 
 class Dispute(Base):
@@ -2746,6 +2748,7 @@ class Dispute(Base):
         One about a charge that is none of ours is only kept, and shown to staff.
         """
         dispute = db.session.scalar(sa.select(cls).where(cls.stripe_id == found.dispute_id))
+        only_asked = dispute is not None and not Movement.known(found.dispute_id)
         if dispute is None:
             dispute = cls(
                 stripe_id=found.dispute_id, pledge=pledge, charge_id=found.charge_id, amount_pence=found.amount_pence,
@@ -2764,14 +2767,17 @@ class Dispute(Base):
         db.session.flush()
         if pledge is not None:
             pledge.apply_dispute(found, as_of)
+            if only_asked and dispute.status == "open" and found.held:
+                dispute._tell(as_of, MONEY_TAKEN)
         return dispute
 
-    def _tell(self, as_of: dt.datetime) -> None:
-        """Its supporter and staff are told of its state, each of them of each state once."""
+    def _tell(self, as_of: dt.datetime, more: str = "") -> None:
+        """Its supporter and staff are told of its state, each of them of each state once; and once more, with
+        MONEY_TAKEN, when the bank only asked at first: staff must send evidence again, by another date."""
         to_supporter, to_staff = DISPUTE_LETTERS[self.status]
         if self.pledge is not None:
-            Letter.owe(to_supporter, self.pledge, name_of(self), as_of)
-        Letter.owe_staff(to_staff, name_of(self), as_of)
+            Letter.owe(to_supporter, self.pledge, f"{name_of(self)}{more}", as_of)
+        Letter.owe_staff(to_staff, f"{name_of(self)}{more}", as_of)
 
     @classmethod
     def about(cls, pledge: Pledge) -> list[Self]:
@@ -3438,6 +3444,12 @@ class Letter(Base):
                 }
                 for one in ids[first : first + 1_000]
             ])  # fmt: skip
+
+    def has_sequel(self, more: str) -> bool:
+        """Whether the same kind of letter is owed to the same reader for what came of this one's occasion."""
+        same = sa.and_(Letter.kind == self.kind, Letter.subject == self.subject)
+        found = sa.select(Letter.id).where(same, Letter.occasion == f"{self.occasion}{more}")
+        return db.session.scalar(found) is not None
 
     @classmethod
     def unsent(cls, as_of: dt.datetime) -> list[int]:

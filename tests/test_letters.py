@@ -354,9 +354,9 @@ def _after_the_charge(kind: str, made: Pledge, staff: User) -> None:
         the_bank(letters.DISPUTES[kind], made)
 
 
-def the_bank(outcome: str, made: Pledge, held: bool = True) -> None:
+def the_bank(outcome: str, made: Pledge, held: bool = True, due_by: dt.datetime | None = None) -> None:
     """The bank wants the charge of a pledge back, or has decided about that; it may also only ask, and hold nothing."""
-    found = DisputeFound("du_1", "ch_1", "pi_1", 2_500, "fraudulent", outcome, held, DEADLINE, DEADLINE)
+    found = DisputeFound("du_1", "ch_1", "pi_1", 2_500, "fraudulent", outcome, held, due_by or DEADLINE, DEADLINE)
     Dispute.apply(found, made, DEADLINE)
 
 
@@ -442,6 +442,30 @@ def test_of_a_bank_that_only_asks_nobody_reads_that_money_is_held(
     for kind, says in zip(DISPUTE_LETTERS[outcome], (to_supporter, to_staff), strict=True):
         words = body(letters.write(db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()))
         assert says in words and "held until" not in words
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_when_a_bank_that_only_asked_takes_the_money_after_all_everybody_is_told_once_more(
+    app: Flask, sent: bool
+) -> None:
+    """Staff have to send evidence once more, by another date; the supporter was told that no money has moved. Whoever
+    had not been told of the question yet hears of the money alone."""
+    owed("charged")
+    made = db.session.scalars(sa.select(Pledge)).one()
+    the_bank("open", made, held=False)
+    keep()
+    if sent:
+        send_letters()
+    for _ in range(2):
+        the_bank("open", db.session.scalars(sa.select(Pledge)).one(), due_by=DEADLINE + dt.timedelta(days=9))
+        keep()
+    send_letters()
+    for kind in DISPUTE_LETTERS["open"]:
+        asked, taken = db.session.scalars(sa.select(Letter).where(Letter.kind == kind).order_by(Letter.id))
+        assert (asked.trouble, taken.trouble) == ("" if sent else "not sent: overtaken by events", "")
+        says = body(letters.write(taken))
+        assert "The money is held until" in says
+        assert ("Send the evidence at Stripe by Monday 9 November 2026" in says) == (kind == "disputed")
 
 
 def test_an_update_that_waited_is_not_sent_to_whoever_has_said_no_more_since(app: Flask) -> None:
