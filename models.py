@@ -2097,7 +2097,10 @@ class Pledge(Base):
         self.next_at = as_of
 
     def wait(self, as_of: dt.datetime) -> None:
-        """Nothing could be done just now: look again after a growing pause."""
+        """Nothing could be done just now: look again after a growing pause. Silent when it was decided, or halted,
+        while somebody was at it, and nothing waits any more."""
+        if self.next_at is None:
+            return
         self.tries += 1
         self.next_at = as_of + pause(self.tries)
 

@@ -17,6 +17,7 @@ from jobs import deadline_capture, repairs, sweep
 from jobs.cancelled_cases import release_cancelled
 from jobs.cards import let_go
 from jobs.refunds import send_refunds
+from jobs.stripe_events import look_again_at_charge
 from law import Refused
 from letters import is_true, write
 from models import Letter, Pledge, begin_writing, db
@@ -315,6 +316,30 @@ def test_two_workers_at_once_ask_stripe_once_about_each_pledge(
     monkeypatch.setattr(payments, "find_charge", find_charge)
     stop_what_waits()
     assert asked_about == [pledge.id for pledge in pledges] and states() == ["released"] * 2
+
+
+def test_trouble_with_a_payment_that_was_decided_meanwhile_leaves_nothing_waiting(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its news is quicker than the answer, which then is none. Nobody is to look at a charged pledge again."""
+    (pledge,) = due(sandbox, 2_500)
+    plan(sandbox, operation="payment_intents.create", fault="lose_answer", times=3)
+    charge_due()
+    pledge_id, customer = pledge.id, str(again(pledge).customer_id)
+    keep()
+    cancel()
+    (paid,) = sdk(sandbox).v1.payment_intents.list({"customer": customer}).data
+
+    def find_charge(*_: object) -> None:
+        with asks_the_sandbox.app_context():
+            begin_writing()
+            look_again_at_charge(pledge_id, paid.id)
+        raise payments.StripeAway("no answer")
+
+    monkeypatch.setattr(payments, "find_charge", find_charge)
+    stop_what_waits()
+    held = again(pledge)
+    assert (held.status, held.next_at, books(pledge)) == ("charged", None, [("charge", 2_500)])
 
 
 def test_while_stripe_is_asked_the_private_page_promises_nothing_and_offers_nothing(
