@@ -99,8 +99,9 @@ def _may_still_be_reminded(_letter: Letter, pledge: Pledge) -> bool:
 
 
 def _is_still_refused(letter: Letter, pledge: Pledge) -> bool:
-    """Of a cancelled case nobody can pay any more; what became of the pledge is told once Stripe has said it."""
-    if pledge.round.case.status == "cancelled":
+    """Of a cancelled case nobody can pay any more; what became of the pledge is told once Stripe has said it. And a
+    reminder that has followed says all of this, with the dates of now."""
+    if pledge.round.case.status == "cancelled" or letter.was_followed_by("reminder"):
         return False
     return pledge.status == letter.kind and letter.occasion == f"attempt:{len(pledge.attempts)}"
 

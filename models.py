@@ -3448,6 +3448,11 @@ class Letter(Base):
                 for one in ids[first : first + 1_000]
             ])  # fmt: skip
 
+    def was_followed_by(self, kind: str) -> bool:
+        """Whether a letter of this kind has been owed to the same reader since."""
+        since = sa.and_(Letter.kind == kind, Letter.subject == self.subject, Letter.id > self.id)
+        return db.session.scalar(sa.select(Letter.id).where(since).limit(1)) is not None
+
     def has_sequel(self, more: str) -> bool:
         """Whether the same kind of letter is owed to the same reader for what came of this one's occasion."""
         same = sa.and_(Letter.kind == self.kind, Letter.subject == self.subject)

@@ -420,4 +420,18 @@ def test_a_reminder_that_was_not_sent_yet_is_not_sent_while_charges_are_frozen(
     assert [is_true(letter) for letter in db.session.scalars(reminders)] == [False]
     keep()
     freeze(False, start + 2 * DAY)
-    assert is_true(list(db.session.scalars(reminders))[-1])
+    assert [is_true(letter) for letter in db.session.scalars(reminders)] == [False, True]
+
+
+def test_a_refusal_that_was_not_told_before_a_freeze_is_told_after_it_by_one_letter_with_the_new_date(
+    asks_the_sandbox: Flask, sandbox: SandboxProcess
+) -> None:
+    """It may have been handed over by a process that was killed: once more, it would name two dates."""
+    start = now()
+    a_refused_pledge(sandbox, start)
+    freeze(True, start + DAY)
+    freeze(False, start + 2 * DAY)
+    about_it = sa.select(Letter).where(Letter.kind.in_(("declined", "reminder"))).order_by(Letter.id)
+    assert [(one.kind, is_true(one)) for one in db.session.scalars(about_it)] == [
+        ("declined", False), ("reminder", True),
+    ]  # fmt: skip
