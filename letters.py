@@ -93,9 +93,9 @@ def _is_still_disputed_so(letter: Letter, _about: Any) -> bool:
     return dispute.status == DISPUTES[letter.kind] and not letter.has_sequel(MONEY_TAKEN)
 
 
-def _may_still_be_reminded(_letter: Letter, pledge: Pledge) -> bool:
+def _may_still_be_reminded(letter: Letter, pledge: Pledge) -> bool:
     """While charges are frozen nobody can pay, and another one is owed as they go on."""
-    return pledge.status in REFUSED and pledge.round.case.charges
+    return pledge.status in REFUSED and pledge.round.case.charges and not letter.was_followed_by("reminder")
 
 
 def _is_still_refused(letter: Letter, pledge: Pledge) -> bool:
