@@ -45,6 +45,8 @@ NOT_TYPED = (
 SAME_FOR_ALL = ("static", "public.picture")
 # A draft may bring so much, since a long story in letters beyond ASCII is sent as three characters for each byte.
 MEGABYTE = 1024 * 1024
+# One for Redis that is gone, and the others for requests that meet at the timer of the memory that takes its place.
+TRIES_TO_COUNT = 5
 # Stripe signs its posts itself; nothing else may come from another site.
 FROM_ELSEWHERE = ("webhooks.stripe",)
 
@@ -207,17 +209,24 @@ def too_many(kind: str, account: str = "") -> bool:
     g.account = hashlib.sha256(account.casefold().encode()).hexdigest()
     one_more = _LIMITS[f"{kind} to account" if account else kind]
     try:
-        try:
-            one_more()
-        except redis.RedisError:
-            # When Redis goes, Flask-Limiter counts in its own memory; but of the requests that find out together it
-            # saves only the first.
-            one_more()
+        _count_in_spite_of_trouble(one_more)
     except RateLimitExceeded:
         limit = limiter.current_limit
         g.retry_after = max(1, limit.reset_at - int(time.time())) if limit else 60
         return True
     return False
+
+
+def _count_in_spite_of_trouble(one_more: Callable[[], None]) -> None:
+    """When Redis goes, Flask-Limiter counts in its own memory; but of the requests that find out together it saves only
+    the first. And that memory's timer, which two requests may start at once, tells one of them so with a RuntimeError,
+    before it has counted."""
+    for _ in range(TRIES_TO_COUNT - 1):
+        try:
+            return one_more()
+        except (redis.RedisError, RuntimeError):
+            continue
+    return one_more()
 
 
 def may_write_to(email: str) -> bool:

@@ -15,6 +15,7 @@ from law import Refused
 from models import Background, Comment, Queue, Waiting, begin_reading, db
 from views import doors, hypermedia, words
 from views.comment_forms import RejectionForm
+from views.forms import readable
 
 moderators = Blueprint("moderators", __name__, url_prefix="/moderation")
 doors.admit(moderators, "moderator")
@@ -169,20 +170,25 @@ def refused(refusal: Refused) -> Response:
 
 def _back_to_list(decided_one: Comment, notice: str) -> Response:
     """Back to the list that the moderator came from, at the next comment; htmx shows what was done in its place."""
-    shown = {"comment": decided_one, "next": _next(), "list": request.form.get("list", ""), "as_of": _now()}
+    shown = {"comment": decided_one, "next": _next(), "list": _came_from(), "as_of": _now()}
     return hypermedia.done(_list_address(_next()), notice, "moderators/_decided.html", **shown)
 
 
 def _list_address(number: int | None) -> str:
-    came_from, anchor = request.form.get("list", ""), f"item-{number}" if number else None
+    came_from, anchor = _came_from(), f"item-{number}" if number else None
     if came_from == "decided":
         return url_for("moderators.decided", _anchor=anchor)
     return url_for("moderators.queue", _anchor=anchor, **_asked(dict(parse_qsl(came_from))))
 
 
+def _came_from() -> str:
+    """The list that the form stood in: "decided", or what the queue was asked for, as in its address."""
+    return readable(request.form.get("list", ""), "")
+
+
 def _asked(source: Any) -> dict[str, Any]:
     """What of the queue somebody wants to see, without what makes no sense."""
-    asked: dict[str, Any] = {name: source.get(name, "") for name in ASKED}
+    asked: dict[str, Any] = {name: readable(source.get(name, ""), "") for name in ASKED}
     asked["over"] = int(asked["over"]) if asked["over"] in ("12", "24", "48") else 0
     return {name: words for name, words in asked.items() if words}
 
@@ -195,7 +201,7 @@ def _shown(comments: list[Comment], as_of: dt.datetime) -> dict[str, Any]:
 
 
 def _item(one: Comment) -> dict[str, Any]:
-    came_from = request.form.get("list", "")
+    came_from = _came_from()
     in_queue = request.method == "POST" and came_from != "decided"
     return {"comment": one, **_shown([one], _now()), "list": came_from, "in_queue": in_queue}
 
