@@ -225,15 +225,15 @@ def _afterwards() -> None:
     begin_writing()
     cases = {case.slug: case for case in db.session.scalars(sa.select(Case))}
     moderator = db.session.scalars(sa.select(User).where(User.role == "moderator")).one()
-    for name, body in WAITING_COMMENTS:
-        cases["dfe-real-time-data"].take_comment(name, "reader@example.org", body, _now())
+    for number, (name, body) in enumerate(WAITING_COMMENTS, 1):
+        cases["dfe-real-time-data"].take_comment(name, f"reader-{number}@example.org", body, _now())
     river = cases["river-alder-sewage"]
-    for name, body in (
-        ("Jon Fox", "I have fished here for forty years. Good luck to us all."),
-        ("", "My children used to swim at the weir. Thank you for doing this."),
+    for name, email, body in (
+        ("Jon Fox", "jon@example.org", "I have fished here for forty years. Good luck to us all."),
+        ("", "swimmer@example.org", "My children used to swim at the weir. Thank you for doing this."),
     ):
-        river.take_comment(name, "reader@example.org", body, _now()).approve(moderator, _now())
-    insult = river.take_comment("Anon", "reader@example.org", "They should all be locked up.", _now())
+        river.take_comment(name, email, body, _now()).approve(moderator, _now())
+    insult = river.take_comment("Anon", "anon@example.org", "They should all be locked up.", _now())
     insult.reject("harassment", moderator, _now(), note="Please speak of the case, and not of people.")
     river.publish_update(
         river.owner, "We have written to the regulator",
