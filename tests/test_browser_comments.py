@@ -166,6 +166,8 @@ def _item(page: "Page", slug: str) -> "Locator":
 def _loads(page: "Page") -> list[str]:
     """Every whole page that is loaded from here on."""
     seen: list[str] = []
+    # The page that is there already may be still on its way.
+    page.wait_for_load_state("domcontentloaded")
     page.on("domcontentloaded", lambda loaded: seen.append(loaded.url))
     return seen
 
