@@ -122,6 +122,9 @@ class House:
         }
         self.app: Flask = application.create_app(self.settings)
         self.app.config["JOURNEY"] = True
+        if self.database_url.startswith("postgresql"):
+            with self.app.app_context():
+                sa.event.listen(db.engine, "connect", _let_it_idle)
         self.last_delivery = 0
         # Since the last test began: what the dead had claimed is still theirs.
         self.somebody_died = False
@@ -280,6 +283,14 @@ class House:
         """A look into the database with this process's own application."""
         with self.app.app_context():
             yield
+
+
+def _let_it_idle(connection: Any, _record: object) -> None:
+    """What a test has read stays open while its browser walks, which on a busy machine may take longer than the product
+    allows any process of its own."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '10min'")
+    connection.commit()
 
 
 def valkey_binary() -> Path:
