@@ -51,6 +51,9 @@ NEEDED_WORDS: Mapping[str, str] = {
 WRITABLE_CASES = frozenset({"draft", "changes_requested"})
 HIDDEN_CASES = frozenset({"draft", "submitted", "changes_requested", "approved", "rejected"})
 
+# What strangers see at a case's address: the case, a statement of staff in its place, or nothing.
+VISIBILITIES = ("public", "notice", "hidden")
+
 # State -> the states it may move to. What is not listed is not allowed.
 CASE_MOVES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"submitted"}),

@@ -352,6 +352,7 @@ class Case(Base):
     __tablename__ = "cases"
     __table_args__ = (
         one_of("status", law.CASE_MOVES),
+        one_of("visibility", law.VISIBILITIES),
         sa.CheckConstraint(f"wanted_pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="target_in_bounds"),
         sa.CheckConstraint(f"wanted_days BETWEEN 1 AND {law.LONGEST_ROUND.days}", name="length_in_bounds"),
         sa.CheckConstraint("wanted_days IS NULL OR wanted_end IS NULL", name="length_or_end"),
@@ -396,6 +397,10 @@ class Case(Base):
     # Staff's switches, each with a reason in the history.
     pledging_paused: Mapped[bool]
     charges_frozen: Mapped[bool]
+    comments_locked: Mapped[bool]
+    visibility: Mapped[str] = mapped_column(sa.String(10))
+    # The statement that stands in its place while that is "notice".
+    notice: Mapped[str] = mapped_column(sa.Text)
 
     owner: Mapped[User] = relationship(back_populates="cases")
     rounds: Mapped[list[Round]] = relationship(back_populates="case", order_by="Round.id")
@@ -416,8 +421,8 @@ class Case(Base):
         slug = slug or cls._free_slug(title)
         case = cls(
             owner_id=owner.id, status="draft", created_at=as_of, ended_because="", pledging_paused=False,
-            charges_frozen=False, draft_version=1, draft_page="", preview_version=1, submissions=0,
-            review_reason="", picture_alt="", **words,
+            charges_frozen=False, comments_locked=False, visibility="public", notice="", draft_version=1,
+            draft_page="", preview_version=1, submissions=0, review_reason="", picture_alt="", **words,
         )  # fmt: skip
         case._move_to(slug)
         return case
@@ -589,7 +594,7 @@ class Case(Base):
     def listed(cls) -> list[Case]:
         """What the home page shows: live cases first, then the ended ones, newest first."""
         ended = sa.case((cls.status == "live", 0), else_=1)
-        seen = cls.status.in_(("live", "funded", "missed"))
+        seen = sa.and_(cls.status.in_(("live", "funded", "missed")), cls.visibility == "public")
         found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
             sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
@@ -598,7 +603,22 @@ class Case(Base):
     @classmethod
     def public(cls, slug: str) -> Case | None:
         """The case at this address if strangers may see it."""
-        return db.session.scalar(sa.select(cls).where(cls.slug == slug, cls.status.not_in(law.HIDDEN_CASES)))
+        return cls._at(slug, "public")
+
+    @classmethod
+    def under_notice(cls, slug: str) -> Case | None:
+        """The case at this address if strangers see a statement in its place."""
+        return cls._at(slug, "notice")
+
+    @classmethod
+    def _at(cls, slug: str, visibility: str) -> Case | None:
+        seen = sa.and_(cls.status.not_in(law.HIDDEN_CASES), cls.visibility == visibility)
+        return db.session.scalar(sa.select(cls).where(cls.slug == slug, seen))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether strangers may see it."""
+        return self.status not in law.HIDDEN_CASES and self.visibility == "public"
 
     @classmethod
     def begun(cls) -> list[Case]:
@@ -763,7 +783,8 @@ class Case(Base):
         self.end("cancelled", by, as_of)
 
     def switch(self, what: str, on: bool, reason: str, by: User, as_of: dt.datetime) -> None:
-        """Turn one of staff's switches: `pledging_paused` or `charges_frozen`. Silent when it stands so already."""
+        """Turn a switch of staff's: `pledging_paused`, `charges_frozen` or `comments_locked`. Silent when it stands
+        so already."""
         its_round = self.hold_round()
         if getattr(self, what) == on:
             return
@@ -775,6 +796,21 @@ class Case(Base):
         its_round.version += 1
         ended = "" if on else "_ended"
         Event.write(self, f"{what}{ended}", f"user:{by.id}", as_of, note=reason)
+
+    def show_as(self, visibility: str, notice: str, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Let strangers see the case, a notice in its place, or nothing. Silent when it stands so already.
+
+        This is about its words alone. Nobody can pledge meanwhile; what was pledged stands, and is charged as
+        promised unless staff freeze the charges or cancel the case.
+        """
+        its_round = self.hold_round()
+        if (visibility, notice) == (self.visibility, self.notice):
+            return
+        self.visibility, self.notice = visibility, notice
+        its_round.version += 1
+        note = f"{reason} The notice: “{notice}”" if notice else reason
+        Event.write(self, f"shown_as_{visibility}", f"user:{by.id}", as_of, note=note)
+        Letter.owe("case_visibility", self, f"version:{its_round.version}", as_of)
 
     @property
     def charges(self) -> bool:
@@ -804,6 +840,27 @@ class Case(Base):
         of_rounds = sa.and_(Event.subject_kind == "round", Event.subject_id.in_([one.id for one in self.rounds]))
         return list(db.session.scalars(sa.select(Event).where(of_case | of_rounds).order_by(Event.id.desc())))
 
+    def whole_history(self, size: int, before: int = 0) -> list[Event]:
+        """A page of all that happened to the case and to whatever belongs to it, newest first."""
+        its_rounds = sa.select(Round.id).where(Round.case_id == self.id)
+        its_pledges = sa.select(Pledge.id).where(Pledge.round_id.in_(its_rounds))
+        belongs: dict[str, Any] = {"case": [self.id], "round": its_rounds, "pledge": its_pledges}
+        belongs |= {"update": sa.select(Update.id).where(Update.case_id == self.id)}
+        belongs |= {"comment": sa.select(Comment.id).where(Comment.case_id == self.id)}
+        belongs |= {"refund": sa.select(Refund.id).where(Refund.pledge_id.in_(its_pledges))}
+        belongs |= {"dispute": sa.select(Dispute.id).where(Dispute.pledge_id.in_(its_pledges))}
+        of_it = (sa.and_(Event.subject_kind == kind, Event.subject_id.in_(ids)) for kind, ids in belongs.items())
+        found = sa.select(Event).where(sa.or_(*of_it)).order_by(Event.id.desc()).limit(size)
+        return list(db.session.scalars(found.where(Event.id < before) if before else found))
+
+    @classmethod
+    def search(cls, words: str, limit: int) -> list[Self]:
+        """For staff: those in whose title, address or owner's name the words stand, or whose owner's address it is."""
+        fields = (cls.title, cls.slug, User.name)
+        said = sa.or_(*(field.icontains(words, autoescape=True) for field in fields), User.email == words.lower())
+        found = sa.select(cls).join(User, User.id == cls.owner_id).where(said).order_by(cls.id.desc()).limit(limit)
+        return list(db.session.scalars(found.options(sa.orm.contains_eager(cls.owner))))
+
     def end(self, status: str, by: str, as_of: dt.datetime) -> None:
         self._move(status, by, as_of)
         self.ended_at = as_of
@@ -829,6 +886,7 @@ class Case(Base):
         be somebody who has read them on the page and guesses the address. `network` stands for the sender's network
         of today, `trapped` says that a field which no reader sees was filled in.
         """
+        self.require_comments()
         said = "\0".join((name.casefold(), email.casefold(), " ".join(body.split())))
         digest = hashlib.sha256(said.encode()).hexdigest()
         is_new = insert_once(
@@ -842,6 +900,11 @@ class Case(Base):
         if is_new:
             taken.look_for_signs(trapped, as_of)
         return taken
+
+    def require_comments(self) -> None:
+        """Raises Refused while staff have closed the comments; what was published before stays."""
+        if self.comments_locked:
+            raise Refused("Comments on this case are closed, so nothing was sent.")
 
     def update_readers(self) -> list[Pledge]:
         """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
@@ -1212,8 +1275,9 @@ class Round(Base):
         )
 
     def require_pledging(self) -> None:
-        """Raises Refused while staff have paused pledging. What was pledged stands, and may be cancelled."""
-        if self.case.pledging_paused:
+        """Raises Refused while staff have paused pledging, or taken the case out of sight. What was pledged stands,
+        and may be cancelled."""
+        if self.case.pledging_paused or not self.case.is_public:
             raise Refused(
                 "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can "
                 "be cancelled as promised."
@@ -1386,8 +1450,8 @@ class Pledge(Base):
     session_params: Mapped[dict[str, Any] | None]
     session_expires_at: Mapped[dt.datetime | None]
     card_saved_at: Mapped[dt.datetime | None]
-    customer_id: Mapped[str | None] = mapped_column(sa.String(120))
-    payment_method_id: Mapped[str | None] = mapped_column(sa.String(120))
+    customer_id: Mapped[str | None] = mapped_column(sa.String(120), index=True)
+    payment_method_id: Mapped[str | None] = mapped_column(sa.String(120), index=True)
     card_words: Mapped[str | None] = mapped_column(sa.String(60))
     payment_intent_id: Mapped[str | None] = mapped_column(sa.String(120), unique=True)
     refunded_pence: Mapped[Pence]
@@ -1448,6 +1512,21 @@ class Pledge(Base):
             fields = (cls.name, cls.email, cls.public_id)
             found = found.where(sa.or_(*(field.icontains(words, autoescape=True) for field in fields)))
         return list(db.session.scalars(found))
+
+    @classmethod
+    def anywhere(cls, words: str, limit: int) -> list[Self]:
+        """For staff, in all cases: the pledges with this number, of this e-mail address, or with this id at Stripe.
+
+        Only what is whole is found: names are searched within a case.
+        """
+        theirs = sa.or_(cls.session_id == words, cls.payment_intent_id == words, cls.customer_id == words,
+                        cls.payment_method_id == words)  # fmt: skip
+        booked = sa.select(Movement.pledge_id).where(Movement.stripe_id == words)
+        disputed = sa.select(Dispute.pledge_id).where(sa.or_(Dispute.stripe_id == words, Dispute.charge_id == words))
+        ours = sa.or_(cls.public_id == words, sa.func.lower(cls.email) == words.lower())
+        found = sa.select(cls).where(sa.or_(ours, theirs, cls.id.in_(booked), cls.id.in_(disputed)))
+        case_too = sa.orm.joinedload(cls.round).joinedload(Round.case)
+        return list(db.session.scalars(found.order_by(cls.id.desc()).limit(limit).options(case_too)))
 
     def history(self) -> list[Event]:
         """What happened to it, oldest first."""
@@ -2962,6 +3041,7 @@ class Comment(Base):
 
         Silent when the text stays as it was, unless it was rejected: nothing was mended then.
         """
+        self.case.require_comments()
         if not self.is_editable(as_of):
             raise Refused("This comment cannot be changed any more. You can still withdraw it.")
         if body == self.body:
@@ -3577,6 +3657,34 @@ class Event(Base):
             cls(subject_kind=kind, subject_id=subject.id, what=what, who=who, at=at, before=before, after=after,
                 note=note)
         )  # fmt: skip
+
+
+class Look(Base):
+    """Somebody of staff was shown a supporter's private data: who, when, on which page, of which pledge."""
+
+    __tablename__ = "looks"
+
+    id: Mapped[Key]
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    page: Mapped[str] = mapped_column(sa.String(40))
+    at: Mapped[dt.datetime]
+    user: Mapped[User] = relationship()
+    pledge: Mapped[Pledge] = relationship()
+
+    @classmethod
+    def keep(cls, user_id: int, pledge_ids: Iterable[int], page: str, as_of: dt.datetime) -> None:
+        rows = [{"user_id": user_id, "pledge_id": one, "page": page, "at": as_of} for one in pledge_ids]
+        if rows:
+            db.session.execute(sa.insert(cls), rows)
+
+    @classmethod
+    def newest(cls, size: int, before: int = 0, pledge_id: int = 0) -> list[Self]:
+        """A page of them, newest first; with a pledge's id only those at that pledge."""
+        found = sa.select(cls).order_by(cls.id.desc()).limit(size)
+        found = found.where(cls.id < before) if before else found
+        found = found.where(cls.pledge_id == pledge_id) if pledge_id else found
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.user), sa.orm.joinedload(cls.pledge))))
 
 
 class Examination(Base):

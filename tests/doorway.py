@@ -47,7 +47,7 @@ class Site:
         keep()
         comment, update = db.session.scalars(sa.select(Comment)).one(), db.session.scalars(sa.select(Update)).one()
         self.values: dict[str, Any] = {
-            "slug": "the-case", "public_id": pledge.public_id, "switch": "charge-freeze",
+            "slug": "the-case", "public_id": pledge.public_id, "switch": "charge-freeze", "sight": "notice",
             "comment_id": comment.id, "update_id": update.id, "filename": "site.css",
             "sha256": "0" * 64,
         }  # fmt: skip

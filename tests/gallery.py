@@ -90,6 +90,8 @@ def hang() -> Gallery:
     _end("closing", decided=False)
     _end("waiting-for-stripe", decided=False)
     _round("waiting-for-stripe").trouble = "Stripe does not answer."
+    _case("noticed").show_as("notice", "A court has asked us.\n\nWe obey.", "An order.", staff, now())
+    _case("noticed").switch("comments_locked", True, "The trial begins.", staff, now())
     _case("cancelled").cancel("Its owner took it back.", "test", now())
     private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
     after_the_charge, staff_pages = _money_back(staff)
@@ -115,6 +117,7 @@ def _cases(owner: User) -> None:
     a_case(slug="over", title="More than was asked for", target=50_000, pledged=[40_000, 20_000])
     a_case(slug="long", title=LONG_TITLE, target=100_000_000, pledged=[500])
     a_case(slug="missed", title="A case that was missed", target=600_000, pledged=[9_500, 2_500])
+    a_case(slug="noticed", title="A case under a notice", owner=owner)
     for slug in ("closing", "waiting-for-stripe", "cancelled"):
         a_case(slug=slug, title=f"A case that is {slug}", pledged=[9_500])
     a_case(slug="funded", title="A case that was funded", target=2_500, pledged=[2_500] * 6, owner=owner)
@@ -345,6 +348,12 @@ def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
         Shown("moderation log", "/staff/moderation", "staff"),
         Shown("staff's case", case, "staff"),
         Shown("staff's case frozen", "/staff/cases/funded", "staff"),
+        Shown("staff's case under a notice", "/staff/cases/noticed", "staff"),
+        Shown("notice without words", "/staff/cases/live", "staff", press="Put the notice in its place"),
+        Shown("whole history", f"{case}/history", "staff"),
+        Shown("search", f"/staff/search?q={parted.public_id}", "staff"),
+        Shown("search in vain", "/staff/search?q=nobody", "staff"),
+        Shown("looks", "/staff/looks", "staff"),
         Shown("staff's case open", "/staff/cases/live", "staff"),
         Shown("staff's case missed", "/staff/cases/missed", "staff"),
         Shown("switch without a reason", case, "staff", press="Freeze charges"),

@@ -200,6 +200,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Whose data?",
         "pledge for it until Monday 30 November 2026, 8:00pm GMT:\nhttp://127.0.0.1:8000/cases/",
     ),
+    "case_visibility": (
+        "A notice stands in place of your case",
+        "A case about data",
+        "It says:\n\nA court has asked us.\n\nNobody can pledge meanwhile.",
+    ),
     "case_not_live": (
         "Your case did not go live",
         "Whose data?",
@@ -242,6 +247,9 @@ def owed(kind: str) -> Letter:
     moderator, staff = a_user("moderator"), a_user("staff")
     if kind in (*letters.OF_REVIEWS, *letters.OF_CASES, "case_live"):
         _review(kind, db.session.merge(staff))
+        return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
+    if kind == "case_visibility":
+        a_case().show_as("notice", "A court has asked us.", "An order.", db.session.merge(staff), DEADLINE)
         return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
     case = a_case(target=2_000 if kind not in ("missed", "not_reached") else 600_000)
     its_round = case.round

@@ -229,6 +229,16 @@ class ReasonForm(TypedForm):
     )
 
 
+class NoticeForm(ReasonForm):
+    """What stands in the place of a case, for everybody to read, and why staff put it there."""
+
+    statement = TextAreaField(
+        "The notice, for everybody to read",
+        [Told("Enter the notice."), Readable(lines=True), Length(max=2_000, message="Use at most 2,000 characters.")],
+        filters=[unix_lines],
+    )
+
+
 class RefundForm(TypedForm):
     """Money back, in whole or in part. `pence` holds the amount once the form was validated."""
 

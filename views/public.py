@@ -13,7 +13,6 @@ from flask_login import current_user
 from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as AnyResponse
 
-import law
 from jobs import ring
 from models import Case, Comment, Picture, db
 from views import doors, hypermedia
@@ -36,7 +35,10 @@ def cases() -> AnyResponse:
 
 @public.get("/cases/<slug>")
 def case(slug: str) -> str:
-    return _case_page(found(slug), CommentForm())
+    """The case, or the statement that staff have put in its place."""
+    if its_case := Case.public(slug):
+        return _case_page(its_case, CommentForm())
+    return render_template("cases/notice.html", case=Case.under_notice(slug) or abort(404))
 
 
 @public.get("/cases/<slug>/pledge-total")
@@ -63,6 +65,9 @@ def comment(slug: str) -> Response:
     its_case, form = found(slug), CommentForm(request.form)
     if not form.validate():
         return _comment_again(its_case, form, 422)
+    if its_case.comments_locked:
+        form.body.errors = ["Comments on this case are closed, so nothing was sent."]
+        return _comment_again(its_case, form, 409)
     if doors.too_many("comment"):
         form.body.errors = ["You have sent many comments. Please wait an hour, then send this one."]
         return _comment_again(its_case, form, 429)
@@ -101,7 +106,7 @@ def comment_thanks(slug: str) -> str:
 def picture(sha256: str) -> AnyResponse:
     """A picture of a public case, for everybody and for ever; that of a draft only for its owner and for staff."""
     hung = Picture.with_hash(sha256)
-    seen = [one for one in hung if one.case.status not in law.HIDDEN_CASES]
+    seen = [one for one in hung if one.case.is_public]
     if not seen and current_user.is_authenticated:
         seen = [one for one in hung if one.case.is_seen_by(current_user)]
         doors.never_store()

@@ -7,22 +7,39 @@ import secrets
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Blueprint, abort, render_template, request, url_for
+from flask import Blueprint, abort, g, render_template, request, url_for
 from flask.wrappers import Response
 from flask_login import current_user
 
 import config
 from jobs import doctor, reconcile, ring
 from law import Refused
-from models import Bounce, Case, Dispute, Examination, Lease, Letter, LogLine, Pledge, Reconciliation, Refund, Round, db
+from models import (
+    Bounce,
+    Case,
+    Dispute,
+    Examination,
+    Lease,
+    Letter,
+    LogLine,
+    Look,
+    Pledge,
+    Reconciliation,
+    Refund,
+    Round,
+    begin_writing,
+    db,
+)
 from money import pounds
 from views import doors, hypermedia
-from views.forms import ReasonForm, RefundForm, readable
+from views.forms import NoticeForm, ReasonForm, RefundForm, readable
 
 staff = Blueprint("staff", __name__, url_prefix="/staff")
 doors.admit(staff, "staff")
 
 PLEDGES_A_PAGE = 50
+LINES_A_PAGE, LINES_OF_A_CASE = 100, 20
+FOUND_AT_MOST, LOOKS_OF_A_PLEDGE = 20, 10
 LAST_MINUTE = dt.timedelta(minutes=1)
 # What comes by the clock and is late by so much does not come by itself.
 LATE = dt.timedelta(minutes=5)
@@ -32,6 +49,13 @@ LAST_DAY = reconcile.RETURNS[reconcile.DAILY] + reconcile.RETURNS[reconcile.HOUR
 SWITCHES = {
     "pledging-pause": ("pledging_paused", "Pledging is paused.", "Pledging goes on."),
     "charge-freeze": ("charges_frozen", "Charges are frozen: none leaves.", "Charges go on."),
+    "comments-lock": ("comments_locked", "Comments are closed.", "Comments are open again."),
+}
+# The address of what staff do about who sees a case -> what strangers see then, and what the desk says.
+SIGHTS = {
+    "notice": ("notice", "The notice stands in place of the case."),
+    "hiding": ("hidden", "The case is hidden."),
+    "showing": ("public", "Everybody can see the case again."),
 }
 
 
@@ -99,8 +123,7 @@ def _books() -> dict[str, Any]:
 @staff.get("/moderation")
 def moderation() -> str:
     """Everything that was ever done to comments, newest first, with what they said then."""
-    before = request.args.get("before", "")
-    lines = LogLine.newest(PLEDGES_A_PAGE + 1, int(before) if before.isdecimal() and len(before) < 10 else 0)
+    lines = LogLine.newest(PLEDGES_A_PAGE + 1, _number(request.args.get("before", "")))
     shown = lines[:PLEDGES_A_PAGE]
     more = shown[-1].event.id if len(lines) > len(shown) else None
     return render_template("staff/moderation.html", lines=shown, more=more)
@@ -120,12 +143,12 @@ def run(slug: str) -> Response:
     return hypermedia.page_or_fragment("staff/run.html", "staff/_run.html", **_running(found(slug)))
 
 
-@staff.post("/cases/<slug>/<any('pledging-pause', 'charge-freeze'):switch>")
+@staff.post("/cases/<slug>/<any('pledging-pause', 'charge-freeze', 'comments-lock'):switch>")
 def turn_on(slug: str, switch: str) -> Response | tuple[str, int]:
     return _turn(slug, switch, on=True)
 
 
-@staff.post("/cases/<slug>/<any('pledging-pause', 'charge-freeze'):switch>/end")
+@staff.post("/cases/<slug>/<any('pledging-pause', 'charge-freeze', 'comments-lock'):switch>/end")
 def turn_off(slug: str, switch: str) -> Response | tuple[str, int]:
     return _turn(slug, switch, on=False)
 
@@ -140,6 +163,31 @@ def _turn(slug: str, switch: str, on: bool) -> Response | tuple[str, int]:
     for job in ("charge_due", "send_letters"):
         ring(job)
     return _back(its_case, said_on if on else said_off)
+
+
+@staff.post("/cases/<slug>/<any('notice', 'hiding', 'showing'):sight>")
+def show_as(slug: str, sight: str) -> Response | tuple[str, int]:
+    """What strangers see at the address of a case from now on. Pledges and their deadline are not touched."""
+    its_case = found(slug)
+    form = (NoticeForm if sight == "notice" else ReasonForm)(request.form, prefix=f"{sight}-")
+    if not form.validate():
+        return _case_page(its_case, form, sight), 422
+    visibility, said = SIGHTS[sight]
+    notice = str(form.statement.data) if isinstance(form, NoticeForm) else ""
+    its_case.show_as(visibility, notice, str(form.reason.data), current_user, _now())
+    db.session.commit()
+    ring("send_letters")
+    return _back(its_case, said)
+
+
+@staff.get("/cases/<slug>/history")
+def history(slug: str) -> str:
+    """All that happened to the case, its updates, comments, pledges and refunds, newest first."""
+    its_case, before = found(slug), request.args.get("before", "")
+    lines = its_case.whole_history(LINES_A_PAGE + 1, _number(before))
+    shown = lines[:LINES_A_PAGE]
+    more = shown[-1].id if len(lines) > len(shown) else None
+    return render_template("staff/history.html", case=its_case, history=shown, more=more)
 
 
 @staff.post("/cases/<slug>/cancellation")
@@ -157,13 +205,60 @@ def cancel_case(slug: str) -> Response | tuple[str, int]:
 @staff.get("/cases/<slug>/pledges")
 def pledges(slug: str) -> str:
     its_case = found(slug)
-    words, after = readable(request.args.get("q", ""), "").strip()[:254], request.args.get("after", "")
-    start = int(after) if after.isdecimal() and len(after) < 10 else 0
+    words, start = _searched(), _number(request.args.get("after", ""))
     page = Pledge.search(its_case.round, words, start, PLEDGES_A_PAGE + 1)
+    _shown("pledges of a case", page[:PLEDGES_A_PAGE])
     return render_template(
         "staff/pledges.html", case=its_case, round=its_case.round, pledges=page[:PLEDGES_A_PAGE], words=words,
         next=page[PLEDGES_A_PAGE - 1].id if len(page) > PLEDGES_A_PAGE else None,
     )  # fmt: skip
+
+
+# --- Looking for something, and who looked -----------------------------------------------------------------
+
+
+@staff.get("/search")
+def search() -> str:
+    """Cases by title or owner; pledges by their number, their supporter's e-mail address, or an id at Stripe."""
+    words = _searched()
+    pledges = Pledge.anywhere(words, FOUND_AT_MOST) if words else []
+    cases = Case.search(words, FOUND_AT_MOST) if words else []
+    _shown("search", pledges)
+    return render_template("staff/search.html", words=words, cases=cases, pledges=pledges, most=FOUND_AT_MOST)
+
+
+@staff.get("/looks")
+def looks() -> str:
+    """Who of staff was shown which supporter's private data, newest first."""
+    lines = Look.newest(LINES_A_PAGE + 1, _number(request.args.get("before", "")))
+    more = lines[LINES_A_PAGE - 1].id if len(lines) > LINES_A_PAGE else None
+    return render_template("staff/looks.html", looks=lines[:LINES_A_PAGE], more=more)
+
+
+def _shown(page: str, pledges: list[Pledge]) -> None:
+    """Note whose private data this page shows; see `keep_looks`."""
+    g.looked = (page, [one.id for one in pledges])
+
+
+@staff.after_request
+def keep_looks(answer: Response) -> Response:
+    """Write down who was shown what, before it leaves: if that fails, it is not shown."""
+    page, pledge_ids = g.pop("looked", ("", []))
+    if pledge_ids:
+        person = current_user.id
+        begin_writing()
+        Look.keep(person, pledge_ids, page, _now())
+        db.session.commit()
+    return answer
+
+
+def _searched() -> str:
+    return readable(request.args.get("q", ""), "").strip()[:254]
+
+
+def _number(typed: str) -> int:
+    """Where a page of rows begins; 0, which is the first, for whatever is no number of a row."""
+    return int(typed) if typed.isdecimal() and typed.isascii() and len(typed) < 10 else 0
 
 
 # --- A pledge ----------------------------------------------------------------------------------------------
@@ -212,12 +307,13 @@ def _pledge(number: str) -> Pledge:
 
 def _case_page(its_case: Case, form: ReasonForm, wrong: str = "") -> str:
     """The page of a case; `form` is the one that was sent and `wrong` the address that it was sent to."""
-    forms = {name: ReasonForm(prefix=f"{name}-") for name in (*SWITCHES, "cancellation")}
+    forms = {name: ReasonForm(prefix=f"{name}-") for name in (*SWITCHES, "hiding", "showing", "cancellation")}
+    forms["notice"] = NoticeForm(prefix="notice-")
     if wrong:
         forms[wrong] = form
     figures = its_case.round.figures()
     return render_template(
-        "staff/case.html", forms=forms, form=form, history=its_case.history(), **_running(its_case),
+        "staff/case.html", forms=forms, form=form, history=its_case.history()[:LINES_OF_A_CASE], **_running(its_case),
         may_cancel=its_case.round.status in ("open", "closing") or figures.waiting or figures.repairing,
     )  # fmt: skip
 
@@ -240,10 +336,11 @@ def _running(its_case: Case) -> dict[str, Any]:
 
 
 def _pledge_page(its_pledge: Pledge, form: RefundForm) -> str:
+    _shown("pledge", [its_pledge])
     return render_template(
         "staff/pledge.html", pledge=its_pledge, round=its_pledge.round, case=its_pledge.round.case, form=form,
         refunds=_refunds(its_pledge), movements=its_pledge.movements(), history=its_pledge.history(), as_of=_now(),
-        disputes=Dispute.about(its_pledge),
+        disputes=Dispute.about(its_pledge), looks=Look.newest(LOOKS_OF_A_PLEDGE, pledge_id=its_pledge.id),
         rest=its_pledge.refundable_pence if its_pledge.status == "charged" else 0,
     )  # fmt: skip
 

@@ -165,8 +165,12 @@ def upgrade() -> None:
     sa.Column('ended_because', sa.Text(), nullable=False),
     sa.Column('pledging_paused', sa.Boolean(), nullable=False),
     sa.Column('charges_frozen', sa.Boolean(), nullable=False),
+    sa.Column('comments_locked', sa.Boolean(), nullable=False),
+    sa.Column('visibility', sa.String(length=10), nullable=False),
+    sa.Column('notice', sa.Text(), nullable=False),
     sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name=op.f('ck_cases_approved_for_a_time')),
     sa.CheckConstraint("status IN ('approved', 'cancelled', 'changes_requested', 'closed', 'draft', 'funded', 'live', 'missed', 'rejected', 'submitted')", name=op.f('ck_cases_known_status')),
+    sa.CheckConstraint("visibility IN ('hidden', 'notice', 'public')", name=op.f('ck_cases_known_visibility')),
     sa.CheckConstraint('wanted_days BETWEEN 1 AND 60', name=op.f('ck_cases_length_in_bounds')),
     sa.CheckConstraint('wanted_days IS NULL OR wanted_end IS NULL', name=op.f('ck_cases_length_or_end')),
     sa.CheckConstraint('wanted_pence BETWEEN 1 AND 100000000', name=op.f('ck_cases_target_in_bounds')),
@@ -379,7 +383,9 @@ def upgrade() -> None:
     sa.UniqueConstraint('session_id', name=op.f('uq_pledges_session_id'))
     )
     with op.batch_alter_table('pledges', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_pledges_customer_id'), ['customer_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_pledges_email'), ['email'], unique=False)
+        batch_op.create_index(batch_op.f('ix_pledges_payment_method_id'), ['payment_method_id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
 
@@ -469,6 +475,20 @@ def upgrade() -> None:
     with op.batch_alter_table('disputes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_disputes_pledge_id'), ['pledge_id'], unique=False)
 
+    op.create_table('looks',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('user_id', sa.Integer(), nullable=False),
+    sa.Column('pledge_id', sa.Integer(), nullable=False),
+    sa.Column('page', sa.String(length=40), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['pledge_id'], ['pledges.id'], name=op.f('fk_looks_pledge_id')),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_looks_user_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_looks'))
+    )
+    with op.batch_alter_table('looks', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_looks_pledge_id'), ['pledge_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_looks_user_id'), ['user_id'], unique=False)
+
     op.create_table('movements',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -547,6 +567,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_movements_case_id'))
 
     op.drop_table('movements')
+    with op.batch_alter_table('looks', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_looks_user_id'))
+        batch_op.drop_index(batch_op.f('ix_looks_pledge_id'))
+
+    op.drop_table('looks')
     with op.batch_alter_table('disputes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_disputes_pledge_id'))
 
@@ -570,7 +595,9 @@ def downgrade() -> None:
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
+        batch_op.drop_index(batch_op.f('ix_pledges_payment_method_id'))
         batch_op.drop_index(batch_op.f('ix_pledges_email'))
+        batch_op.drop_index(batch_op.f('ix_pledges_customer_id'))
 
     op.drop_table('pledges')
     with op.batch_alter_table('old_texts', schema=None) as batch_op:
