@@ -14,6 +14,7 @@ import case_file
 import config
 import demo.seed
 import law
+import passwords
 import payments
 from jobs import cards, deadline_capture, doctor, post, reconcile, ring, work
 from jobs import sweep as the_sweep
@@ -21,6 +22,7 @@ from law import Refused
 from models import (
     Bounce,
     Case,
+    Invitation,
     Letter,
     Movement,
     Pledge,
@@ -34,7 +36,6 @@ from models import (
 )
 from money import pounds
 
-SHORTEST_PASSWORD = 12
 LONGEST_NAME = 120
 demonstration = AppGroup("demo", help="The demonstration: its data and its deadlines. Development only.")
 
@@ -42,8 +43,8 @@ demonstration = AppGroup("demo", help="The demonstration: its data and its deadl
 def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
-        create_user, create_case, cancel_case, capture, ask_again, post_again, take_bounce, decide_card, examine_books,
-        compare, worker, sweep,
+        create_user, invite, create_case, cancel_case, capture, ask_again, post_again, take_bounce, decide_card,
+        examine_books, compare, worker, sweep,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
@@ -73,15 +74,33 @@ def create_user(role: str, name: str, bio: str, password: str, email: str) -> No
     name, bio = " ".join(name.replace("\0", "").split()), bio.replace("\0", "")
     if not 0 < len(name) <= LONGEST_NAME:
         raise click.ClickException(f"Use a name of at most {LONGEST_NAME} characters.")
-    if len(password) < SHORTEST_PASSWORD:
-        raise click.ClickException(f"Use a password of at least {SHORTEST_PASSWORD} characters.")
+    wrong = passwords.trouble(password, name, email, config.current().site_name)
+    if wrong:
+        raise click.ClickException(wrong)
     try:
         address = str(validate_email(email, check_deliverability=False, allow_smtputf8=False).ascii_email)
         User.enrol(address, name, role, password, _now(), bio=bio.strip())
-    except (EmailNotValidError, Refused) as wrong:
-        raise click.ClickException(str(wrong)) from wrong
+    except (EmailNotValidError, Refused) as refused:
+        raise click.ClickException(str(refused)) from refused
     db.session.commit()
     click.echo(f"{address} can log in as {role}.")
+
+
+@click.command("invite")
+@click.option("--role", type=click.Choice(["owner", "moderator", "staff"]), required=True)
+@click.argument("email")
+def invite(role: str, email: str) -> None:
+    """Send somebody a letter with a link, by which they choose a name and a password themselves."""
+    try:
+        address = str(validate_email(email, check_deliverability=False, allow_smtputf8=False).ascii_email)
+        begin_writing()
+        sent = Invitation.send(address, role, None, _now())
+    except (EmailNotValidError, Refused) as refused:
+        raise click.ClickException(str(refused)) from refused
+    until = law.instant_words(sent.runs_out_at, config.current().display_zone)
+    db.session.commit()
+    ring("send_letters")
+    click.echo(f"A letter goes to {address}. Its link works until {until}.")
 
 
 @click.command("create-case")

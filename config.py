@@ -76,6 +76,7 @@ class Settings(BaseSettings):
         "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"
         "#sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"
     )
+    sign_up: Literal["invitation", "open"] = "invitation"
     largest_picture_mb: Annotated[int, Field(ge=1, le=50)] = 8
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     rate_login: str = "10 per 15 minutes"

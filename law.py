@@ -195,6 +195,11 @@ NEW_ADDRESS_WAITS = dt.timedelta(days=3)
 # So long the reader of the address before may take that back.
 OLD_ADDRESS_MAY_OBJECT = dt.timedelta(days=30)
 
+# So long a link works with which somebody confirms an address, takes up an invitation, or sets another password.
+SIGN_UP_WAITS = dt.timedelta(days=3)
+INVITATION_WAITS = dt.timedelta(days=7)
+RESET_WAITS = dt.timedelta(minutes=30)
+
 # An approved case may wait so long for the time at which it goes live.
 LONGEST_WAIT = dt.timedelta(days=90)
 

@@ -32,13 +32,16 @@ from models import (
     Comment,
     Dispute,
     Examination,
+    Invitation,
     Letter,
     LinkRequest,
     Movement,
+    PasswordReset,
     Pledge,
     Queue,
     Reconciliation,
     Round,
+    SignUp,
     Update,
     User,
     db,
@@ -48,6 +51,7 @@ from models import (
 SUBJECTS: dict[str, Any] = {
     "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
     "address_change": AddressChange, "link_request": LinkRequest, "case": Case, "comment": Comment,
+    "sign_up": SignUp, "invitation": Invitation, "password_reset": PasswordReset,
 }  # fmt: skip
 # What is told of a dispute -> the state that it tells of.
 DISPUTES: dict[str, str] = {kind: state for state, kinds in DISPUTE_LETTERS.items() for kind in kinds}
@@ -58,6 +62,10 @@ OF_REVIEWS = {
 }  # fmt: skip
 # Letters to staff about a case; their occasion is "case:3:review:1".
 OF_CASES = ("case_submitted", "case_not_live_staff")
+# Rows whose letter has a link that opens an account, or opens it again -> where that link leads.
+OF_ACCOUNTS: dict[type[Any], str] = {
+    SignUp: "sign-up", Invitation: "invitations", PasswordReset: "password-resets",
+}  # fmt: skip
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How many comments that wait are listed for a moderator.
@@ -117,6 +125,9 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
     "update": lambda _, pledge: pledge.wants_updates,
     "links": lambda _, request: bool(request.pledges()),
     "new_address": lambda letter, change: change.waits(letter.created_at),
+    "invitation": lambda letter, invitation: invitation.waits(letter.created_at),
+    # For an address without an account there is nothing to say.
+    "password_reset": lambda letter, reset: reset.waits(letter.created_at),
     **dict.fromkeys(OF_REVIEWS, _is_still_reviewed_so),
     "case_submitted": lambda letter, _: _case_of_occasion(letter).status == "submitted",
     "comment_rejected": lambda letter, comment: (
@@ -242,17 +253,12 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         "contact": settings.contact_email,
         "zone": settings.display_zone,
     }
+    if type(about) in OF_ACCOUNTS:
+        return words | {"about": about, "link": f"{settings.site_url}/{OF_ACCOUNTS[type(about)]}/{about.link()}"}
     if isinstance(about, Case):
         return words | {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
-    if isinstance(about, User) and letter.kind in OF_CASES:
-        its_case = _case_of_occasion(letter)
-        return words | {
-            "person": about, "case": its_case, "review_url": f"{settings.site_url}/staff/reviews/{its_case.slug}",
-        }  # fmt: skip
     if isinstance(about, User):
-        staffs = letter.kind in DISPUTES or letter.kind == "refund_failed"
-        more = _about_money(letter) if staffs else _about_comments(letter, about)
-        return words | {"person": about} | more
+        return words | {"person": about} | _about_person(letter, about)
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS
         return words | {"found": about, "findings": about.findings[:MOST_FINDINGS], "more": max(0, left)}
@@ -276,6 +282,18 @@ def _round_of(about: Any) -> Round:
         about = about.pledge
     its_round: Round = about.round if isinstance(about, Pledge) else about
     return its_round
+
+
+def _about_person(letter: Letter, person: User) -> dict[str, Any]:
+    """What only one kind of letter to somebody who logs in speaks of."""
+    if letter.kind == "password_changed":
+        return {"changed_at": letter.created_at}
+    if letter.kind in OF_CASES:
+        its_case = _case_of_occasion(letter)
+        return {"case": its_case, "review_url": f"{config.current().site_url}/staff/reviews/{its_case.slug}"}
+    if letter.kind in DISPUTES or letter.kind == "refund_failed":
+        return _about_money(letter)
+    return _about_comments(letter, person)
 
 
 def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
@@ -329,7 +347,7 @@ def _recipient(letter: Letter, about: Any) -> Address:
         return _address("", config.current().contact_email)
     if isinstance(about, LinkRequest):
         return _address("", about.pledges()[0].email)
-    if isinstance(about, Comment):
+    if isinstance(about, Comment) or type(about) in OF_ACCOUNTS:
         # Without the name, which anybody may have typed to be read at this address.
         return _address("", about.email)
     if isinstance(about, AddressChange):

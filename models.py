@@ -246,6 +246,19 @@ _hasher = PasswordHasher()
 _NOBODYS_HASH = _hasher.hash("nobody has this password")
 
 
+def hash_password(password: str) -> str:
+    """Slow on purpose, so never in a transaction that writes."""
+    return _hasher.hash(password)
+
+
+def is_password(password_hash: str, password: str) -> bool:
+    """As slow as hashing."""
+    try:
+        return bool(_hasher.verify(password_hash, password))
+    except (VerificationError, InvalidHashError):
+        return False
+
+
 class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no types
     """Somebody who logs in: a case owner, a moderator or staff. Supporters have no account."""
 
@@ -263,31 +276,48 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     # Whether single keys press the buttons of the moderators' desk; some people's hands or machines need them off.
     uses_keys: Mapped[bool]
     created_at: Mapped[dt.datetime]
+    # When the password was set that holds now. Links to set another one that were asked for before are dead.
+    password_at: Mapped[dt.datetime]
+    # Since when this person cannot log in; everybody else has none.
+    disabled_at: Mapped[dt.datetime | None]
 
     cases: Mapped[list[Case]] = relationship(back_populates="owner", order_by="Case.id.desc()")
 
     @classmethod
     def enrol(cls, email: str, name: str, role: str, password: str, as_of: dt.datetime, bio: str = "") -> User:
         """A new user with a password. Raises Refused when the address is already taken."""
-        if db.session.scalar(sa.select(cls).where(cls.email == email.lower())):
-            raise Refused(f"There is already a user with the address {email}.")
-        user = cls(
-            email=email.lower(), name=name, bio=bio, picture="", role=role,
-            password_hash=_hasher.hash(password), session_version=1, uses_keys=True, created_at=as_of,
+        return cls.admit(email, name, role, hash_password(password), as_of, bio)
+
+    @classmethod
+    def admit(cls, email: str, name: str, role: str, password_hash: str, as_of: dt.datetime, bio: str = "") -> User:
+        """As `enrol`, with a password that was hashed before: that is slow, and nobody should wait for it to write.
+
+        The unique address decides who comes first when two arrive at once.
+        """
+        added = insert_once(
+            cls, email=email.lower(), name=name, bio=bio, picture="", role=role, password_hash=password_hash,
+            session_version=1, uses_keys=True, created_at=as_of, password_at=as_of,
         )  # fmt: skip
-        db.session.add(user)
-        db.session.flush()
+        user = cls.at(email)
+        if user is None or not added:
+            raise Refused(f"There is already a user with the address {email}.")
         return user
 
     @classmethod
+    def at(cls, email: str) -> User | None:
+        return db.session.scalar(sa.select(cls).where(cls.email == email.strip().lower()))
+
+    @classmethod
     def authenticate(cls, email: str, password: str) -> User | None:
-        """The user of this address and password, or None; unknown addresses take just as long."""
-        user = db.session.scalar(sa.select(cls).where(cls.email == email.strip().lower()))
-        try:
-            _hasher.verify(user.password_hash if user else _NOBODYS_HASH, password)
-        except (VerificationError, InvalidHashError):
-            return None
-        return user
+        """The user of this address and password, or None; unknown addresses and disabled users take just as long."""
+        user = cls.at(email)
+        knows = is_password(user.password_hash if user else _NOBODYS_HASH, password)
+        return user if user and knows and user.disabled_at is None else None
+
+    def set_password(self, password_hash: str, as_of: dt.datetime) -> None:
+        """Whoever is logged in is logged out everywhere: the old password may have been somebody else's too."""
+        self.password_hash, self.password_at = password_hash, as_of
+        self.end_sessions()
 
     def renew_hash(self, password: str) -> None:
         """Hash the password anew when the hasher has become stronger since it was set."""
@@ -296,7 +326,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 
     @classmethod
     def with_role(cls, role: str) -> list[User]:
-        return list(db.session.scalars(sa.select(cls).where(cls.role == role).order_by(cls.id)))
+        """Those who have this role and may use it."""
+        found = sa.select(cls).where(cls.role == role, cls.disabled_at.is_(None))
+        return list(db.session.scalars(found.order_by(cls.id)))
 
     @classmethod
     def of_session(cls, session_id: str) -> User | None:
@@ -305,7 +337,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         if not (number.isdecimal() and version.isdecimal()):
             return None
         user = db.session.get(cls, int(number))
-        return user if user and user.session_version == int(version) else None
+        valid = user and user.session_version == int(version) and user.disabled_at is None
+        return user if valid else None
 
     def get_id(self) -> str:
         return f"{self.id}.{self.session_version}"
@@ -314,11 +347,295 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Log-out: every cookie given out so far stops working."""
         self.session_version += 1
 
+    # What staff do to a user
+
+    @classmethod
+    def search(cls, words: str, after: int, limit: int) -> list[User]:
+        """A page of users for staff: those whose name or address holds the words, by id."""
+        found = sa.select(cls).where(cls.id > after).order_by(cls.id).limit(limit)
+        if words:
+            found = found.where(sa.or_(*(field.icontains(words, autoescape=True) for field in (cls.name, cls.email))))
+        return list(db.session.scalars(found))
+
+    @classmethod
+    def hold(cls, user_id: int, by: User) -> User | None:
+        """The user, freshly read and locked until the transaction ends, and with it whoever is about to act."""
+        both = sa.select(cls).where(cls.id.in_({user_id, by.id})).order_by(cls.id).with_for_update()
+        held = {user.id: user for user in db.session.scalars(both.execution_options(populate_existing=True))}
+        return held.get(user_id)
+
+    def change_role(self, role: str, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Silent when it is so already. Needs the user to be held."""
+        self._require_power(by)
+        if role == self.role:
+            return
+        if self.cases:
+            raise Refused(f"{self.name} owns cases, which would be left without an owner. The role stays.")
+        Event.write(self, "role_changed", f"user:{by.id}", as_of, before=self.role, after=role, note=reason)
+        self.role = role
+        self.end_sessions()
+        Invitation.take_back_all_of(self, f"user:{by.id}", as_of)
+
+    def disable(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Logged out everywhere, and every log-in is answered like a wrong password. Needs the user to be held."""
+        self._require_power(by)
+        if self.disabled_at is not None:
+            return
+        self.disabled_at = as_of
+        self.end_sessions()
+        Event.write(self, "disabled", f"user:{by.id}", as_of, note=reason)
+        # A back door that was left open before would lead in again.
+        Invitation.take_back_all_of(self, f"user:{by.id}", as_of)
+
+    def enable(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Silent when nothing was disabled. Needs the user to be held."""
+        self._require_power(by)
+        if self.disabled_at is not None:
+            self.disabled_at = None
+            Event.write(self, "enabled", f"user:{by.id}", as_of, note=reason)
+
+    def _require_power(self, by: User) -> None:
+        """Only staff act upon users, and never upon themselves. So the last of staff cannot be removed: whoever does
+        it is another one, whose row is locked as well, so that two who remove each other come one after the other."""
+        if by.role != "staff" or by.disabled_at is not None:
+            raise Refused("You do not belong to staff any more. Nothing was changed.")
+        if by.id == self.id:
+            raise Refused("Nobody changes their own role, or disables themselves. Ask somebody else of staff.")
+
+    def history(self) -> list[Event]:
+        found = sa.select(Event).where(Event.subject_kind == "user", Event.subject_id == self.id)
+        return list(db.session.scalars(found.order_by(Event.id.desc())))
+
     @property
     def initials(self) -> str:
         """Shown where there is no picture: "DD" for "Defend Digital Me"; signs and emoji have none."""
         letters = [next((letter for letter in word if letter.isalnum()), "") for word in self.name.split()]
         return "".join(letter.upper()[0] for letter in list(filter(None, letters))[:2])
+
+
+class SignUp(Base):
+    """Somebody wants an account with an address, which may be anybody's, and has chosen a password for it.
+
+    It becomes an account when somebody who reads the address types that password again: neither a stranger who only
+    knows the address, nor whoever reads it and never asked, opens one. Nothing here says whether the address has an
+    account already: that is found out by the job that writes the letter.
+    """
+
+    __tablename__ = "sign_ups"
+
+    id: Mapped[Key]
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    email: Mapped[str] = mapped_column(sa.String(254))
+    name: Mapped[str] = mapped_column(sa.String(120))
+    password_hash: Mapped[str] = mapped_column(sa.String(200))
+    asked_at: Mapped[dt.datetime] = mapped_column(index=True)
+    confirmed_at: Mapped[dt.datetime | None]
+
+    @classmethod
+    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime) -> SignUp:
+        """Owe the letter. What nobody has confirmed in time is forgotten."""
+        _forget(cls, as_of - law.SIGN_UP_WAITS)
+        asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), name=name, password_hash=password_hash,
+                    asked_at=as_of)  # fmt: skip
+        db.session.add(asked)
+        db.session.flush()
+        Letter.owe("sign_up", asked, as_of.isoformat(), as_of)
+        return asked
+
+    @classmethod
+    def by_link(cls, link: str) -> SignUp | None:
+        asked = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
+        return asked if asked and is_genuine(link, "sign-up", asked.public_id, 0) else None
+
+    @classmethod
+    def hold(cls, number: int) -> SignUp:
+        """The sign-up, freshly read, locked until the transaction ends."""
+        found = sa.select(cls).where(cls.id == number).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    def link(self) -> str:
+        return signed_link("sign-up", self.public_id, 0)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the address has an account."""
+        return User.at(self.email) is not None
+
+    def waits(self, as_of: dt.datetime) -> bool:
+        """Whether the link still opens an account."""
+        return self.confirmed_at is None and as_of - self.asked_at <= law.SIGN_UP_WAITS and not self.is_known
+
+    def confirm(self, as_of: dt.datetime) -> User:
+        """Needs to be held."""
+        if not self.waits(as_of):
+            raise Refused("This link was used already, or it is too old. Log in, or sign up again.")
+        self.confirmed_at = as_of
+        user = User.admit(self.email, self.name, "owner", self.password_hash, as_of)
+        Event.write(user, "signed_up", f"user:{user.id}", as_of)
+        return user
+
+
+class Invitation(Base):
+    """Staff, or the operator, ask whoever reads an address to join with a role."""
+
+    __tablename__ = "invitations"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[Key]
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    email: Mapped[str] = mapped_column(sa.String(254), index=True)
+    role: Mapped[str] = mapped_column(sa.String(20))
+    # Nobody for those of the operator's command.
+    invited_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    invited_at: Mapped[dt.datetime]
+    accepted_at: Mapped[dt.datetime | None]
+    taken_back_at: Mapped[dt.datetime | None]
+
+    @classmethod
+    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime) -> Invitation:
+        """Owe the letter. Raises Refused for whoever has an account, or an invitation that still works."""
+        email = email.lower()
+        if User.at(email) is not None:
+            raise Refused(f"There is already a user with the address {email}.")
+        if any(one.waits(as_of) for one in db.session.scalars(sa.select(cls).where(cls.email == email))):
+            raise Refused(f"{email} is invited already. Take that invitation back first.")
+        invitation = cls(public_id=secrets.token_urlsafe(16), email=email, role=role,
+                         invited_by_id=by.id if by else None, invited_at=as_of)  # fmt: skip
+        db.session.add(invitation)
+        db.session.flush()
+        Event.write(invitation, "invited", f"user:{by.id}" if by else "operator", as_of, after=role)
+        Letter.owe("invitation", invitation, "sent", as_of)
+        return invitation
+
+    @classmethod
+    def listed(cls) -> list[Invitation]:
+        """The newest hundred, for staff."""
+        return list(db.session.scalars(sa.select(cls).order_by(cls.id.desc()).limit(100)))
+
+    @classmethod
+    def by_link(cls, link: str) -> Invitation | None:
+        invitation = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
+        return invitation if invitation and is_genuine(link, "invitation", invitation.public_id, 0) else None
+
+    @classmethod
+    def hold(cls, number: int) -> Invitation | None:
+        """The invitation, freshly read, locked until the transaction ends."""
+        found = sa.select(cls).where(cls.id == number).with_for_update()
+        return db.session.scalar(found.execution_options(populate_existing=True))
+
+    def link(self) -> str:
+        return signed_link("invitation", self.public_id, 0)
+
+    @property
+    def runs_out_at(self) -> dt.datetime:
+        return self.invited_at + law.INVITATION_WAITS
+
+    def waits(self, as_of: dt.datetime) -> bool:
+        """Whether the link still opens an account."""
+        return self.state(as_of) == "waiting" and User.at(self.email) is None
+
+    def state(self, as_of: dt.datetime) -> str:
+        if self.accepted_at is not None:
+            return "accepted"
+        if self.taken_back_at is not None:
+            return "taken back"
+        return "waiting" if as_of <= self.runs_out_at else "run out"
+
+    def accept(self, name: str, password_hash: str, as_of: dt.datetime) -> User:
+        """Needs to be held."""
+        if not self.waits(as_of):
+            raise Refused("This invitation was used already, was taken back, or has run out. Ask for another one.")
+        self.accepted_at = as_of
+        user = User.admit(self.email, name, self.role, password_hash, as_of)
+        Event.write(self, "accepted", f"user:{user.id}", as_of)
+        by = f"user:{self.invited_by_id}" if self.invited_by_id else "operator"
+        Event.write(user, "invited", by, as_of, after=self.role)
+        return user
+
+    def take_back(self, by: str, as_of: dt.datetime) -> None:
+        """Silent when that was done. Needs to be held."""
+        if self.accepted_at is not None:
+            raise Refused(f"{self.email} has taken up this invitation already.")
+        if self.taken_back_at is None:
+            self.taken_back_at = as_of
+            Event.write(self, "taken_back", by, as_of)
+
+    @classmethod
+    def take_back_all_of(cls, person: User, by: str, as_of: dt.datetime) -> None:
+        """What somebody has invited who may do so no more."""
+        found = sa.select(cls).where(cls.invited_by_id == person.id, cls.accepted_at.is_(None)).order_by(cls.id)
+        for invitation in db.session.scalars(found.with_for_update().execution_options(populate_existing=True)):
+            if invitation.state(as_of) == "waiting":
+                invitation.take_back(by, as_of)
+
+
+class PasswordReset(Base):
+    """Somebody has forgotten the password of an address, which may be anybody's.
+
+    Nothing here says whether the address has an account: that is found out by the job that writes the letter.
+    """
+
+    __tablename__ = "password_resets"
+
+    id: Mapped[Key]
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    email: Mapped[str] = mapped_column(sa.String(254), index=True)
+    asked_at: Mapped[dt.datetime] = mapped_column(index=True)
+    used_at: Mapped[dt.datetime | None]
+
+    @classmethod
+    def ask(cls, email: str, as_of: dt.datetime) -> PasswordReset:
+        """Owe the letter. Addresses of more than a day ago are forgotten."""
+        _forget(cls, as_of - dt.timedelta(days=1))
+        asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), asked_at=as_of)
+        db.session.add(asked)
+        db.session.flush()
+        Letter.owe("password_reset", asked, as_of.isoformat(), as_of)
+        return asked
+
+    @classmethod
+    def by_link(cls, link: str) -> PasswordReset | None:
+        asked = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
+        return asked if asked and is_genuine(link, "password-reset", asked.public_id, 0) else None
+
+    @classmethod
+    def hold(cls, number: int) -> PasswordReset:
+        """The reset, freshly read, with its user's row; both are locked until the transaction ends."""
+        found = sa.select(cls).where(cls.id == number).with_for_update()
+        reset = db.session.scalars(found.execution_options(populate_existing=True)).one()
+        its_user = sa.select(User).where(User.email == reset.email).with_for_update()
+        db.session.scalar(its_user.execution_options(populate_existing=True))
+        return reset
+
+    def link(self) -> str:
+        return signed_link("password-reset", self.public_id, 0)
+
+    def waits(self, as_of: dt.datetime) -> bool:
+        """Whether the link still sets a password: it is the newest of its address, and none was set since."""
+        user = User.at(self.email)
+        if user is None or user.disabled_at is not None or self.used_at is not None:
+            return False
+        newer = sa.select(PasswordReset.id).where(PasswordReset.email == self.email, PasswordReset.id > self.id)
+        in_time = as_of - self.asked_at <= law.RESET_WAITS and user.password_at <= self.asked_at
+        return in_time and db.session.scalar(newer.limit(1)) is None
+
+    def use(self, password_hash: str, as_of: dt.datetime) -> None:
+        """Set the password, end every log-in, and say so by letter. Needs to be held."""
+        user = User.at(self.email)
+        if user is None or not self.waits(as_of):
+            raise Refused("This link was used already, or it is too old. Ask for a new one, and use the newest letter.")
+        self.used_at = as_of
+        user.set_password(password_hash, as_of)
+        Event.write(user, "password_reset", f"user:{user.id}", as_of)
+        Letter.owe("password_changed", user, as_of.isoformat(), as_of)
+
+
+def _forget(table: type[SignUp | PasswordReset], before: dt.datetime) -> None:
+    """What was asked for before then and was answered, or had nothing to be answered with."""
+    kind = table.__tablename__.removesuffix("s")
+    subject = sa.literal(f"{kind}:") + sa.cast(table.id, sa.String)
+    waits = sa.exists().where(Letter.subject == subject, Letter.sent_at.is_(None))
+    db.session.execute(sa.delete(table).where(table.asked_at < before, ~waits))
 
 
 # --- Case --------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import app as application
-from models import Comment, Update, User, db
+from models import Comment, Invitation, PasswordReset, SignUp, Update, User, db
 from tests.made import a_case, a_draft, a_pledge, a_user, keep, look_anew, now
-from views import comments, doors
+from views import admissions, comments, doors
 from views.supporters import PURPOSES
 
 WEBHOOK_SECRET = "whsec_for_the_tests_only"
@@ -62,7 +62,15 @@ class Site:
         submitted.submit(submitted.owner, now())
         keep()
         self.slugs = dict.fromkeys(OF_DRAFTS, self.draft.slug) | dict.fromkeys(OF_REVIEWS, submitted.slug)
+        invited = Invitation.send("invited@example.org", "owner", None, now())
+        signed_up = SignUp.ask("signed-up@example.org", "Sam Weir", self.owner.password_hash, now())
+        forgotten = PasswordReset.ask(self.moderator.email, now())
+        keep()
+        self.values |= {"invitation_id": invited.id, "user_id": self.owner.id}
         self.links = {
+            "invitation": invited.link(),
+            "sign-up": signed_up.link(),
+            "password-reset": forgotten.link(),
             **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe")},
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
@@ -73,7 +81,9 @@ class Site:
 
     def address(self, rule: Rule, **changed: Any) -> str:
         """An address of the rule at which there really is something."""
-        purpose = (PURPOSES | comments.PURPOSES | {"moderators.from_letter": "digest"}).get(rule.endpoint, "pledge")
+        of_accounts = {endpoint: purpose for endpoint, (_, purpose) in admissions.BY_LINK.items()}
+        purposes = PURPOSES | comments.PURPOSES | of_accounts | {"moderators.from_letter": "digest"}
+        purpose = purposes.get(rule.endpoint, "pledge")
         slug = self.slugs.get(rule.endpoint, "the-case")
         link = self.draft_link if rule.endpoint.startswith("drafts.") else self.links[purpose]
         values = {**self.values, "slug": slug, "link": link, **changed}

@@ -13,11 +13,14 @@ from models import (
     Case,
     Dispute,
     Examination,
+    Invitation,
     Lease,
     Letter,
+    PasswordReset,
     Pledge,
     Reconciliation,
     Round,
+    SignUp,
     User,
     begin_writing,
     db,
@@ -98,12 +101,13 @@ def hang() -> Gallery:
     edited = _case("live").updates[0].id
     workshop, reviews = _drafts(owner, staff)
     comments = _comments(moderator, another)
+    users = _users(staff, another)
     keep()
     rooms = {
-        "readers": [*_public_pages(), *comments],
+        "readers": [*_public_pages(), *comments, *_account_pages()],
         "supporters": [*_pledge_forms(), *private_pages, *after_the_charge],
         "desks": [*_desks(edited), *workshop],
-        "staff": [*staff_pages, *reviews],
+        "staff": [*staff_pages, *reviews, *users],
     }  # fmt: skip
     return Gallery(rooms, people)
 
@@ -416,6 +420,53 @@ def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
         Shown("review approved", "/staff/reviews/is-approved", "staff"),
         Shown("review preview", "/staff/reviews/is-sent/preview", "staff"),
     ]  # fmt: skip
+
+
+def _account_pages() -> list[Shown]:
+    """How people get an account, and get back into it. The links are those of rows that the gallery has made."""
+    signed_up = SignUp.ask("river@example.org", "River Watch", "no password has this hash", now())
+    invited = Invitation.send("a.very.long.address@department.university.example", "moderator", None, now())
+    forgotten = PasswordReset.ask(a_user("moderator", name="Forgetful").email, now())
+    joining, again = f"/invitations/{invited.link()}", f"/password-resets/{forgotten.link()}"
+    keep()
+    return [
+        Shown("sign up", "/sign-up"),
+        Shown("sign up wrong", "/sign-up", press="Sign up"),
+        Shown("signed up", "/sign-up/sent"),
+        Shown("address to confirm", f"/sign-up/{signed_up.link()}"),
+        Shown("address to confirm, wrong", f"/sign-up/{signed_up.link()}", press="Open my account"),
+        Shown("invitation", joining),
+        Shown("invitation wrong", joining, press="Join", typed={"Password": "too short"}),
+        Shown("forgotten password", "/forgotten-password"),
+        Shown("forgotten password wrong", "/forgotten-password", press="Send me a link"),
+        Shown("forgotten password sent", "/forgotten-password/sent"),
+        Shown("password to set", again),
+        Shown("password to set, wrong", again, press="Set this password", typed={"New password": "too short"}),
+        Shown("password set", "/password-resets/done"),
+        Shown("link that works no more", "/invitations/x.y", status=404),
+    ]
+
+
+def _users(staff: User, another: User) -> list[Shown]:
+    """The users as staff see them: somebody who may log in and somebody who may not, and invitations in each state."""
+    gone = db.session.merge(another)
+    gone.disable("They have left, and nobody knows where to.", staff, now())
+    for name in ("waiting", "taken-back", "run-out"):
+        invited = Invitation.send(f"{name}.with.a.long.name@department.university.example", "owner", staff, now())
+        if name == "taken-back":
+            invited.take_back(f"user:{staff.id}", now())
+        elif name == "run-out":
+            invited.invited_at = now() - 8 * 24 * 60 * MINUTE
+    where = f"/staff/users/{gone.id}"
+    return [
+        Shown("users", "/staff/users", "staff"),
+        Shown("users not found", "/staff/users?q=nobody-has-this-name", "staff"),
+        Shown("user to invite, wrong", "/staff/users", "staff", press="Send the invitation"),
+        Shown("user disabled", where, "staff"),
+        Shown("user, role without a reason", where, "staff", press="Change the role"),
+        Shown("user, enabled without a reason", where, "staff", press="Let them log in again"),
+        Shown("user oneself", f"/staff/users/{staff.id}", "staff"),
+    ]
 
 
 def _private(state: str, pledge: Pledge, path: str = "", **shown: Any) -> Shown:

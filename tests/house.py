@@ -88,6 +88,7 @@ class House:
             "checkout_origin": self.stripe,
             "mail_url": f"file:{self.letters_folder}",
             "capture_rate": 50.0,
+            "sign_up": "open",
             "rate_login": "1000 per minute",
             "rate_pledge": "1000 per minute",
             "rate_comment": "1000 per minute",

@@ -39,7 +39,9 @@ def test_no_form_that_anybody_may_send_breaks_us(
     site: Site, form: dict[str, list[str]], header: dict[str, str]
 ) -> None:
     link = site.links["pledge"]
-    where = ["/login", "/logout", "/cases/the-case/pledges", "/cases/the-case/comments", f"/pledges/{link}/amount",
+    where = ["/login", "/logout", "/forgotten-password", f"/invitations/{site.links['invitation']}",
+             f"/password-resets/{site.links['password-reset']}",
+             "/cases/the-case/pledges", "/cases/the-case/comments", f"/pledges/{link}/amount",
              f"/pledges/{link}/card-page", f"/pledges/{site.links['unsubscribe']}/unsubscription"]  # fmt: skip
     browser = site.app.test_client()
     for address in where:

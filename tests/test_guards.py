@@ -31,7 +31,7 @@ def test_every_endpoint_declares_who_may_use_it(app: Flask) -> None:
         "static": "anyone",
         "public": "anyone",
         "supporters": "anyone, or the holder of a private link",
-        "accounts": "anyone; logging out needs a log-in",
+        "accounts": "anyone, or the holder of a private link; logging out needs a log-in",
         "moderators": "moderator",
         "owners": "owner",
         "staff": "staff",

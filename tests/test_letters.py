@@ -15,7 +15,21 @@ from werkzeug.datastructures import MultiDict
 import app as application
 import letters
 from jobs.post import send_letters
-from models import DISPUTE_LETTERS, Case, Dispute, Examination, Letter, LinkRequest, Pledge, Reconciliation, User, db
+from models import (
+    DISPUTE_LETTERS,
+    Case,
+    Dispute,
+    Examination,
+    Invitation,
+    Letter,
+    LinkRequest,
+    PasswordReset,
+    Pledge,
+    Reconciliation,
+    SignUp,
+    User,
+    db,
+)
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.conftest import ROOT
 from tests.made import a_case, a_draft, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
@@ -215,6 +229,26 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Whose data?",
         "It went back to its owner, A Owner, who has been told.",
     ),
+    "sign_up": (
+        "Confirm your e-mail address",
+        "Somebody, probably you, wants to open an account at Standing with this e-mail address.",
+        "type the password that you chose:\nhttp://127.0.0.1:8000/sign-up/",
+    ),
+    "invitation": (
+        "You are invited to Standing",
+        "Standing Test invites you to join Standing as a moderator: you can read and decide comments.",
+        "The link works until Saturday 7 November 2026, 8:00pm GMT, once.",
+    ),
+    "password_reset": (
+        "Set another password",
+        "Somebody, probably you, has forgotten the password of the account with this e-mail address at Standing.",
+        "\nhttp://127.0.0.1:8000/password-resets/",
+    ),
+    "password_changed": (
+        "Your password was changed",
+        "The password of your account at Standing was changed on",
+        "If it was not, set another one at once, and write to us",
+    ),
     "comments_waiting": ("1 comment waiting for a moderator", "1 comment waiting to be read:", "/moderation"),
 }
 
@@ -223,6 +257,20 @@ WORDS: dict[str, tuple[str, str, str]] = {
 CHANGES = (
     "changed", "not_raised", "link_replaced", "links", "new_address", "address_left", "address_taken_back",
 )  # fmt: skip
+
+
+OF_ACCOUNTS = ("sign_up", "invitation", "password_reset", "password_changed")
+
+
+def _account(kind: str, moderator: User) -> None:
+    if kind == "sign_up":
+        SignUp.ask("new@example.org", "Sam Weir", "a hash", DEADLINE)
+    elif kind == "invitation":
+        Invitation.send("new@example.org", "moderator", None, DEADLINE)
+    else:
+        asked = PasswordReset.ask(db.session.merge(moderator).email, now())
+        if kind == "password_changed":
+            asked.use("a hash", now())
 
 
 def _review(kind: str, staff: User) -> None:
@@ -250,6 +298,9 @@ def owed(kind: str) -> Letter:
         return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
     if kind == "case_visibility":
         a_case().show_as("notice", "A court has asked us.", "An order.", db.session.merge(staff), DEADLINE)
+        return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
+    if kind in OF_ACCOUNTS:
+        _account(kind, moderator)
         return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
     case = a_case(target=2_000 if kind not in ("missed", "not_reached") else 600_000)
     its_round = case.round

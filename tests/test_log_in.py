@@ -50,12 +50,15 @@ def test_each_role_lands_at_its_own_desk_and_is_shown_no_other(
     assert client.get("/login").location == desk
 
 
-def test_who_has_forgotten_the_password_is_told_whom_to_ask(app: Flask) -> None:
-    with set_otherwise(app, contact_email="desk@standing.example") as site:
-        page = BeautifulSoup(site.test_client().get("/login").text, "html5lib")
-    assert page.main is not None
-    assert "Forgotten your password? Ask desk@standing.example." in " ".join(page.main.text.split())
-    assert page.main.select_one('a[href="mailto:desk@standing.example"]')
+def test_who_has_forgotten_the_password_is_led_to_another_and_who_has_none_to_an_account_where_that_is_open(
+    app: Flask, client: FlaskClient
+) -> None:
+    def links(browser: FlaskClient) -> list[str]:
+        return [str(link["href"]) for link in BeautifulSoup(browser.get("/login").text, "html5lib").select("main a")]
+
+    assert links(client) == ["/forgotten-password"]
+    with set_otherwise(app, sign_up="open") as site:
+        assert links(site.test_client()) == ["/forgotten-password", "/sign-up"]
 
 
 def test_the_address_is_read_without_regard_to_capitals_and_spaces(client: FlaskClient) -> None:

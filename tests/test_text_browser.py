@@ -18,7 +18,8 @@ import pytest
 from models import Case, begin_writing, db
 from tests.house import House, eventually
 from tests.journey import DECLINES_LATER, a_real_pledge, body, movements_of, states, the_deadline_comes
-from tests.made import a_case, a_pledge, case_at, confirm, keep, pledges_of
+from tests.made import PASSWORD, a_case, a_pledge, a_user, case_at, confirm, keep, pledges_of
+from tests.reader import Reader
 
 pytestmark = [pytest.mark.w3m, pytest.mark.slow]
 TAB, ENTER, RELOAD, EMPTY = "\t", "\r", "R", "\x15"
@@ -155,6 +156,23 @@ def test_somebody_repairs_a_refused_payment_with_another_card_in_w3m(house: Hous
         typist.types(RELOAD).sees("Your card was charged £25. Thank you.")
     assert [moved.amount_pence for moved in movements_of(mine)] == [2_500]
     assert [payment["amount_received"] for payment in house.payments_of(mine.id)] == [2_500]
+
+
+def test_somebody_sets_another_password_with_w3m(house: House, w3m: str, tmp_path: Path) -> None:
+    email = a_user("owner", email="in-w3m@example.org").email
+    with Terminal(_opened(w3m, f"{house.url}/login"), tmp_path) as typist:
+        typist.sees("Forgotten your password?")
+        typist.goes_to("Forgotten").types(ENTER).sees("Send me a link")
+        typist.fills("Your e-mail", email).goes_to("Send me a link").types(ENTER).sees("Look into your mail")
+    letter = eventually(lambda: house.letters(to=email))[0]
+    [link] = re.findall(rf"{re.escape(house.url)}/password-resets/\S+", letter)
+    with Terminal(_opened(w3m, link), tmp_path) as typist:
+        typist.sees("Set another password").goes_to("New password").types(TAB, ENTER).sees("assword:")
+        typist.types("four words nothing ties", ENTER).sees("*")
+        typist.goes_to("Set this password").types(ENTER).sees("Your password is changed")
+    entered = Reader(house.url).log_in(email, "four words nothing ties")
+    assert entered.address == f"{house.url}/owner"
+    assert Reader(house.url).log_in(email, PASSWORD).status == 422
 
 
 def _terms(slug: str, email: str) -> tuple[str, int, int]:

@@ -1,4 +1,5 @@
-"""Logging in and out."""
+"""Logging in and out. How people get an account is told in admissions.py, and how they get back into one in resets.py:
+both add their pages to this blueprint."""
 
 from flask import Blueprint, abort, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_user, logout_user
@@ -9,7 +10,7 @@ from views import doors
 from views.forms import LoginForm
 
 accounts = Blueprint("accounts", __name__)
-doors.admit(accounts, "anyone; logging out needs a log-in")
+doors.admit(accounts, "anyone, or the holder of a private link; logging out needs a log-in")
 DESKS = {"owner": "owners.desk", "moderator": "moderators.queue", "staff": "staff.desk"}
 
 
@@ -39,7 +40,12 @@ def enter() -> Response | tuple[str, int]:
         return _login_page(form), 422
     # Nothing that stood in the cookie before may survive the log-in.
     session.clear()
+    known_as = user.get_id()
     begin_writing()
+    if user.get_id() != known_as:
+        # Logged out everywhere in this very moment, perhaps since that password is not theirs alone.
+        form.password.errors = ["The e-mail address or the password is not right."]
+        return _login_page(form), 422
     user.renew_hash(str(form.password.data))
     db.session.commit()
     login_user(user)

@@ -40,6 +40,8 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
     "case",
+    # A password is typed again rather than shown.
+    "password",
 )  # fmt: skip
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")
@@ -258,6 +260,7 @@ _LIMITS = {
     "pledge": _limit("pledge", "pledge"),
     "comment": _limit("comment", "comment"),
     "report": _limit("report", "comment"),
+    "password": _limit("password", "login"),
     "letter": _limit("letter", "letter"),
     "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),
 }

@@ -67,6 +67,19 @@ def upgrade() -> None:
     with op.batch_alter_table('link_requests', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_link_requests_asked_at'), ['asked_at'], unique=False)
 
+    op.create_table('password_resets',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
+    sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('asked_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('used_at', sa.DateTime(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_password_resets')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_password_resets_public_id'))
+    )
+    with op.batch_alter_table('password_resets', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_password_resets_asked_at'), ['asked_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_password_resets_email'), ['email'], unique=False)
+
     op.create_table('reconciliations',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('since', sa.DateTime(timezone=True), nullable=False),
@@ -86,6 +99,20 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('reconciliations', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_reconciliations_next_at'), ['next_at'], unique=False)
+
+    op.create_table('sign_ups',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
+    sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('name', sa.String(length=120), nullable=False),
+    sa.Column('password_hash', sa.String(length=200), nullable=False),
+    sa.Column('asked_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('confirmed_at', sa.DateTime(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_sign_ups')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_sign_ups_public_id'))
+    )
+    with op.batch_alter_table('sign_ups', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_sign_ups_asked_at'), ['asked_at'], unique=False)
 
     op.create_table('stripe_events',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -117,6 +144,8 @@ def upgrade() -> None:
     sa.Column('session_version', sa.Integer(), nullable=False),
     sa.Column('uses_keys', sa.Boolean(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('password_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('disabled_at', sa.DateTime(timezone=True), nullable=True),
     sa.CheckConstraint("role IN ('moderator', 'owner', 'staff')", name=op.f('ck_users_known_role')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
     sa.UniqueConstraint('email', name=op.f('uq_users_email'))
@@ -182,6 +211,24 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
+
+    op.create_table('invitations',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
+    sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('role', sa.String(length=20), nullable=False),
+    sa.Column('invited_by_id', sa.Integer(), nullable=True),
+    sa.Column('invited_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('accepted_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('taken_back_at', sa.DateTime(timezone=True), nullable=True),
+    sa.CheckConstraint("role IN ('moderator', 'owner', 'staff')", name=op.f('ck_invitations_known_role')),
+    sa.ForeignKeyConstraint(['invited_by_id'], ['users.id'], name=op.f('fk_invitations_invited_by_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_invitations')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_invitations_public_id'))
+    )
+    with op.batch_alter_table('invitations', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_invitations_email'), ['email'], unique=False)
+        batch_op.create_index(batch_op.f('ix_invitations_invited_by_id'), ['invited_by_id'], unique=False)
 
     op.create_table('budget_lines',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -636,6 +683,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_budget_lines_case_id'))
 
     op.drop_table('budget_lines')
+    with op.batch_alter_table('invitations', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_invitations_invited_by_id'))
+        batch_op.drop_index(batch_op.f('ix_invitations_email'))
+
+    op.drop_table('invitations')
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
@@ -649,10 +701,19 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_stripe_events_object_id'))
 
     op.drop_table('stripe_events')
+    with op.batch_alter_table('sign_ups', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_sign_ups_asked_at'))
+
+    op.drop_table('sign_ups')
     with op.batch_alter_table('reconciliations', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_reconciliations_next_at'))
 
     op.drop_table('reconciliations')
+    with op.batch_alter_table('password_resets', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_password_resets_email'))
+        batch_op.drop_index(batch_op.f('ix_password_resets_asked_at'))
+
+    op.drop_table('password_resets')
     with op.batch_alter_table('link_requests', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_link_requests_asked_at'))
 

@@ -1,0 +1,103 @@
+"""The forms around accounts. A password that was typed is never shown again, whatever else was wrong."""
+
+from typing import Any
+
+from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
+    PasswordField,
+    RadioField,
+    SelectChoice,
+    StringField,
+)
+from wtforms.validators import AnyOf, Length, ValidationError
+
+import config
+import passwords
+from views.forms import EmailAddress, Readable, Told, TypedForm, trim
+from views.words import ROLES
+
+
+class NewPasswordForm(TypedForm):
+    """A password that is chosen. What anybody knows of its owner is no good as a part of it."""
+
+    password = PasswordField("New password", [Told("Enter a password.")])
+
+    email_of_owner = ""
+
+    def validate_for(self, email: str) -> bool:
+        self.email_of_owner = email
+        return self.validate()
+
+    def validate_password(self, field: Any) -> None:
+        typed = [str(self[name].data or "") for name in ("name", "email") if name in self]
+        wrong = passwords.trouble(field.data, *typed, self.email_of_owner, config.current().site_name)
+        if wrong:
+            raise ValidationError(wrong)
+
+
+class JoinForm(NewPasswordForm):
+    """Taking up an invitation."""
+
+    name = StringField(
+        "Your name",
+        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        filters=[trim],
+    )
+    password = PasswordField("Password", [Told("Enter a password.")])
+
+
+class SignUpForm(NewPasswordForm):
+    """Opening an account by oneself."""
+
+    name = StringField(
+        "Your name",
+        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        filters=[trim],
+    )
+    email = StringField(
+        "Your e-mail address",
+        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+         EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+    password = PasswordField("Password", [Told("Enter a password.")])
+
+
+class OwnPasswordForm(TypedForm):
+    """The password that was chosen, typed once more."""
+
+    password = PasswordField(
+        "Password", [Told("Enter your password."), Length(max=passwords.LONGEST, message="This password is too long.")]
+    )
+
+
+class InviteForm(TypedForm):
+    """Whom staff invite, and as what."""
+
+    email = StringField(
+        "E-mail address",
+        [Told("Enter an e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+         EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+    role = RadioField(
+        "Role",
+        [AnyOf([*ROLES], message="Choose a role.")],
+        validate_choice=False,
+        choices=[SelectChoice(role, words.capitalize()) for role, words in ROLES.items()],
+    )
+
+
+class RoleForm(TypedForm):
+    """Another role for somebody, and why."""
+
+    role = RadioField(
+        "Role",
+        [AnyOf([*ROLES], message="Choose a role.")],
+        validate_choice=False,
+        choices=[SelectChoice(role, words.capitalize()) for role, words in ROLES.items()],
+    )
+    reason = StringField(
+        "Reason",
+        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        filters=[trim],
+    )

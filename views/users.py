@@ -1,0 +1,119 @@
+"""Who may log in, and as what: staff invite people, change their roles, and disable them. Its pages are the staff's."""
+
+from collections.abc import Callable
+
+from flask import abort, flash, redirect, render_template, request, url_for
+from flask_login import current_user
+from werkzeug.wrappers import Response as AnyResponse
+
+from jobs import ring
+from law import Refused
+from models import Invitation, User, db
+from views import doors
+from views.account_forms import InviteForm, RoleForm
+from views.forms import ReasonForm, readable
+from views.public import now
+from views.staff import staff
+
+USERS_A_PAGE = 50
+
+
+@staff.get("/users")
+def users() -> str:
+    return _users_page(InviteForm())
+
+
+@staff.post("/invitations")
+def invite() -> AnyResponse | tuple[str, int]:
+    form = InviteForm(request.form)
+    if not form.validate():
+        return _users_page(form), 422
+    email = str(form.email.data)
+    if doors.too_many("letter", email):
+        form.email.errors = ["Many letters went to this address. Please wait an hour, then send this again."]
+        return _users_page(form), 429
+    try:
+        Invitation.send(email, str(form.role.data), current_user, now())
+    except Refused as refused:
+        form.email.errors = [str(refused)]
+        return _users_page(form), 409
+    db.session.commit()
+    ring("send_letters")
+    flash(f"A letter goes to {email}.")
+    return redirect(url_for("staff.users"), 303)
+
+
+@staff.post("/invitations/<row:invitation_id>/end")
+def take_invitation_back(invitation_id: int) -> AnyResponse:
+    invitation = Invitation.hold(invitation_id) or abort(404)
+    invitation.take_back(f"user:{current_user.id}", now())
+    email = invitation.email
+    db.session.commit()
+    flash(f"The invitation of {email} is taken back. Its link opens nothing any more.")
+    return redirect(url_for("staff.users"), 303)
+
+
+@staff.get("/users/<row:user_id>")
+def user(user_id: int) -> str:
+    person = _found(user_id)
+    return _user_page(person, RoleForm(prefix="role-", role=person.role), ReasonForm(prefix="disabling-"))
+
+
+@staff.post("/users/<row:user_id>/role")
+def change_role(user_id: int) -> AnyResponse | tuple[str, int]:
+    person, form = _held(user_id), RoleForm(request.form, prefix="role-")
+    if not form.validate():
+        return _user_page(person, form, ReasonForm(prefix="disabling-")), 422
+    person.change_role(str(form.role.data), str(form.reason.data), current_user, now())
+    return _back(person, f"{person.name} has the role “{form.role.data}”.")
+
+
+@staff.post("/users/<row:user_id>/disabling")
+def disable_user(user_id: int) -> AnyResponse | tuple[str, int]:
+    return _switch(user_id, User.disable, "{} cannot log in any more.")
+
+
+@staff.post("/users/<row:user_id>/disabling/end")
+def enable_user(user_id: int) -> AnyResponse | tuple[str, int]:
+    return _switch(user_id, User.enable, "{} can log in again.")
+
+
+def _switch(user_id: int, verb: Callable[..., None], said: str) -> AnyResponse | tuple[str, int]:
+    person, form = _held(user_id), ReasonForm(request.form, prefix="disabling-")
+    if not form.validate():
+        return _user_page(person, RoleForm(prefix="role-", role=person.role), form), 422
+    verb(person, str(form.reason.data), current_user, now())
+    return _back(person, said.format(person.name))
+
+
+def _back(person: User, notice: str) -> AnyResponse:
+    number = person.id
+    db.session.commit()
+    flash(notice)
+    return redirect(url_for("staff.user", user_id=number), 303)
+
+
+def _found(user_id: int) -> User:
+    return db.session.get(User, user_id) or abort(404)
+
+
+def _held(user_id: int) -> User:
+    return User.hold(user_id, current_user) or abort(404)
+
+
+def _users_page(form: InviteForm) -> str:
+    words, after = readable(request.args.get("q", ""), "").strip()[:254], request.args.get("after", "")
+    start = int(after) if after.isdecimal() and after.isascii() and len(after) < 10 else 0
+    page = User.search(words, start, USERS_A_PAGE + 1)
+    return render_template(
+        "staff/users.html", form=form, users=page[:USERS_A_PAGE], words=words, invitations=Invitation.listed(),
+        as_of=now(), next=page[USERS_A_PAGE - 1].id if len(page) > USERS_A_PAGE else None,
+    )  # fmt: skip
+
+
+def _user_page(person: User, role_form: RoleForm, reason_form: ReasonForm) -> str:
+    """The page of a user, with the form that was sent wrongly, if any."""
+    return render_template(
+        "staff/user.html", person=person, role_form=role_form, reason_form=reason_form, history=person.history(),
+        wrong=role_form if role_form.errors else reason_form, is_self=person.id == current_user.id,
+    )  # fmt: skip
