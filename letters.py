@@ -36,6 +36,7 @@ from models import (
     LinkRequest,
     Movement,
     Pledge,
+    PromiseChange,
     Queue,
     Reconciliation,
     Round,
@@ -123,6 +124,9 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
         comment.status == "rejected" and letter.occasion == f"version:{comment.version}"
     ),
     "changed": _is_still_agreed,
+    # Who has left meanwhile, or whose round is over, has had the letter that says so.
+    "promise_changed": lambda _, pledge: pledge.status in ("started", "confirmed"),
+    "promise_asked": lambda letter, _: _row_of_occasion(letter, PromiseChange).status == "asked",
     "reminder": _may_still_be_reminded,
     "declined": _is_still_refused,
     "action_required": _is_still_refused,
@@ -243,9 +247,7 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
             "person": about, "case": its_case, "review_url": f"{settings.site_url}/staff/reviews/{its_case.slug}",
         }  # fmt: skip
     if isinstance(about, User):
-        staffs = letter.kind in DISPUTES or letter.kind == "refund_failed"
-        more = _about_money(letter) if staffs else _about_comments(letter, about)
-        return words | {"person": about} | more
+        return words | {"person": about} | _about_their_work(letter, about)
     if isinstance(about, (Examination, Reconciliation)):
         left = len(about.findings) - MOST_FINDINGS
         return words | {"found": about, "findings": about.findings[:MOST_FINDINGS], "more": max(0, left)}
@@ -261,6 +263,8 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         words |= _about_pledge(letter, about)
     its_round: Round = _round_of(about)
     case: Case = its_round.case
+    if letter.kind in ("promise_consented", "promise_refused"):
+        words |= {"change": _row_of_occasion(letter, PromiseChange)}
     return words | {"round": its_round, "case": case, "case_url": f"{settings.site_url}/cases/{case.slug}"}
 
 
@@ -275,6 +279,8 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
     """What only one kind of letter about a pledge speaks of."""
     if letter.kind == "update":
         return {"update": _row_of_occasion(letter, Update)}
+    if letter.kind == "promise_changed":
+        return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(pledge, "leave")}
     if letter.kind == "changed":
         return {"agreement": _row_of_occasion(letter, Agreement)}
     if letter.kind == "reminder":
@@ -292,6 +298,17 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
 def _about_dispute(dispute: Dispute) -> dict[str, Any]:
     """A bank may also only ask, and then no money was held: the ledger knows."""
     return {"dispute": dispute, "held": Movement.known(dispute.stripe_id)}
+
+
+def _about_their_work(letter: Letter, person: User) -> dict[str, Any]:
+    """What a letter to staff or to a moderator speaks of."""
+    if letter.kind == "promise_asked":
+        change: PromiseChange = _row_of_occasion(letter, PromiseChange)
+        where = f"{config.current().site_url}/staff/promise-changes/{change.id}"
+        return {"change": change, "case": change.round.case, "change_url": where}
+    if letter.kind in DISPUTES or letter.kind == "refund_failed":
+        return _about_money(letter)
+    return _about_comments(letter, person)
 
 
 def _about_comments(letter: Letter, moderator: User) -> dict[str, Any]:
@@ -350,5 +367,5 @@ def _address_link(change: AddressChange, whose: str) -> str:
 
 
 def _link(pledge: Pledge, purpose: str) -> str:
-    path = "/pledges/{}" if purpose == "pledge" else "/pledges/{}/unsubscription"
+    path = {"pledge": "/pledges/{}", "leave": "/pledges/{}/departure"}.get(purpose, "/pledges/{}/unsubscription")
     return config.current().site_url + path.format(pledge.link(purpose))

@@ -797,10 +797,13 @@ class Case(Base):
         return sa.and_(sa.not_(cls.charges_frozen), cls.status != "cancelled")
 
     def history(self) -> list[Event]:
-        """What happened to the case and to its round, newest first."""
+        """What happened to the case, to its round and to the round's promise, newest first."""
         of_case = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id)
         of_rounds = sa.and_(Event.subject_kind == "round", Event.subject_id.in_([one.id for one in self.rounds]))
-        return list(db.session.scalars(sa.select(Event).where(of_case | of_rounds).order_by(Event.id.desc())))
+        changes = [change.id for one in self.rounds for change in one.changes]
+        of_changes = sa.and_(Event.subject_kind == "promise_change", Event.subject_id.in_(changes))
+        mine = of_case | of_rounds | of_changes
+        return list(db.session.scalars(sa.select(Event).where(mine).order_by(Event.id.desc())))
 
     def end(self, status: str, by: str, as_of: dt.datetime) -> None:
         self._move(status, by, as_of)
@@ -890,6 +893,7 @@ class Prospect:
     shown_pence: int = 0
     shown_count: int = 0
     percent: int = 0
+    promise_change: None = None
 
 
 class BudgetLine(Base):
@@ -1008,6 +1012,7 @@ class Round(Base):
     trouble: Mapped[str] = mapped_column(sa.Text)
 
     case: Mapped[Case] = relationship(back_populates="rounds")
+    changes: Mapped[list[PromiseChange]] = relationship(back_populates="round", order_by="PromiseChange.id")
 
     @classmethod
     def hold(cls, round_id: int) -> Self:
@@ -1045,6 +1050,49 @@ class Round(Base):
     def percent(self) -> int:
         """Whole per cent of the target, rounded down so that 99.9 never reads as reached."""
         return self.shown_pence * 100 // self.target_pence
+
+    # Changing the promise
+
+    @property
+    def promise_change(self) -> PromiseChange | None:
+        """How its promise was changed, if it was: that is allowed once."""
+        return next((one for one in self.changes if one.status == "consented"), None)
+
+    @property
+    def asked_change(self) -> PromiseChange | None:
+        """The change that its owner has asked for and that staff have not decided."""
+        return next((one for one in self.changes if one.status == "asked"), None)
+
+    @property
+    def promise_mark(self) -> str:
+        """Another one once the promise was changed, so that nobody agrees to what an old page says."""
+        change = self.promise_change
+        return name_of(change) if change else ""
+
+    def require_changeable_promise(self, as_of: dt.datetime) -> None:
+        """Raises Refused, in words for its owner, unless a change of the promise may be asked for."""
+        if not self.is_open(as_of):
+            raise Refused("The deadline has passed, so the promise can no longer be changed.")
+        if self.promise_change:
+            raise Refused("The promise of this round was changed before. That is allowed once.")
+        if self.asked_change:
+            raise Refused("Our staff have a request about this promise already.")
+
+    def ask_change(self, deadline: dt.datetime, target_pence: int, reason: str, by: User,
+                   as_of: dt.datetime) -> PromiseChange:  # fmt: skip
+        """Its owner asks staff to let the promise be changed; until they do it stands. Needs the round to be held."""
+        self.require_changeable_promise(as_of)
+        law.check_change(self.deadline, self.target_pence, deadline, target_pence, self.zone, as_of)
+        change = PromiseChange(
+            round=self, status="asked", reason=reason, answer="", asked_by_id=by.id, asked_at=as_of,
+            old_deadline=self.deadline, new_deadline=deadline, old_target_pence=self.target_pence,
+            new_target_pence=target_pence,
+        )  # fmt: skip
+        db.session.add(change)
+        db.session.flush()
+        Event.write(change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{change.words}: {reason}")
+        Letter.owe_staff("promise_asked", name_of(change), as_of)
+        return change
 
     def agreement(self, amount: str) -> str:
         """What a supporter allows; `amount` in words, since a form is ticked before it is sent."""
@@ -1166,6 +1214,22 @@ class Round(Base):
             if isinstance(row, Pledge):
                 db.session.expire(row)
 
+    def tell_of_change(self, change: PromiseChange, by: str, as_of: dt.datetime) -> None:
+        """Everybody who has pledged, with a saved card or without, is owed a letter about the changed promise, with the
+        way to leave; and each pledge keeps in its history what was and what is."""
+        db.session.flush()
+        told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "confirmed")))
+        pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
+        Letter.owe_all("promise_changed", "pledge", pledge_ids, name_of(change), as_of)
+        said = {"subject_kind": "pledge", "what": "promise_changed", "who": by, "note": change.words}
+        columns = ["subject_id", "at", *said]
+        lines = sa.select(
+            Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
+        ).where(told).order_by(Pledge.id)  # fmt: skip
+        db.session.execute(sa.insert(Event).from_select(columns, lines))
+        # A card page that is open names the promise of before: whoever goes on to Stripe from here gets a new one.
+        self._change_all(sa.and_(told, Pledge.awaits_card), session_expires_at=as_of)
+
     def release_all(self, status: str, by: str, as_of: dt.datetime) -> None:
         """End the round without a decision: started and confirmed pledges are let go, never charged."""
         self._move(status, by, as_of)
@@ -1275,6 +1339,119 @@ class Round(Base):
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.ROUND_MOVES, to, by, as_of)
         self.version += 1
+
+
+# What has become of a request, for staff who were about to decide it.
+DECIDED = {"consented": "was agreed to", "refused": "was refused", "withdrawn": "was taken back"}
+
+
+class PromiseChange(Base):
+    """Another deadline or target for a round that people have pledged to: asked for by its owner, decided by staff.
+
+    The rows stay for good, with what the promise was and what it became.
+    """
+
+    __tablename__ = "promise_changes"
+    __table_args__ = (
+        one_of("status", law.PROMISE_CHANGE_MOVES),
+        sa.CheckConstraint("new_deadline >= old_deadline", name="never_earlier"),
+        sa.CheckConstraint("new_target_pence BETWEEN 1 AND old_target_pence", name="never_higher"),
+        # Of a round one request waits, and one change is made: whoever may be at it at the same moment.
+        *(
+            sa.Index(f"uq_promise_changes_{status}", "round_id", unique=True,
+                     sqlite_where=sa.text(f"status = '{status}'"), postgresql_where=sa.text(f"status = '{status}'"))
+            for status in ("asked", "consented")
+        ),
+    )  # fmt: skip
+
+    id: Mapped[Key]
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"), index=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    old_deadline: Mapped[dt.datetime]
+    new_deadline: Mapped[dt.datetime]
+    old_target_pence: Mapped[Pence]
+    new_target_pence: Mapped[Pence]
+    # Why its owner wants it, for everybody to read.
+    reason: Mapped[str] = mapped_column(sa.Text)
+    # Why staff refused it.
+    answer: Mapped[str] = mapped_column(sa.Text)
+    asked_by_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    asked_at: Mapped[dt.datetime]
+    decided_at: Mapped[dt.datetime | None]
+
+    round: Mapped[Round] = relationship(back_populates="changes")
+
+    @classmethod
+    def hold(cls, change_id: int) -> Self:
+        """The change, freshly read, with its round's row locked until the transaction ends."""
+        Round.hold(db.session.scalars(sa.select(cls.round_id).where(cls.id == change_id)).one())
+        found = sa.select(cls).where(cls.id == change_id)
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def waiting(cls, as_of: dt.datetime) -> list[Self]:
+        """For staff: those that can still be decided, the nearest deadline first."""
+        found = sa.select(cls).join(Round).where(cls.status == "asked", Round.status == "open", Round.deadline >= as_of)
+        return list(db.session.scalars(found.order_by(Round.deadline, cls.id)))
+
+    @property
+    def extends(self) -> bool:
+        return self.new_deadline > self.old_deadline
+
+    @property
+    def lowers(self) -> bool:
+        return self.new_target_pence < self.old_target_pence
+
+    @property
+    def words(self) -> str:
+        """What changes: "the deadline from Sunday ... to Monday ... and the target from £6,000 to £4,000"."""
+        said = []
+        if self.extends:
+            before, after = (law.instant_words(one, self.round.zone) for one in (self.old_deadline, self.new_deadline))
+            said.append(f"the deadline from {before} to {after}")
+        if self.lowers:
+            said.append(f"the target from {pounds(self.old_target_pence)} to {pounds(self.new_target_pence)}")
+        return " and ".join(said)
+
+    def consent(self, by: User, as_of: dt.datetime) -> None:
+        """Staff let the promise be changed: from now on the round has it, and everybody who has pledged is told.
+
+        Nobody is charged by it: a target that is lower than what is pledged already decides nothing before the
+        deadline. Needs it to be held. Raises Refused once the round is closing or over.
+        """
+        its_round = self.round
+        self._require_waiting(as_of)
+        law.check_change(its_round.deadline, its_round.target_pence, self.new_deadline, self.new_target_pence,
+                         its_round.zone, as_of)  # fmt: skip
+        its_round.deadline, its_round.target_pence = self.new_deadline, self.new_target_pence
+        its_round.version += 1
+        self.decided_at = as_of
+        move(self, law.PROMISE_CHANGE_MOVES, "consented", f"user:{by.id}", as_of)
+        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=self.words)
+        its_round.tell_of_change(self, f"user:{by.id}", as_of)
+        Letter.owe("promise_consented", its_round, name_of(self), as_of)
+
+    def refuse(self, answer: str, by: User, as_of: dt.datetime) -> None:
+        """Staff say no, and why; the promise stands as it was, and its owner may ask again. Needs it to be held."""
+        self._require_waiting(as_of)
+        self.answer, self.decided_at = answer, as_of
+        move(self, law.PROMISE_CHANGE_MOVES, "refused", f"user:{by.id}", as_of, note=answer)
+        Letter.owe("promise_refused", self.round, name_of(self), as_of)
+
+    def withdraw(self, by: User, as_of: dt.datetime) -> None:
+        """Its owner takes the request back. Needs it to be held. Silent when that was done before."""
+        if self.status == "withdrawn":
+            return
+        if self.status != "asked":
+            raise Refused("Our staff have decided about this request already.")
+        self.decided_at = as_of
+        move(self, law.PROMISE_CHANGE_MOVES, "withdrawn", f"user:{by.id}", as_of)
+
+    def _require_waiting(self, as_of: dt.datetime) -> None:
+        if self.status != "asked":
+            raise Refused(f"This request {DECIDED[self.status]} before. Nothing was done.")
+        if not self.round.is_open(as_of):
+            raise Refused("The deadline has passed, so the promise stands as it was. Nothing was done.")
 
 
 @dataclass(frozen=True)

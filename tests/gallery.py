@@ -94,14 +94,15 @@ def hang() -> Gallery:
     private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
     after_the_charge, staff_pages = _money_back(staff)
     edited = _case("live").updates[0].id
+    departure, promises = _promises(owner, staff)
     workshop, reviews = _drafts(owner, staff)
     comments = _comments(moderator, another)
     keep()
     rooms = {
         "readers": [*_public_pages(), *comments],
-        "supporters": [*_pledge_forms(), *private_pages, *after_the_charge],
+        "supporters": [*_pledge_forms(), *private_pages, *departure, *after_the_charge],
         "desks": [*_desks(edited), *workshop],
-        "staff": [*staff_pages, *reviews],
+        "staff": [*staff_pages, *reviews, *promises],
     }  # fmt: skip
     return Gallery(rooms, people)
 
@@ -358,6 +359,25 @@ def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
     ]
 
 
+def _promises(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
+    """A request that waits, and a promise that was changed: the supporters' pages, and those of staff."""
+    waits, made = _round("live"), _round("over")
+    why = "The court has moved the hearing.\n\nWe need the money until then."
+    asked = waits.ask_change(waits.deadline + 7 * 24 * 60 * MINUTE, waits.target_pence, why, owner, now())
+    change = made.ask_change(made.deadline + 7 * 24 * 60 * MINUTE, 40_000, why, owner, now())
+    change.consent(staff, now())
+    counted = made.pledges("confirmed")[0]
+    where = f"/staff/promise-changes/{asked.id}"
+    return [
+        _private("of a changed promise", counted),
+        Shown("departure", f"/pledges/{counted.link('leave')}/departure"),
+    ], [
+        Shown("promise change", where, "staff"),
+        Shown("promise change wrong", where, "staff", press="Refuse"),
+        Shown("promise change agreed to", f"/staff/promise-changes/{change.id}", "staff"),
+    ]  # fmt: skip
+
+
 def _books(pledge: Pledge) -> None:
     """What the doctor and the reconciler found, and a letter that cannot be delivered."""
     sentence = f"Pledge {pledge.id} is charged, but Stripe has no payment pi_1234567890abcdefghijklmnopqrstuvwxyz."
@@ -430,6 +450,10 @@ def _desks(edited: int) -> list[Shown]:
         Shown("desk without a case", "/owner", "newcomer"),
         Shown("own case", "/owner/cases/live", "owner"),
         Shown("own case without pledges", "/owner/cases/empty", "owner"),
+        Shown("promise", "/owner/cases/empty/promise", "owner"),
+        Shown("promise wrong", "/owner/cases/empty/promise", "owner", press="Ask our staff"),
+        Shown("promise asked for", "/owner/cases/live/promise", "owner"),
+        Shown("promise of a closed round", "/owner/cases/funded/promise", "owner"),
         Shown("update form", new, "owner"),
         Shown("update form wrong", new, "owner", press="Publish"),
         Shown("update preview", new, "owner", press="Preview", typed=news),

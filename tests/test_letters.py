@@ -210,6 +210,26 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Whose data?",
         "It went back to its owner, A Owner, who has been told.",
     ),
+    "promise_changed": (
+        "The promise that you agreed to has changed: A case about data",
+        "You have pledged £25 for",
+        "your card will be charged £25 after Saturday 7 November 2026, 8:00pm GMT if pledges reach £10 by then.",
+    ),
+    "promise_asked": (
+        "A change of the promise is asked for: A case about data",
+        "A Owner asks to change, for",
+        "the target from £20 to £10.\n\nSupporters have agreed to the promise as it is.",
+    ),
+    "promise_consented": (
+        "The promise of your case is changed",
+        "A case about data",
+        "the deadline from Saturday 31 October 2026, 8:00pm GMT to Saturday 7 November 2026, 8:00pm GMT and the target",
+    ),
+    "promise_refused": (
+        "The promise of your case stays as it is",
+        "A case about data",
+        "have not agreed:\n\nThe hearing is not public yet.",
+    ),
     "comments_waiting": ("1 comment waiting for a moderator", "1 comment waiting to be read:", "/moderation"),
 }
 
@@ -266,6 +286,8 @@ def owed(kind: str) -> Letter:
         confirm(made, DEADLINE)
         if kind in CHANGES:
             _change(kind, made)
+        elif kind.startswith("promise"):
+            _promise(kind, case, staff)
         else:
             _go_on(kind, case, made)
             _after_the_charge(kind, made, staff)
@@ -320,6 +342,17 @@ def _decide(kind: str, case: Case, made: Pledge) -> None:
         made.drop(DEADLINE)
     if kind == "reminder":
         made.remind(DEADLINE + dt.timedelta(days=2))
+
+
+def _promise(kind: str, case: Case, staff: User) -> None:
+    """A change of the promise, asked for a week before the deadline: a week more, and half of the target."""
+    a_week = dt.timedelta(days=7)
+    why = "The court has moved the hearing."
+    change = case.round.ask_change(DEADLINE + a_week, 1_000, why, case.owner, DEADLINE - a_week)
+    if kind == "promise_refused":
+        change.refuse("The hearing is not public yet.", staff, DEADLINE - a_week)
+    elif kind != "promise_asked":
+        change.consent(staff, DEADLINE - a_week)
 
 
 def _change(kind: str, made: Pledge) -> None:

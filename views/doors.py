@@ -39,7 +39,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What our forms carry besides the words that somebody typed into them.
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
-    "case",
+    "case", "promise",
 )  # fmt: skip
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")

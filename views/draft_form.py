@@ -14,7 +14,7 @@ from wtforms.validators import Length, ValidationError
 import config
 import law
 from law import Refused
-from models import Case
+from models import Case, Round
 from money import NotMoney, parse_pounds, pounds
 from views.forms import Readable, Told, TypedForm, trim, unix_lines
 
@@ -256,6 +256,34 @@ class LiveFromForm(TypedForm):
         except (Refused, OverflowError) as wrong:
             self.time.errors = [str(wrong)]
             return None
+
+
+class PromiseForm(LiveFromForm):
+    """Another deadline or target for a round, and why; filled in with those of now."""
+
+    target = StringField("Target, in pounds", [Told("Enter the target."), Readable()], filters=[trim])
+    reason = TextAreaField(
+        "Why the promise should change",
+        [Told("Say why the promise should change."), Readable(lines=True),
+         Length(max=law.LONGEST_PART, message=f"Use at most {law.LONGEST_PART:,} characters.")],
+        filters=[unix_lines],
+    )  # fmt: skip
+
+    pence = 0
+
+    @classmethod
+    def of(cls, its_round: Round) -> "PromiseForm":
+        local = its_round.deadline.astimezone(ZoneInfo(its_round.zone))
+        typed = {"date": f"{local:%Y-%m-%d}", "time": f"{local:%H:%M}", "target": _typed(its_round.target_pence)}
+        return cls(data=typed)
+
+    def validate_target(self, field: Any) -> None:
+        self.pence = _pence(field.data)
+
+    def deadline(self, its_round: Round) -> dt.datetime | None:
+        """The instant that was typed, or that of now when it is the same minute; None when anything is wrong."""
+        typed, now = self.instant(its_round.zone), its_round.deadline
+        return now if typed == now.replace(second=0, microsecond=0) else typed
 
 
 def _on_the_wall(date: str, time: str, zone: str) -> dt.datetime:

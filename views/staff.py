@@ -14,7 +14,20 @@ from flask_login import current_user
 import config
 from jobs import doctor, reconcile, ring
 from law import Refused
-from models import Case, Dispute, Examination, Lease, Letter, LogLine, Pledge, Reconciliation, Refund, Round, db
+from models import (
+    Case,
+    Dispute,
+    Examination,
+    Lease,
+    Letter,
+    LogLine,
+    Pledge,
+    PromiseChange,
+    Reconciliation,
+    Refund,
+    Round,
+    db,
+)
 from money import pounds
 from views import doors, hypermedia
 from views.forms import ReasonForm, RefundForm, readable
@@ -41,6 +54,7 @@ def desk() -> str:
         "staff/desk.html",
         cases=Case.begun(),
         reviews=Case.in_review(),
+        changes=PromiseChange.waiting(_now()),
         disputes=Dispute.listed(),
         failed=Refund.failed(),
         **_books(),
