@@ -57,8 +57,8 @@ OF_REVIEWS = {
     "case_changes": "changes_requested", "case_not_live": "changes_requested", "case_rejected": "rejected",
     "case_approved": "approved",
 }  # fmt: skip
-# Letters to staff about a case; their occasion is "case:3:review:1".
-OF_CASES = ("case_submitted", "case_not_live_staff")
+# Letters to staff about a case; their occasion is "case:3", or "case:3:review:1".
+OF_CASES = ("case_submitted", "case_not_live_staff", "case_called_off")
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How many comments that wait are listed for a moderator.

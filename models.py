@@ -760,6 +760,19 @@ class Case(Base):
         self.ended_because = reason
         self.end("cancelled", by, as_of)
 
+    def call_off(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Its owner ends the case before its deadline: every pledge is released, nobody is charged, staff are told.
+
+        Silent when it is cancelled already. Once the deadline has passed only staff can cancel it.
+        """
+        its_round = self.hold_round()
+        if self.status == "cancelled":
+            return
+        if not its_round.is_open(as_of):
+            raise Refused("The deadline has passed, so you can no longer cancel this case yourself. Write to us.")
+        self.cancel(reason, f"user:{by.id}", as_of)
+        Letter.owe_staff("case_called_off", name_of(self), as_of)
+
     def switch(self, what: str, on: bool, reason: str, by: User, as_of: dt.datetime) -> None:
         """Turn one of staff's switches: `pledging_paused` or `charges_frozen`. Silent when it stands so already."""
         its_round = self.hold_round()

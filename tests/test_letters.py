@@ -210,6 +210,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "Whose data?",
         "It went back to its owner, A Owner, who has been told.",
     ),
+    "case_called_off": (
+        "A case was cancelled by its owner: Whose data?",
+        "A Owner has cancelled",
+        "The reason given: The department has given way.",
+    ),
     "promise_changed": (
         "The promise that you agreed to has changed: A case about data",
         "You have pledged £25 for",
@@ -252,6 +257,9 @@ def _review(kind: str, staff: User) -> None:
         case.approve(staff, DEADLINE, case.review_mark)
     elif kind != "case_submitted":
         case.approve(staff, before, case.review_mark, DEADLINE)
+    if kind == "case_called_off":
+        case.launch(DEADLINE)
+        case.call_off("The department has given way.", case.owner, DEADLINE + HOUR)
     if kind.startswith("case_not_live"):
         case.wanted_days, case.wanted_end = None, DEADLINE
         case.launch(DEADLINE)

@@ -310,7 +310,7 @@ def test_of_many_who_decide_at_the_same_moment_one_does(app: Flask, trial: int) 
         db.session.commit()
         return True
 
-    done = at_once(app, *[lambda number=number: decide(number) for number in range(6)])  # type: ignore[misc]
+    done = at_once(app, *[lambda number=number: decide(number) for number in range(6)])
     assert sum(done) == 1
     moves = sa.select(sa.func.count()).where(Event.subject_kind == "promise_change", Event.before == "asked")
     assert db.session.scalar(moves) == 1
