@@ -32,6 +32,7 @@ from models import (
     Comment,
     Dispute,
     Examination,
+    FinalReport,
     Letter,
     LinkRequest,
     Movement,
@@ -59,6 +60,8 @@ OF_REVIEWS = {
 }  # fmt: skip
 # Letters to staff about a case; their occasion is "case:3", or "case:3:review:1".
 OF_CASES = ("case_submitted", "case_not_live_staff", "case_called_off")
+# Letters that come only to those who want updates, and that lead to the end of them.
+OF_NEWS = ("update", "final_report")
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How many comments that wait are listed for a moderator.
@@ -115,7 +118,8 @@ def _is_still_reviewed_so(letter: Letter, its_case: Case) -> bool:
 _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
     **dict.fromkeys(DISPUTES, _is_still_disputed_so),
     # Somebody may have said "no more".
-    "update": lambda _, pledge: pledge.wants_updates,
+    **dict.fromkeys(OF_NEWS, lambda _, pledge: pledge.wants_updates),
+    "update_reminder": lambda letter, case: case.is_silent(letter.created_at),
     "links": lambda _, request: bool(request.pledges()),
     "new_address": lambda letter, change: change.waits(letter.created_at),
     **dict.fromkeys(OF_REVIEWS, _is_still_reviewed_so),
@@ -146,7 +150,7 @@ def write(letter: Letter) -> EmailMessage:
     message["Date"] = format_datetime(letter.created_at)
     message["Message-ID"] = f"<{letter.message_id}@{urlsplit(settings.site_url).hostname}>"
     message["Auto-Submitted"] = "auto-generated"
-    if letter.kind == "update":
+    if letter.kind in OF_NEWS:
         message["List-Unsubscribe"] = f"<{_link(about, 'unsubscribe')}>"
         if settings.is_https:
             # Mail programs may then post to it by themselves (RFC 8058, which wants https).
@@ -277,6 +281,8 @@ def _round_of(about: Any) -> Round:
 
 def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
     """What only one kind of letter about a pledge speaks of."""
+    if letter.kind == "final_report":
+        return {"report": _row_of_occasion(letter, FinalReport)}
     if letter.kind == "update":
         return {"update": _row_of_occasion(letter, Update)}
     if letter.kind == "promise_changed":

@@ -401,6 +401,7 @@ class Case(Base):
     budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
     links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
     pictures: Mapped[list[Picture]] = relationship(back_populates="case", cascade="all, delete-orphan")
+    report: Mapped[FinalReport | None] = relationship(back_populates="case")
 
     @classmethod
     def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, firm: str, as_of: dt.datetime,
@@ -587,7 +588,7 @@ class Case(Base):
     def listed(cls) -> list[Case]:
         """What the home page shows: live cases first, then the ended ones, newest first."""
         ended = sa.case((cls.status == "live", 0), else_=1)
-        seen = cls.status.in_(("live", "funded", "missed"))
+        seen = cls.status.in_(("live", "funded", "missed", "closed"))
         found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
             sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
@@ -892,6 +893,62 @@ class Case(Base):
             Letter.owe("update", pledge, f"update:{update.id}", as_of)
         return update
 
+    # After the money has come in
+
+    @classmethod
+    def silent(cls, as_of: dt.datetime) -> list[Self]:
+        """Those that got their money and whose owner has told supporters nothing for long, nor was reminded of it."""
+        since = as_of - law.SILENCE
+        decided = sa.exists().where(Round.case_id == cls.id, Round.settled_at <= since)
+        told = sa.exists().where(Update.case_id == cls.id, Update.status == "published", Update.published_at > since)
+        mine = sa.literal("case:") + sa.cast(cls.id, sa.String)
+        reminded = sa.exists().where(
+            Letter.kind == "update_reminder", Letter.subject == mine, Letter.created_at > since
+        )
+        found = sa.select(cls).where(cls.status == "funded", decided, ~told, ~reminded)
+        return list(db.session.scalars(found.order_by(cls.id)))
+
+    def is_silent(self, as_of: dt.datetime) -> bool:
+        """Whether a reminder of this instant is still to the point."""
+        since = as_of - law.SILENCE
+        told = any(update.published_at and update.published_at > since for update in self.published_updates())
+        return self.status == "funded" and not told
+
+    def fees_pence(self) -> int:
+        """What Stripe kept, as far as its balance was compared with the books."""
+        fees = sa.select(sa.func.sum(Movement.amount_pence)).where(Movement.case_id == self.id, Movement.kind == "fee")
+        return -int(db.session.scalar(fees) or 0)
+
+    def require_reportable(self) -> None:
+        """Raises Refused, in words for its owner, unless it can be accounted for: what came in must be known first."""
+        if self.status == "closed":
+            raise Refused("The final report is published. It stays as it is.")
+        if self.status != "funded":
+            raise Refused("A final report says what became of the money. It can be written once a case has reached its "
+                          "target and the cards are charged.")  # fmt: skip
+        figures = self.round.figures()
+        if figures.waiting or figures.repairing:
+            raise Refused("Some pledges are still being charged or repaired. The report can be published once each has "
+                          "come to its end, at most eight days after the deadline.")  # fmt: skip
+
+    def publish_report(self, author: User, body: str, lines: list[tuple[str, int]], as_of: dt.datetime) -> FinalReport:
+        """The outcome and the use of the money, for good; the case is closed by it, and who wants updates is told.
+
+        Sent twice it is one report.
+        """
+        self.hold_round()
+        if self.report is not None:
+            return self.report
+        self.require_reportable()
+        report = FinalReport(case=self, author_id=author.id, body=body, published_at=as_of)
+        report.lines = [ReportLine(position=n, words=words, pence=pence) for n, (words, pence) in enumerate(lines)]
+        db.session.add(report)
+        db.session.flush()
+        self._move("closed", f"user:{author.id}", as_of)
+        for pledge in self.update_readers():
+            Letter.owe("final_report", pledge, f"report:{report.id}", as_of)
+        return report
+
 
 @dataclass(frozen=True)
 class Prospect:
@@ -983,6 +1040,39 @@ class Update(Base):
             return
         self.title, self.body, self.edited_at = title, body, as_of
         Event.write(self, "edited", f"user:{by.id}", as_of)
+
+
+class FinalReport(Base):
+    """What became of a case and of its money, in Markdown and a table. It is written once and stays."""
+
+    __tablename__ = "final_reports"
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), unique=True)
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    body: Mapped[str] = mapped_column(sa.Text)
+    published_at: Mapped[dt.datetime]
+
+    case: Mapped[Case] = relationship(back_populates="report")
+    lines: Mapped[list[ReportLine]] = relationship(order_by="ReportLine.position")
+
+    @property
+    def spent(self) -> list[tuple[str, int]]:
+        """(what for, pence) of each line."""
+        return [(line.words, line.pence) for line in self.lines]
+
+
+class ReportLine(Base):
+    """One line of what the money was used for."""
+
+    __tablename__ = "report_lines"
+    __table_args__ = (sa.CheckConstraint(f"pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="pence_in_bounds"),)
+
+    id: Mapped[Key]
+    report_id: Mapped[int] = mapped_column(sa.ForeignKey("final_reports.id"), index=True)
+    position: Mapped[int]
+    words: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    pence: Mapped[Pence]
 
 
 # --- Round -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from models import (
     Dispute,
     Event,
     Examination,
+    FinalReport,
     Lease,
     Letter,
     Movement,
@@ -217,6 +218,11 @@ def _case_and_round(as_of: dt.datetime) -> Asked:
     return sa.select(Case.id, Case.status).where(wrong)
 
 
+def _closed_without_report(as_of: dt.datetime) -> Asked:
+    reported = sa.exists().where(FinalReport.case_id == Case.id)
+    return sa.select(Case.id, Case.status).where((Case.status == "closed") != reported)
+
+
 def _undecided(as_of: dt.datetime) -> Asked:
     late = sa.or_(
         sa.and_(Round.status == "open", Round.deadline < as_of - DECIDING),
@@ -246,6 +252,7 @@ ROUNDS = (
     Check("Round {id} is {status}, with {settled_total_pence} of {target_pence} pence.", _wrong_decision),
     Check("Round {id} was decided {times} times.", _decided_twice),
     Check("Case {id} is {status}, which none of its rounds says.", _case_and_round),
+    Check("Case {id} is {status}, which its final report, or the lack of one, does not say.", _closed_without_report),
     Check("Round {id} is still {status}, long after its deadline.", _undecided),
     Check("Round {id} has another deadline or target than change {change} of its promise says.", _another_promise),
 )  # fmt: skip

@@ -87,6 +87,10 @@ def hang() -> Gallery:
     _talk(_case("live"), owner, moderator)
     _end("funded")
     _end("missed")
+    _end("reported")
+    (paid,) = _round("reported").pledges("due")
+    paid.claim(now(), MINUTE)
+    paid.apply_charge(ChargeFound("succeeded", f"pi_{paid.id}", f"ch_{paid.id}", 2_500), now(), asked=True)
     _end("closing", decided=False)
     _end("waiting-for-stripe", decided=False)
     _round("waiting-for-stripe").trouble = "Stripe does not answer."
@@ -115,6 +119,7 @@ def _cases(owner: User) -> None:
     a_case(slug="last-hour", title="The last half hour", pledged=[9_500], ends_in=29 * MINUTE, owner=owner)
     a_case(slug="over", title="More than was asked for", target=50_000, pledged=[40_000, 20_000])
     a_case(slug="long", title=LONG_TITLE, target=100_000_000, pledged=[500])
+    a_case(slug="reported", title="A case that is over", target=2_500, pledged=[2_500], owner=owner)
     a_case(slug="missed", title="A case that was missed", target=600_000, pledged=[9_500, 2_500])
     for slug in ("closing", "waiting-for-stripe", "cancelled"):
         a_case(slug=slug, title=f"A case that is {slug}", pledged=[9_500])
@@ -439,6 +444,10 @@ def _desks(edited: int) -> list[Shown]:
         "Your update": "## When\n\nOn **Monday**, at [the court](https://example.org).",
     }
     new = "/owner/cases/live/updates/new"
+    told = {
+        "What became of the case": "## We won\n\nThe *regulations* were quashed.",
+        "What for, line 1": "The claim", "Cost, in pounds, line 1": "2,000",
+    }  # fmt: skip
     return [
         Shown("queue", "/moderation", "moderator"),
         Shown("queue by risk", "/moderation?order=risk&flagged=signs", "moderator"),
@@ -450,6 +459,12 @@ def _desks(edited: int) -> list[Shown]:
         Shown("desk without a case", "/owner", "newcomer"),
         Shown("own case", "/owner/cases/live", "owner"),
         Shown("own case without pledges", "/owner/cases/empty", "owner"),
+        Shown("own case funded", "/owner/cases/funded", "owner"),
+        Shown("report too early", "/owner/cases/live/report", "owner"),
+        Shown("report wrong", "/owner/cases/reported/report", "owner", press="Publish the report"),
+        Shown("report preview", "/owner/cases/reported/report", "owner", press="Preview", typed=told),
+        Shown("report published", "/owner/cases/reported/report", "owner", press="Publish the report", typed=told),
+        Shown("case closed", "/cases/reported"),
         Shown("cancellation", "/owner/cases/empty/cancellation", "owner"),
         Shown("cancellation wrong", "/owner/cases/empty/cancellation", "owner", press="Cancel the case"),
         Shown("cancellation of a closed round", "/owner/cases/funded/cancellation", "owner"),

@@ -15,6 +15,7 @@ from werkzeug.datastructures import MultiDict
 import app as application
 import letters
 from jobs.post import send_letters
+from jobs.sweep import remind_owners
 from models import DISPUTE_LETTERS, Case, Dispute, Examination, Letter, LinkRequest, Pledge, Reconciliation, User, db
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.conftest import ROOT
@@ -215,6 +216,16 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "A Owner has cancelled",
         "The reason given: The department has given way.",
     ),
+    "update_reminder": (
+        "Your supporters have heard nothing for 15 days: A case about data",
+        "A case about data",
+        "Your case reached its target with 1 pledge.",
+    ),
+    "final_report": (
+        "Final report: A case about data",
+        "A Owner has published the final report on",
+        "What the money was used for:\n\n- The claim: £20\n- Counsel: £5\n\nTogether: £25\n",
+    ),
     "promise_changed": (
         "The promise that you agreed to has changed: A case about data",
         "You have pledged £25 for",
@@ -334,7 +345,8 @@ def _decide(kind: str, case: Case, made: Pledge) -> None:
     case.round.close(DEADLINE + SECOND)
     case.round.settle(DEADLINE + SECOND)
     paid = dict.fromkeys(
-        ("charged", "cancelled_charged", "receipt", "refunded", "refund_failed", *letters.DISPUTES), "succeeded"
+        ("charged", "cancelled_charged", "final_report", "receipt", "refunded", "refund_failed", *letters.DISPUTES),
+        "succeeded",
     )
     outcome = (paid | {"action_required": "action_required"}).get(kind, "declined")
     if kind == "charges_halted":
@@ -346,6 +358,10 @@ def _decide(kind: str, case: Case, made: Pledge) -> None:
         made.apply_charge(ChargeFound(outcome, "pi_1", "ch_1", 2_500), DEADLINE, asked=True)
     if kind == "cancelled_charged":
         case.cancel("Settled.", "operator", DEADLINE)
+    if kind == "update_reminder":
+        remind_owners(DEADLINE + dt.timedelta(days=16))
+    if kind == "final_report":
+        case.publish_report(case.owner, "We **won**.", [("The claim", 2_000), ("Counsel", 500)], DEADLINE)
     if kind == "dropped":
         made.drop(DEADLINE)
     if kind == "reminder":

@@ -237,6 +237,17 @@ def upgrade() -> None:
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_document_links_case_id'), ['case_id'], unique=False)
 
+    op.create_table('final_reports',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('author_id', sa.Integer(), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('published_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['author_id'], ['users.id'], name=op.f('fk_final_reports_author_id')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_final_reports_case_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_final_reports')),
+    sa.UniqueConstraint('case_id', name=op.f('uq_final_reports_case_id'))
+    )
     op.create_table('pictures',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -397,6 +408,19 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_promise_changes_round_id'), ['round_id'], unique=False)
         batch_op.create_index('uq_promise_changes_asked', ['round_id'], unique=True, sqlite_where=sa.text("status = 'asked'"), postgresql_where=sa.text("status = 'asked'"))
         batch_op.create_index('uq_promise_changes_consented', ['round_id'], unique=True, sqlite_where=sa.text("status = 'consented'"), postgresql_where=sa.text("status = 'consented'"))
+
+    op.create_table('report_lines',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('report_id', sa.Integer(), nullable=False),
+    sa.Column('position', sa.Integer(), nullable=False),
+    sa.Column('words', sa.String(length=200), nullable=False),
+    sa.Column('pence', sa.BigInteger(), nullable=False),
+    sa.CheckConstraint('pence BETWEEN 1 AND 100000000', name=op.f('ck_report_lines_pence_in_bounds')),
+    sa.ForeignKeyConstraint(['report_id'], ['final_reports.id'], name=op.f('fk_report_lines_report_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_report_lines'))
+    )
+    with op.batch_alter_table('report_lines', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_report_lines_report_id'), ['report_id'], unique=False)
 
     op.create_table('reports',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -582,6 +606,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_reports_comment_id'))
 
     op.drop_table('reports')
+    with op.batch_alter_table('report_lines', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_report_lines_report_id'))
+
+    op.drop_table('report_lines')
     with op.batch_alter_table('promise_changes', schema=None) as batch_op:
         batch_op.drop_index('uq_promise_changes_consented', sqlite_where=sa.text("status = 'consented'"), postgresql_where=sa.text("status = 'consented'"))
         batch_op.drop_index('uq_promise_changes_asked', sqlite_where=sa.text("status = 'asked'"), postgresql_where=sa.text("status = 'asked'"))
@@ -612,6 +640,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_pictures_sha256'))
 
     op.drop_table('pictures')
+    op.drop_table('final_reports')
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_document_links_case_id'))
 
