@@ -13,7 +13,21 @@ from markupsafe import Markup
 import cli
 import config
 from models import db, prepare_engine
-from views import addresses, admissions, comments, doors, private_page, repairs, resets, reviews, users, words, workshop
+from views import (
+    addresses,
+    admissions,
+    comments,
+    doors,
+    endings,
+    private_page,
+    promises,
+    repairs,
+    resets,
+    reviews,
+    users,
+    words,
+    workshop,
+)
 from views.accounts import accounts
 from views.drafts import drafts
 from views.moderators import moderators
@@ -26,7 +40,7 @@ from views.webhooks import webhooks
 MIGRATIONS = Path(__file__).parent / "migrations"
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
-ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop,), (reviews, users)
+ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop, promises, endings), (reviews, promises, users)
 ROOMS_OF_ACCOUNTS = (admissions, resets)
 ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.

@@ -30,6 +30,13 @@ SHORTEST_ROUND, LONGEST_ROUND = dt.timedelta(days=1), dt.timedelta(days=60)
 # A round whose length was given in days ends at this hour, on the wall of its zone.
 HOUR_OF_END = dt.time(20, 0)
 
+# The deadline of a promise may come later once, by at most so many days of the calendar.
+LONGEST_EXTENSION = dt.timedelta(days=30)
+# Whoever has pledged has at least so long to read that the promise was changed, and to leave.
+NOTICE = dt.timedelta(days=2)
+# Once the money has come in, its owner is reminded of the supporters after so long without an update.
+SILENCE = dt.timedelta(days=15)
+
 # How much a case may say, in characters, and how many rows its tables may have.
 LONGEST_TITLE, LONGEST_SLUG, LONGEST_SUMMARY = 160, 80, 300
 LONGEST_STORY, LONGEST_PART, LONGEST_LINE = 40_000, 5_000, 200
@@ -149,6 +156,14 @@ UPDATE_MOVES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"scheduled", "published"}),
     "scheduled": frozenset({"draft", "published"}),
     "published": frozenset(),
+}
+
+# A change of the promise: asked for by its owner, and decided by staff.
+PROMISE_CHANGE_MOVES: Mapping[str, frozenset[str]] = {
+    "asked": frozenset({"consented", "refused", "withdrawn"}),
+    "consented": frozenset(),
+    "refused": frozenset(),
+    "withdrawn": frozenset(),
 }
 
 # A pledge in one of these will not move by itself any more (an abandoned one only by its supporter).
@@ -347,6 +362,33 @@ def check_deadline(deadline: dt.datetime, as_of: dt.datetime) -> None:
         raise Refused("The deadline is less than a day away.")
     if deadline - as_of > LONGEST_ROUND:
         raise Refused(f"The deadline is more than {LONGEST_ROUND.days} days away.")
+
+
+def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.datetime, new_target_pence: int, zone: str,
+                 as_of: dt.datetime) -> None:  # fmt: skip
+    """Whether a promise to which people have agreed may become this one, which holds for all of them who do not leave.
+
+    Only a later deadline and a lower target. Either makes it likelier that they are charged, which is why they have
+    time to leave. The days are counted on the calendar of the zone, so that a change of the clocks takes no hour from
+    them.
+    """
+    if new_target_pence > target_pence:
+        raise Refused(
+            "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
+        )
+    check_target(new_target_pence)
+    if new_deadline < deadline:
+        raise Refused("The deadline can come later, never earlier.")
+    if (new_deadline, new_target_pence) == (deadline, target_pence):
+        raise Refused("Enter a later deadline, a lower target, or both.")
+    place = ZoneInfo(zone)
+    on_the_wall = [one.astimezone(place).replace(tzinfo=None) for one in (deadline, new_deadline)]
+    if on_the_wall[1] - on_the_wall[0] > LONGEST_EXTENSION:
+        raise Refused(f"The deadline can come at most {LONGEST_EXTENSION.days} days later.")
+    if new_deadline - as_of < NOTICE:
+        raise Refused(
+            f"Supporters need {NOTICE.days} days to read of a change and to leave, and the deadline would come sooner."
+        )
 
 
 def instant_words(instant: dt.datetime, zone: str) -> str:

@@ -32,12 +32,14 @@ from models import (
     Comment,
     Dispute,
     Examination,
+    FinalReport,
     Invitation,
     Letter,
     LinkRequest,
     Movement,
     PasswordReset,
     Pledge,
+    PromiseChange,
     Queue,
     Reconciliation,
     Round,
@@ -60,8 +62,10 @@ OF_REVIEWS = {
     "case_changes": "changes_requested", "case_not_live": "changes_requested", "case_rejected": "rejected",
     "case_approved": "approved",
 }  # fmt: skip
-# Letters to staff about a case; their occasion is "case:3:review:1".
-OF_CASES = ("case_submitted", "case_not_live_staff")
+# Letters to staff about a case; their occasion is "case:3", or "case:3:review:1".
+OF_CASES = ("case_submitted", "case_not_live_staff", "case_called_off")
+# Letters that come only to those who want updates, and that lead to the end of them.
+OF_NEWS = ("update", "final_report")
 # Rows whose letter has a link that opens an account, or opens it again -> where that link leads.
 OF_ACCOUNTS: dict[type[Any], str] = {
     SignUp: "sign-up", Invitation: "invitations", PasswordReset: "password-resets",
@@ -122,7 +126,8 @@ def _is_still_reviewed_so(letter: Letter, its_case: Case) -> bool:
 _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
     **dict.fromkeys(DISPUTES, _is_still_disputed_so),
     # Somebody may have said "no more".
-    "update": lambda _, pledge: pledge.wants_updates,
+    **dict.fromkeys(OF_NEWS, lambda _, pledge: pledge.wants_updates),
+    "update_reminder": lambda letter, case: case.is_silent(letter.created_at),
     "links": lambda _, request: bool(request.pledges()),
     "new_address": lambda letter, change: change.waits(letter.created_at),
     "invitation": lambda letter, invitation: invitation.waits(letter.created_at),
@@ -134,6 +139,9 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
         comment.status == "rejected" and letter.occasion == f"version:{comment.version}"
     ),
     "changed": _is_still_agreed,
+    # Who has left meanwhile, or whose round is over, has had the letter that says so.
+    "promise_changed": lambda _, pledge: pledge.status in ("started", "confirmed"),
+    "promise_asked": lambda letter, _: _row_of_occasion(letter, PromiseChange).status == "asked",
     "reminder": _may_still_be_reminded,
     "declined": _is_still_refused,
     "action_required": _is_still_refused,
@@ -153,7 +161,7 @@ def write(letter: Letter) -> EmailMessage:
     message["Date"] = format_datetime(letter.created_at)
     message["Message-ID"] = f"<{letter.message_id}@{urlsplit(settings.site_url).hostname}>"
     message["Auto-Submitted"] = "auto-generated"
-    if letter.kind == "update":
+    if letter.kind in OF_NEWS:
         message["List-Unsubscribe"] = f"<{_link(about, 'unsubscribe')}>"
         if settings.is_https:
             # Mail programs may then post to it by themselves (RFC 8058, which wants https).
@@ -274,6 +282,8 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         words |= _about_pledge(letter, about)
     its_round: Round = _round_of(about)
     case: Case = its_round.case
+    if letter.kind in ("promise_consented", "promise_refused"):
+        words |= {"change": _row_of_occasion(letter, PromiseChange)}
     return words | {"round": its_round, "case": case, "case_url": f"{settings.site_url}/cases/{case.slug}"}
 
 
@@ -291,6 +301,10 @@ def _about_person(letter: Letter, person: User) -> dict[str, Any]:
     if letter.kind in OF_CASES:
         its_case = _case_of_occasion(letter)
         return {"case": its_case, "review_url": f"{config.current().site_url}/staff/reviews/{its_case.slug}"}
+    if letter.kind == "promise_asked":
+        change: PromiseChange = _row_of_occasion(letter, PromiseChange)
+        where = f"{config.current().site_url}/staff/promise-changes/{change.id}"
+        return {"change": change, "case": change.round.case, "change_url": where}
     if letter.kind in DISPUTES or letter.kind == "refund_failed":
         return _about_money(letter)
     return _about_comments(letter, person)
@@ -298,8 +312,12 @@ def _about_person(letter: Letter, person: User) -> dict[str, Any]:
 
 def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
     """What only one kind of letter about a pledge speaks of."""
+    if letter.kind == "final_report":
+        return {"report": _row_of_occasion(letter, FinalReport)}
     if letter.kind == "update":
         return {"update": _row_of_occasion(letter, Update)}
+    if letter.kind == "promise_changed":
+        return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(pledge, "leave")}
     if letter.kind == "changed":
         return {"agreement": _row_of_occasion(letter, Agreement)}
     if letter.kind == "reminder":
@@ -375,5 +393,5 @@ def _address_link(change: AddressChange, whose: str) -> str:
 
 
 def _link(pledge: Pledge, purpose: str) -> str:
-    path = "/pledges/{}" if purpose == "pledge" else "/pledges/{}/unsubscription"
+    path = {"pledge": "/pledges/{}", "leave": "/pledges/{}/departure"}.get(purpose, "/pledges/{}/unsubscription")
     return config.current().site_url + path.format(pledge.link(purpose))

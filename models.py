@@ -725,6 +725,7 @@ class Case(Base):
     budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
     links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
     pictures: Mapped[list[Picture]] = relationship(back_populates="case", cascade="all, delete-orphan")
+    report: Mapped[FinalReport | None] = relationship(back_populates="case")
 
     @classmethod
     def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, firm: str, as_of: dt.datetime,
@@ -911,7 +912,7 @@ class Case(Base):
     def listed(cls) -> list[Case]:
         """What the home page shows: live cases first, then the ended ones, newest first."""
         ended = sa.case((cls.status == "live", 0), else_=1)
-        seen = sa.and_(cls.status.in_(("live", "funded", "missed")), cls.visibility == "public")
+        seen = sa.and_(cls.status.in_(("live", "funded", "missed", "closed")), cls.visibility == "public")
         found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
             sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
@@ -1099,6 +1100,19 @@ class Case(Base):
         self.ended_because = reason
         self.end("cancelled", by, as_of)
 
+    def call_off(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Its owner ends the case before its deadline: every pledge is released, nobody is charged, staff are told.
+
+        Silent when it is cancelled already. Once the deadline has passed only staff can cancel it.
+        """
+        its_round = self.hold_round()
+        if self.status == "cancelled":
+            return
+        if not its_round.is_open(as_of):
+            raise Refused("The deadline has passed, so you can no longer cancel this case yourself. Write to us.")
+        self.cancel(reason, f"user:{by.id}", as_of)
+        Letter.owe_staff("case_called_off", name_of(self), as_of)
+
     def switch(self, what: str, on: bool, reason: str, by: User, as_of: dt.datetime) -> None:
         """Turn a switch of staff's: `pledging_paused`, `charges_frozen` or `comments_locked`. Silent when it stands
         so already."""
@@ -1152,10 +1166,13 @@ class Case(Base):
         return sa.and_(sa.not_(cls.charges_frozen), cls.status != "cancelled")
 
     def history(self) -> list[Event]:
-        """What happened to the case and to its round, newest first."""
+        """What happened to the case, to its round and to the round's promise, newest first."""
         of_case = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id)
         of_rounds = sa.and_(Event.subject_kind == "round", Event.subject_id.in_([one.id for one in self.rounds]))
-        return list(db.session.scalars(sa.select(Event).where(of_case | of_rounds).order_by(Event.id.desc())))
+        changes = [change.id for one in self.rounds for change in one.changes]
+        of_changes = sa.and_(Event.subject_kind == "promise_change", Event.subject_id.in_(changes))
+        mine = of_case | of_rounds | of_changes
+        return list(db.session.scalars(sa.select(Event).where(mine).order_by(Event.id.desc())))
 
     def whole_history(self, size: int, before: int = 0) -> list[Event]:
         """A page of all that happened to the case and to whatever belongs to it, newest first."""
@@ -1163,6 +1180,7 @@ class Case(Base):
         its_pledges = sa.select(Pledge.id).where(Pledge.round_id.in_(its_rounds))
         belongs: dict[str, Any] = {"case": [self.id], "round": its_rounds, "pledge": its_pledges}
         belongs |= {"update": sa.select(Update.id).where(Update.case_id == self.id)}
+        belongs |= {"promise_change": sa.select(PromiseChange.id).where(PromiseChange.round_id.in_(its_rounds))}
         belongs |= {"comment": sa.select(Comment.id).where(Comment.case_id == self.id)}
         belongs |= {"refund": sa.select(Refund.id).where(Refund.pledge_id.in_(its_pledges))}
         belongs |= {"dispute": sa.select(Dispute.id).where(Dispute.pledge_id.in_(its_pledges))}
@@ -1258,6 +1276,62 @@ class Case(Base):
             Letter.owe("update", pledge, f"update:{update.id}", as_of)
         return update
 
+    # After the money has come in
+
+    @classmethod
+    def silent(cls, as_of: dt.datetime) -> list[Self]:
+        """Those that got their money and whose owner has told supporters nothing for long, nor was reminded of it."""
+        since = as_of - law.SILENCE
+        decided = sa.exists().where(Round.case_id == cls.id, Round.settled_at <= since)
+        told = sa.exists().where(Update.case_id == cls.id, Update.status == "published", Update.published_at > since)
+        mine = sa.literal("case:") + sa.cast(cls.id, sa.String)
+        reminded = sa.exists().where(
+            Letter.kind == "update_reminder", Letter.subject == mine, Letter.created_at > since
+        )
+        found = sa.select(cls).where(cls.status == "funded", decided, ~told, ~reminded)
+        return list(db.session.scalars(found.order_by(cls.id)))
+
+    def is_silent(self, as_of: dt.datetime) -> bool:
+        """Whether a reminder of this instant is still to the point."""
+        since = as_of - law.SILENCE
+        told = any(update.published_at and update.published_at > since for update in self.published_updates())
+        return self.status == "funded" and not told
+
+    def fees_pence(self) -> int:
+        """What Stripe kept, as far as its balance was compared with the books."""
+        fees = sa.select(sa.func.sum(Movement.amount_pence)).where(Movement.case_id == self.id, Movement.kind == "fee")
+        return -int(db.session.scalar(fees) or 0)
+
+    def require_reportable(self) -> None:
+        """Raises Refused, in words for its owner, unless it can be accounted for: what came in must be known first."""
+        if self.status == "closed":
+            raise Refused("The final report is published. It stays as it is.")
+        if self.status != "funded":
+            raise Refused("A final report says what became of the money. It can be written once a case has reached its "
+                          "target and the cards are charged.")  # fmt: skip
+        figures = self.round.figures()
+        if figures.waiting or figures.repairing:
+            raise Refused("Some pledges are still being charged or repaired. The report can be published once each has "
+                          "come to its end, at most eight days after the deadline.")  # fmt: skip
+
+    def publish_report(self, author: User, body: str, lines: list[tuple[str, int]], as_of: dt.datetime) -> FinalReport:
+        """The outcome and the use of the money, for good; the case is closed by it, and who wants updates is told.
+
+        Sent twice it is one report.
+        """
+        self.hold_round()
+        if self.report is not None:
+            return self.report
+        self.require_reportable()
+        report = FinalReport(case=self, author_id=author.id, body=body, published_at=as_of)
+        report.lines = [ReportLine(position=n, words=words, pence=pence) for n, (words, pence) in enumerate(lines)]
+        db.session.add(report)
+        db.session.flush()
+        self._move("closed", f"user:{author.id}", as_of)
+        for pledge in self.update_readers():
+            Letter.owe("final_report", pledge, f"report:{report.id}", as_of)
+        return report
+
 
 @dataclass(frozen=True)
 class Prospect:
@@ -1272,6 +1346,7 @@ class Prospect:
     shown_pence: int = 0
     shown_count: int = 0
     percent: int = 0
+    promise_change: None = None
 
 
 class BudgetLine(Base):
@@ -1350,6 +1425,39 @@ class Update(Base):
         Event.write(self, "edited", f"user:{by.id}", as_of)
 
 
+class FinalReport(Base):
+    """What became of a case and of its money, in Markdown and a table. It is written once and stays."""
+
+    __tablename__ = "final_reports"
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), unique=True)
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    body: Mapped[str] = mapped_column(sa.Text)
+    published_at: Mapped[dt.datetime]
+
+    case: Mapped[Case] = relationship(back_populates="report")
+    lines: Mapped[list[ReportLine]] = relationship(order_by="ReportLine.position")
+
+    @property
+    def spent(self) -> list[tuple[str, int]]:
+        """(what for, pence) of each line."""
+        return [(line.words, line.pence) for line in self.lines]
+
+
+class ReportLine(Base):
+    """One line of what the money was used for."""
+
+    __tablename__ = "report_lines"
+    __table_args__ = (sa.CheckConstraint(f"pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="pence_in_bounds"),)
+
+    id: Mapped[Key]
+    report_id: Mapped[int] = mapped_column(sa.ForeignKey("final_reports.id"), index=True)
+    position: Mapped[int]
+    words: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    pence: Mapped[Pence]
+
+
 # --- Round -------------------------------------------------------------------------------------------------
 
 
@@ -1390,6 +1498,7 @@ class Round(Base):
     trouble: Mapped[str] = mapped_column(sa.Text)
 
     case: Mapped[Case] = relationship(back_populates="rounds")
+    changes: Mapped[list[PromiseChange]] = relationship(back_populates="round", order_by="PromiseChange.id")
 
     @classmethod
     def hold(cls, round_id: int) -> Self:
@@ -1427,6 +1536,49 @@ class Round(Base):
     def percent(self) -> int:
         """Whole per cent of the target, rounded down so that 99.9 never reads as reached."""
         return self.shown_pence * 100 // self.target_pence
+
+    # Changing the promise
+
+    @property
+    def promise_change(self) -> PromiseChange | None:
+        """How its promise was changed, if it was: that is allowed once."""
+        return next((one for one in self.changes if one.status == "consented"), None)
+
+    @property
+    def asked_change(self) -> PromiseChange | None:
+        """The change that its owner has asked for and that staff have not decided."""
+        return next((one for one in self.changes if one.status == "asked"), None)
+
+    @property
+    def promise_mark(self) -> str:
+        """Another one once the promise was changed, so that nobody agrees to what an old page says."""
+        change = self.promise_change
+        return name_of(change) if change else ""
+
+    def require_changeable_promise(self, as_of: dt.datetime) -> None:
+        """Raises Refused, in words for its owner, unless a change of the promise may be asked for."""
+        if not self.is_open(as_of):
+            raise Refused("The deadline has passed, so the promise can no longer be changed.")
+        if self.promise_change:
+            raise Refused("The promise of this round was changed before. That is allowed once.")
+        if self.asked_change:
+            raise Refused("Our staff have a request about this promise already.")
+
+    def ask_change(self, deadline: dt.datetime, target_pence: int, reason: str, by: User,
+                   as_of: dt.datetime) -> PromiseChange:  # fmt: skip
+        """Its owner asks staff to let the promise be changed; until they do it stands. Needs the round to be held."""
+        self.require_changeable_promise(as_of)
+        law.check_change(self.deadline, self.target_pence, deadline, target_pence, self.zone, as_of)
+        change = PromiseChange(
+            round=self, status="asked", reason=reason, answer="", asked_by_id=by.id, asked_at=as_of,
+            old_deadline=self.deadline, new_deadline=deadline, old_target_pence=self.target_pence,
+            new_target_pence=target_pence,
+        )  # fmt: skip
+        db.session.add(change)
+        db.session.flush()
+        Event.write(change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{change.words}: {reason}")
+        Letter.owe_staff("promise_asked", name_of(change), as_of)
+        return change
 
     def agreement(self, amount: str) -> str:
         """What a supporter allows; `amount` in words, since a form is ticked before it is sent."""
@@ -1548,6 +1700,22 @@ class Round(Base):
             if isinstance(row, Pledge):
                 db.session.expire(row)
 
+    def tell_of_change(self, change: PromiseChange, by: str, as_of: dt.datetime) -> None:
+        """Everybody who has pledged, with a saved card or without, is owed a letter about the changed promise, with the
+        way to leave; and each pledge keeps in its history what was and what is."""
+        db.session.flush()
+        told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "confirmed")))
+        pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
+        Letter.owe_all("promise_changed", "pledge", pledge_ids, name_of(change), as_of)
+        said = {"subject_kind": "pledge", "what": "promise_changed", "who": by, "note": change.words}
+        columns = ["subject_id", "at", *said]
+        lines = sa.select(
+            Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
+        ).where(told).order_by(Pledge.id)  # fmt: skip
+        db.session.execute(sa.insert(Event).from_select(columns, lines))
+        # A card page that is open names the promise of before: whoever goes on to Stripe from here gets a new one.
+        self._change_all(sa.and_(told, Pledge.awaits_card), session_expires_at=as_of)
+
     def release_all(self, status: str, by: str, as_of: dt.datetime) -> None:
         """End the round without a decision: started and confirmed pledges are let go, never charged."""
         self._move(status, by, as_of)
@@ -1658,6 +1826,119 @@ class Round(Base):
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.ROUND_MOVES, to, by, as_of)
         self.version += 1
+
+
+# What has become of a request, for staff who were about to decide it.
+DECIDED = {"consented": "was agreed to", "refused": "was refused", "withdrawn": "was taken back"}
+
+
+class PromiseChange(Base):
+    """Another deadline or target for a round that people have pledged to: asked for by its owner, decided by staff.
+
+    The rows stay for good, with what the promise was and what it became.
+    """
+
+    __tablename__ = "promise_changes"
+    __table_args__ = (
+        one_of("status", law.PROMISE_CHANGE_MOVES),
+        sa.CheckConstraint("new_deadline >= old_deadline", name="never_earlier"),
+        sa.CheckConstraint("new_target_pence BETWEEN 1 AND old_target_pence", name="never_higher"),
+        # Of a round one request waits, and one change is made: whoever may be at it at the same moment.
+        *(
+            sa.Index(f"uq_promise_changes_{status}", "round_id", unique=True,
+                     sqlite_where=sa.text(f"status = '{status}'"), postgresql_where=sa.text(f"status = '{status}'"))
+            for status in ("asked", "consented")
+        ),
+    )  # fmt: skip
+
+    id: Mapped[Key]
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"), index=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
+    old_deadline: Mapped[dt.datetime]
+    new_deadline: Mapped[dt.datetime]
+    old_target_pence: Mapped[Pence]
+    new_target_pence: Mapped[Pence]
+    # Why its owner wants it, for everybody to read.
+    reason: Mapped[str] = mapped_column(sa.Text)
+    # Why staff refused it.
+    answer: Mapped[str] = mapped_column(sa.Text)
+    asked_by_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    asked_at: Mapped[dt.datetime]
+    decided_at: Mapped[dt.datetime | None]
+
+    round: Mapped[Round] = relationship(back_populates="changes")
+
+    @classmethod
+    def hold(cls, change_id: int) -> Self:
+        """The change, freshly read, with its round's row locked until the transaction ends."""
+        Round.hold(db.session.scalars(sa.select(cls.round_id).where(cls.id == change_id)).one())
+        found = sa.select(cls).where(cls.id == change_id)
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def waiting(cls, as_of: dt.datetime) -> list[Self]:
+        """For staff: those that can still be decided, the nearest deadline first."""
+        found = sa.select(cls).join(Round).where(cls.status == "asked", Round.status == "open", Round.deadline >= as_of)
+        return list(db.session.scalars(found.order_by(Round.deadline, cls.id)))
+
+    @property
+    def extends(self) -> bool:
+        return self.new_deadline > self.old_deadline
+
+    @property
+    def lowers(self) -> bool:
+        return self.new_target_pence < self.old_target_pence
+
+    @property
+    def words(self) -> str:
+        """What changes: "the deadline from Sunday ... to Monday ... and the target from £6,000 to £4,000"."""
+        said = []
+        if self.extends:
+            before, after = (law.instant_words(one, self.round.zone) for one in (self.old_deadline, self.new_deadline))
+            said.append(f"the deadline from {before} to {after}")
+        if self.lowers:
+            said.append(f"the target from {pounds(self.old_target_pence)} to {pounds(self.new_target_pence)}")
+        return " and ".join(said)
+
+    def consent(self, by: User, as_of: dt.datetime) -> None:
+        """Staff let the promise be changed: from now on the round has it, and everybody who has pledged is told.
+
+        Nobody is charged by it: a target that is lower than what is pledged already decides nothing before the
+        deadline. Needs it to be held. Raises Refused once the round is closing or over.
+        """
+        its_round = self.round
+        self._require_waiting(as_of)
+        law.check_change(its_round.deadline, its_round.target_pence, self.new_deadline, self.new_target_pence,
+                         its_round.zone, as_of)  # fmt: skip
+        its_round.deadline, its_round.target_pence = self.new_deadline, self.new_target_pence
+        its_round.version += 1
+        self.decided_at = as_of
+        move(self, law.PROMISE_CHANGE_MOVES, "consented", f"user:{by.id}", as_of)
+        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=self.words)
+        its_round.tell_of_change(self, f"user:{by.id}", as_of)
+        Letter.owe("promise_consented", its_round, name_of(self), as_of)
+
+    def refuse(self, answer: str, by: User, as_of: dt.datetime) -> None:
+        """Staff say no, and why; the promise stands as it was, and its owner may ask again. Needs it to be held."""
+        self._require_waiting(as_of)
+        self.answer, self.decided_at = answer, as_of
+        move(self, law.PROMISE_CHANGE_MOVES, "refused", f"user:{by.id}", as_of, note=answer)
+        Letter.owe("promise_refused", self.round, name_of(self), as_of)
+
+    def withdraw(self, by: User, as_of: dt.datetime) -> None:
+        """Its owner takes the request back. Needs it to be held. Silent when that was done before."""
+        if self.status == "withdrawn":
+            return
+        if self.status != "asked":
+            raise Refused("Our staff have decided about this request already.")
+        self.decided_at = as_of
+        move(self, law.PROMISE_CHANGE_MOVES, "withdrawn", f"user:{by.id}", as_of)
+
+    def _require_waiting(self, as_of: dt.datetime) -> None:
+        if self.status != "asked":
+            raise Refused(f"This request {DECIDED[self.status]} before. Nothing was done.")
+        if not self.round.is_open(as_of):
+            raise Refused("The deadline has passed, so the promise stands as it was. Nothing was done.")
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ from models import (
     Dispute,
     Event,
     Examination,
+    FinalReport,
     Lease,
     Letter,
     Movement,
     OldCard,
     Pledge,
+    PromiseChange,
     Refund,
     Round,
     StripeEvent,
@@ -217,12 +219,30 @@ def _case_and_round(as_of: dt.datetime) -> Asked:
     return sa.select(Case.id, Case.status).where(wrong)
 
 
+def _closed_without_report(as_of: dt.datetime) -> Asked:
+    reported = sa.exists().where(FinalReport.case_id == Case.id)
+    return sa.select(Case.id, Case.status).where((Case.status == "closed") != reported)
+
+
 def _undecided(as_of: dt.datetime) -> Asked:
     late = sa.or_(
         sa.and_(Round.status == "open", Round.deadline < as_of - DECIDING),
         sa.and_(Round.status == "closing", Round.closing_at < as_of - DECIDING),
     )
     return sa.select(Round.id, Round.status).where(late)
+
+
+def _another_promise(as_of: dt.datetime) -> Asked:
+    """A promise is changed by a request that staff have agreed to, and by nothing else but a demonstration."""
+    moved = sa.exists().where(
+        Event.subject_kind == "round", Event.subject_id == Round.id, Event.what == "deadline_moved"
+    )
+    other = sa.or_(
+        sa.and_(Round.deadline != PromiseChange.new_deadline, ~moved),
+        Round.target_pence != PromiseChange.new_target_pence,
+    )
+    asked = sa.select(Round.id, PromiseChange.id.label("change")).join(PromiseChange)
+    return asked.where(PromiseChange.status == "consented", other)
 
 
 ROUNDS = (
@@ -233,7 +253,9 @@ ROUNDS = (
     Check("Round {id} is {status}, with {settled_total_pence} of {target_pence} pence.", _wrong_decision),
     Check("Round {id} was decided {times} times.", _decided_twice),
     Check("Case {id} is {status}, which none of its rounds says.", _case_and_round),
+    Check("Case {id} is {status}, which its final report, or the lack of one, does not say.", _closed_without_report),
     Check("Round {id} is still {status}, long after its deadline.", _undecided),
+    Check("Round {id} has another deadline or target than change {change} of its promise says.", _another_promise),
 )  # fmt: skip
 
 
@@ -456,6 +478,16 @@ def _cancellation_untold(as_of: dt.datetime) -> Asked:
     return charged.where(Case.status == "cancelled", ~_told("cancelled_charged", "pledge", Pledge.id))
 
 
+def _change_untold(as_of: dt.datetime) -> Asked:
+    """Whoever agreed to the promise of before, and can be charged or was, must have been told how to leave."""
+    changed = _pledges(PromiseChange.id.label("change")).join(
+        PromiseChange, PromiseChange.round_id == Pledge.round_id
+    ).where(PromiseChange.status == "consented", Pledge.agreement_at < PromiseChange.decided_at)  # fmt: skip
+    occasion = sa.literal("promise_change:") + sa.cast(PromiseChange.id, sa.String)
+    told = _told("promise_changed", "pledge", Pledge.id).where(Letter.occasion == occasion)
+    return changed.where(Pledge.status.in_(("confirmed", *OF_A_MET_ROUND)), ~told)
+
+
 def _unthanked(as_of: dt.datetime) -> Asked:
     return _pledges().where(Pledge.confirmed_at.is_not(None), ~_told("confirmed", "pledge", Pledge.id))
 
@@ -504,6 +536,8 @@ RECORDS = (
     Check("Pledge {id} is {status}, and its supporter is not owed a letter about it.", _refusal_untold),
     Check("Pledge {id} is {status}, its case was cancelled, and its supporter is not owed the letter about that.",
           _cancellation_untold),
+    Check("Pledge {id} was made before change {change} of the promise, and its supporter was not told.",
+          _change_untold),
     Check("Pledge {id} counted, and its supporter is not owed the letter “confirmed”.", _unthanked),
     Check("Round {id} is {status}, and its owner is not owed the letter “{kind}”.", _owner_untold),
     Check("Dispute {id} is {status}, and its supporter is not owed the letter “{kind}”.", _dispute_untold),

@@ -60,6 +60,7 @@ def sweep(as_of: dt.datetime) -> None:
     """Ring for everything that is due; do it here if it has been due for long and nobody came."""
     begin_writing()
     remind_moderators(as_of)
+    remind_owners(as_of)
     for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY):
         Lease.wind(name, as_of)
     db.session.commit()
@@ -165,3 +166,9 @@ def remind_moderators(as_of: dt.datetime) -> None:
     today = as_of.astimezone(ZoneInfo(config.current().display_zone)).date()
     for person in User.with_role("moderator"):
         Letter.owe("comments_waiting", person, today.isoformat(), as_of)
+
+
+def remind_owners(as_of: dt.datetime) -> None:
+    """Whose case got its money owes supporters news: a letter after each while of silence, until the final report."""
+    for case in Case.silent(as_of):
+        Letter.owe("update_reminder", case, as_of.isoformat(timespec="seconds"), as_of)

@@ -1,5 +1,6 @@
 """What the tests of the doors share: people who are logged in, the state of all tables, and the site set otherwise."""
 
+import datetime as dt
 import hashlib
 import hmac
 import time
@@ -55,6 +56,10 @@ class Site:
         change, made = (counted.ask_other_address(f"{name}@example.org", now()) for name in ("new", "newest"))
         made.make(now())
         change.link_version = counted.link_version
+        its_round = its_case.round
+        later = its_round.deadline + dt.timedelta(days=7)
+        asked = its_round.ask_change(later, 600_000, "A hearing.", db.session.merge(self.owner), now())
+        self.values["change_id"] = asked.id
         keep()
         self.draft = a_draft(self.owner)
         self.draft_link = self.draft.preview_link()
@@ -71,7 +76,7 @@ class Site:
             "invitation": invited.link(),
             "sign-up": signed_up.link(),
             "password-reset": forgotten.link(),
-            **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe")},
+            **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe", "leave")},
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
             "comment": comment.link(),

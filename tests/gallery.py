@@ -90,6 +90,10 @@ def hang() -> Gallery:
     _talk(_case("live"), owner, moderator)
     _end("funded")
     _end("missed")
+    _end("reported")
+    (paid,) = _round("reported").pledges("due")
+    paid.claim(now(), MINUTE)
+    paid.apply_charge(ChargeFound("succeeded", f"pi_{paid.id}", f"ch_{paid.id}", 2_500), now(), asked=True)
     _end("closing", decided=False)
     _end("waiting-for-stripe", decided=False)
     _round("waiting-for-stripe").trouble = "Stripe does not answer."
@@ -99,15 +103,16 @@ def hang() -> Gallery:
     private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
     after_the_charge, staff_pages = _money_back(staff)
     edited = _case("live").updates[0].id
+    departure, promises = _promises(owner, staff)
     workshop, reviews = _drafts(owner, staff)
     comments = _comments(moderator, another)
     users = _users(staff, another)
     keep()
     rooms = {
         "readers": [*_public_pages(), *comments, *_account_pages()],
-        "supporters": [*_pledge_forms(), *private_pages, *after_the_charge],
+        "supporters": [*_pledge_forms(), *private_pages, *departure, *after_the_charge],
         "desks": [*_desks(edited), *workshop],
-        "staff": [*staff_pages, *reviews, *users],
+        "staff": [*staff_pages, *reviews, *promises, *users],
     }  # fmt: skip
     return Gallery(rooms, people)
 
@@ -120,6 +125,7 @@ def _cases(owner: User) -> None:
     a_case(slug="last-hour", title="The last half hour", pledged=[9_500], ends_in=29 * MINUTE, owner=owner)
     a_case(slug="over", title="More than was asked for", target=50_000, pledged=[40_000, 20_000])
     a_case(slug="long", title=LONG_TITLE, target=100_000_000, pledged=[500])
+    a_case(slug="reported", title="A case that is over", target=2_500, pledged=[2_500], owner=owner)
     a_case(slug="missed", title="A case that was missed", target=600_000, pledged=[9_500, 2_500])
     a_case(slug="noticed", title="A case under a notice", owner=owner)
     for slug in ("closing", "waiting-for-stripe", "cancelled"):
@@ -371,6 +377,25 @@ def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
     ]
 
 
+def _promises(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
+    """A request that waits, and a promise that was changed: the supporters' pages, and those of staff."""
+    waits, made = _round("live"), _round("over")
+    why = "The court has moved the hearing.\n\nWe need the money until then."
+    asked = waits.ask_change(waits.deadline + 7 * 24 * 60 * MINUTE, waits.target_pence, why, owner, now())
+    change = made.ask_change(made.deadline + 7 * 24 * 60 * MINUTE, 40_000, why, owner, now())
+    change.consent(staff, now())
+    counted = made.pledges("confirmed")[0]
+    where = f"/staff/promise-changes/{asked.id}"
+    return [
+        _private("of a changed promise", counted),
+        Shown("departure", f"/pledges/{counted.link('leave')}/departure"),
+    ], [
+        Shown("promise change", where, "staff"),
+        Shown("promise change wrong", where, "staff", press="Refuse"),
+        Shown("promise change agreed to", f"/staff/promise-changes/{change.id}", "staff"),
+    ]  # fmt: skip
+
+
 def _books(pledge: Pledge) -> None:
     """What the doctor and the reconciler found, and a letter that cannot be delivered."""
     sentence = f"Pledge {pledge.id} is charged, but Stripe has no payment pi_1234567890abcdefghijklmnopqrstuvwxyz."
@@ -479,6 +504,10 @@ def _desks(edited: int) -> list[Shown]:
         "Your update": "## When\n\nOn **Monday**, at [the court](https://example.org).",
     }
     new = "/owner/cases/live/updates/new"
+    told = {
+        "What became of the case": "## We won\n\nThe *regulations* were quashed.",
+        "What for, line 1": "The claim", "Cost, in pounds, line 1": "2,000",
+    }  # fmt: skip
     return [
         Shown("queue", "/moderation", "moderator"),
         Shown("queue by risk", "/moderation?order=risk&flagged=signs", "moderator"),
@@ -490,6 +519,19 @@ def _desks(edited: int) -> list[Shown]:
         Shown("desk without a case", "/owner", "newcomer"),
         Shown("own case", "/owner/cases/live", "owner"),
         Shown("own case without pledges", "/owner/cases/empty", "owner"),
+        Shown("own case funded", "/owner/cases/funded", "owner"),
+        Shown("report too early", "/owner/cases/live/report", "owner"),
+        Shown("report wrong", "/owner/cases/reported/report", "owner", press="Publish the report"),
+        Shown("report preview", "/owner/cases/reported/report", "owner", press="Preview", typed=told),
+        Shown("report published", "/owner/cases/reported/report", "owner", press="Publish the report", typed=told),
+        Shown("case closed", "/cases/reported"),
+        Shown("cancellation", "/owner/cases/empty/cancellation", "owner"),
+        Shown("cancellation wrong", "/owner/cases/empty/cancellation", "owner", press="Cancel the case"),
+        Shown("cancellation of a closed round", "/owner/cases/funded/cancellation", "owner"),
+        Shown("promise", "/owner/cases/empty/promise", "owner"),
+        Shown("promise wrong", "/owner/cases/empty/promise", "owner", press="Ask our staff"),
+        Shown("promise asked for", "/owner/cases/live/promise", "owner"),
+        Shown("promise of a closed round", "/owner/cases/funded/promise", "owner"),
         Shown("update form", new, "owner"),
         Shown("update form wrong", new, "owner", press="Publish"),
         Shown("update preview", new, "owner", press="Preview", typed=news),

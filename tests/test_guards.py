@@ -110,6 +110,7 @@ def test_a_draft_is_seen_by_its_owner_alone_and_takes_no_update(app: Flask, clie
     [
         ("pledge", {"", *FORMS}, {"/card-page", "/cancellation", "/updates", "/new-link", *FORMS, *REPAIRS}),
         ("unsubscribe", {"/unsubscription"}, {"/unsubscription"}),
+        ("leave", {"/departure"}, {"/departure"}),
         ("new-address", set(), set()),
         ("old-address", set(), set()),
         # Stripe knows this one: it leads a supporter without a saved card back to the pledge, and does nothing.
@@ -122,7 +123,7 @@ def test_a_private_link_opens_what_it_is_for_and_nothing_else(
     link = site.links[purpose]
     altered = link[:-2] + ("A" if link[-2] != "A" else "B") + link[-1]
     before = everything()
-    for page in ("", "/unsubscription", *FORMS):
+    for page in ("", "/unsubscription", "/departure", *FORMS):
         assert client.get(f"/pledges/{link}{page}").status_code == (200 if page in opens else 404), page
         assert client.get(f"/pledges/{altered}{page}").status_code == 404
         assert client.get(f"/pledges/{link.partition('.')[0]}{page}").status_code == 404
@@ -130,7 +131,7 @@ def test_a_private_link_opens_what_it_is_for_and_nothing_else(
         assert client.get(f"/pledges/{way}/{link}").status_code == (status if purpose == way else 404), way
         if purpose != way:
             assert client.post(f"/pledges/{way}/{link}").status_code in (404, 405), way
-    others = {"/card-page", "/cancellation", "/updates", "/new-link", "/unsubscription", *FORMS, *REPAIRS}
+    others = {"/card-page", "/cancellation", "/updates", "/new-link", "/unsubscription", "/departure", *FORMS, *REPAIRS}
     for action in others - does:
         assert client.post(f"/pledges/{link}{action}").status_code == 404, action
     assert everything() == before

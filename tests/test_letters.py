@@ -15,6 +15,7 @@ from werkzeug.datastructures import MultiDict
 import app as application
 import letters
 from jobs.post import send_letters
+from jobs.sweep import remind_owners
 from models import (
     DISPUTE_LETTERS,
     Case,
@@ -249,6 +250,41 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The password of your account at Standing was changed on",
         "If it was not, set another one at once, and write to us",
     ),
+    "case_called_off": (
+        "A case was cancelled by its owner: Whose data?",
+        "A Owner has cancelled",
+        "The reason given: The department has given way.",
+    ),
+    "update_reminder": (
+        "Your supporters have heard nothing for 15 days: A case about data",
+        "A case about data",
+        "Your case reached its target with 1 pledge.",
+    ),
+    "final_report": (
+        "Final report: A case about data",
+        "A Owner has published the final report on",
+        "What the money was used for:\n\n- The claim: £20\n- Counsel: £5\n\nTogether: £25\n",
+    ),
+    "promise_changed": (
+        "The promise that you agreed to has changed: A case about data",
+        "You have pledged £25 for",
+        "your card will be charged £25 after Saturday 7 November 2026, 8:00pm GMT if pledges reach £10 by then.",
+    ),
+    "promise_asked": (
+        "A change of the promise is asked for: A case about data",
+        "A Owner asks to change, for",
+        "the target from £20 to £10.\n\nSupporters have agreed to the promise as it is.",
+    ),
+    "promise_consented": (
+        "The promise of your case is changed",
+        "A case about data",
+        "the deadline from Saturday 31 October 2026, 8:00pm GMT to Saturday 7 November 2026, 8:00pm GMT and the target",
+    ),
+    "promise_refused": (
+        "The promise of your case stays as it is",
+        "A case about data",
+        "have not agreed:\n\nThe hearing is not public yet.",
+    ),
     "comments_waiting": ("1 comment waiting for a moderator", "1 comment waiting to be read:", "/moderation"),
 }
 
@@ -285,6 +321,9 @@ def _review(kind: str, staff: User) -> None:
         case.approve(staff, DEADLINE, case.review_mark)
     elif kind != "case_submitted":
         case.approve(staff, before, case.review_mark, DEADLINE)
+    if kind == "case_called_off":
+        case.launch(DEADLINE)
+        case.call_off("The department has given way.", case.owner, DEADLINE + HOUR)
     if kind.startswith("case_not_live"):
         case.wanted_days, case.wanted_end = None, DEADLINE
         case.launch(DEADLINE)
@@ -295,13 +334,18 @@ def owed(kind: str) -> Letter:
     moderator, staff = a_user("moderator"), a_user("staff")
     if kind in (*letters.OF_REVIEWS, *letters.OF_CASES, "case_live"):
         _review(kind, db.session.merge(staff))
-        return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
-    if kind == "case_visibility":
+    elif kind == "case_visibility":
         a_case().show_as("notice", "A court has asked us.", "An order.", db.session.merge(staff), DEADLINE)
-        return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
-    if kind in OF_ACCOUNTS:
+    elif kind in OF_ACCOUNTS:
         _account(kind, moderator)
-        return db.session.scalars(sa.select(Letter).where(Letter.kind == kind)).one()
+    else:
+        _pledging(kind, moderator, staff)
+    found = sa.select(Letter).where(Letter.kind == kind)
+    return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+
+def _pledging(kind: str, moderator: User, staff: User) -> None:
+    """A case that is live, a pledge to it, and what becomes of them."""
     case = a_case(target=2_000 if kind not in ("missed", "not_reached") else 600_000)
     its_round = case.round
     its_round.deadline = DEADLINE
@@ -325,11 +369,11 @@ def owed(kind: str) -> Letter:
         confirm(made, DEADLINE)
         if kind in CHANGES:
             _change(kind, made)
+        elif kind.startswith("promise"):
+            _promise(kind, case, staff)
         else:
             _go_on(kind, case, made)
             _after_the_charge(kind, made, staff)
-    found = sa.select(Letter).where(Letter.kind == kind)
-    return db.session.scalars(found.execution_options(populate_existing=True)).one()
 
 
 def _comment(kind: str, case: Case, moderator: User) -> None:
@@ -363,7 +407,8 @@ def _decide(kind: str, case: Case, made: Pledge) -> None:
     case.round.close(DEADLINE + SECOND)
     case.round.settle(DEADLINE + SECOND)
     paid = dict.fromkeys(
-        ("charged", "cancelled_charged", "receipt", "refunded", "refund_failed", *letters.DISPUTES), "succeeded"
+        ("charged", "cancelled_charged", "final_report", "receipt", "refunded", "refund_failed", *letters.DISPUTES),
+        "succeeded",
     )
     outcome = (paid | {"action_required": "action_required"}).get(kind, "declined")
     if kind == "charges_halted":
@@ -375,10 +420,25 @@ def _decide(kind: str, case: Case, made: Pledge) -> None:
         made.apply_charge(ChargeFound(outcome, "pi_1", "ch_1", 2_500), DEADLINE, asked=True)
     if kind == "cancelled_charged":
         case.cancel("Settled.", "operator", DEADLINE)
+    if kind == "update_reminder":
+        remind_owners(DEADLINE + dt.timedelta(days=16))
+    if kind == "final_report":
+        case.publish_report(case.owner, "We **won**.", [("The claim", 2_000), ("Counsel", 500)], DEADLINE)
     if kind == "dropped":
         made.drop(DEADLINE)
     if kind == "reminder":
         made.remind(DEADLINE + dt.timedelta(days=2))
+
+
+def _promise(kind: str, case: Case, staff: User) -> None:
+    """A change of the promise, asked for a week before the deadline: a week more, and half of the target."""
+    a_week = dt.timedelta(days=7)
+    why = "The court has moved the hearing."
+    change = case.round.ask_change(DEADLINE + a_week, 1_000, why, case.owner, DEADLINE - a_week)
+    if kind == "promise_refused":
+        change.refuse("The hearing is not public yet.", staff, DEADLINE - a_week)
+    elif kind != "promise_asked":
+        change.consent(staff, DEADLINE - a_week)
 
 
 def _change(kind: str, made: Pledge) -> None:

@@ -39,7 +39,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What our forms carry besides the words that somebody typed into them.
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
-    "case",
+    "case", "promise",
     # A password is typed again rather than shown.
     "password",
 )  # fmt: skip

@@ -14,11 +14,11 @@ from wtforms.validators import Length, ValidationError
 import config
 import law
 from law import Refused
-from models import Case
+from models import Case, Round
 from money import NotMoney, parse_pounds, pounds
 from views.forms import Readable, Told, TypedForm, trim, unix_lines
 
-ROWS_AT_FIRST, MORE_ROWS = 4, 4
+ROWS_AT_FIRST, MORE_ROWS, REPORT_ROWS = 4, 4, 8
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TIME = re.compile(r"([01]?[0-9]|2[0-3])[:.]([0-5][0-9])", re.ASCII)
 _DAYS_FIRST = re.compile(r"([0-9]{1,2})[/.]([0-9]{1,2})[/.]([0-9]{4})", re.ASCII)
@@ -84,7 +84,23 @@ class PictureForm(TypedForm):
     )  # fmt: skip
 
 
-class DraftForm(TypedForm):
+class TableForm(TypedForm):
+    """A form with tables in it."""
+
+    def error_list(self) -> list[tuple[str, str]]:
+        """As for any form; of a table each cell that is wrong is named with its row."""
+        return [(field.id, words) for field, words in self._errors()]
+
+    def _errors(self) -> Iterator[tuple[Any, str]]:
+        for field in self:
+            if not isinstance(field, FieldList):
+                yield from ((field, str(error)) for error in field.errors[:1])
+                continue
+            for number, row in enumerate(field, 1):
+                yield from ((cell, f"Line {number}: {cell.errors[0]}") for cell in row.form if cell.errors)
+
+
+class DraftForm(TableForm):
     """All that a draft holds. Validate it with `holds_at`, since an end may be right today and wrong tomorrow."""
 
     title = _line("Title", law.LONGEST_TITLE)
@@ -221,18 +237,6 @@ class DraftForm(TypedForm):
             kept["links"] = [row for row in documents if any(row)]
         return kept
 
-    def error_list(self) -> list[tuple[str, str]]:
-        """As for any form; of a table each cell that is wrong is named with its row."""
-        return [(field.id, words) for field, words in self._errors()]
-
-    def _errors(self) -> Iterator[tuple[Any, str]]:
-        for field in self:
-            if not isinstance(field, FieldList):
-                yield from ((field, str(error)) for error in field.errors[:1])
-                continue
-            for number, row in enumerate(field, 1):
-                yield from ((cell, f"Line {number}: {cell.errors[0]}") for cell in row.form if cell.errors)
-
 
 class LiveFromForm(TypedForm):
     """When an approved case goes live, on the clock of its zone."""
@@ -256,6 +260,63 @@ class LiveFromForm(TypedForm):
         except (Refused, OverflowError) as wrong:
             self.time.errors = [str(wrong)]
             return None
+
+
+class PromiseForm(LiveFromForm):
+    """Another deadline or target for a round, and why; filled in with those of now."""
+
+    target = StringField("Target, in pounds", [Told("Enter the target."), Readable()], filters=[trim])
+    reason = TextAreaField(
+        "Why the promise should change",
+        [Told("Say why the promise should change."), Readable(lines=True),
+         Length(max=law.LONGEST_PART, message=f"Use at most {law.LONGEST_PART:,} characters.")],
+        filters=[unix_lines],
+    )  # fmt: skip
+
+    pence = 0
+
+    @classmethod
+    def of(cls, its_round: Round) -> "PromiseForm":
+        local = its_round.deadline.astimezone(ZoneInfo(its_round.zone))
+        typed = {"date": f"{local:%Y-%m-%d}", "time": f"{local:%H:%M}", "target": _typed(its_round.target_pence)}
+        return cls(data=typed)
+
+    def validate_target(self, field: Any) -> None:
+        self.pence = _pence(field.data)
+
+    def deadline(self, its_round: Round) -> dt.datetime | None:
+        """The instant that was typed, or that of now when it is the same minute; None when anything is wrong."""
+        typed, now = self.instant(its_round.zone), its_round.deadline
+        return now if typed == now.replace(second=0, microsecond=0) else typed
+
+
+class ReportForm(TableForm):
+    """The final report of a case."""
+
+    body = TextAreaField(
+        "What became of the case",
+        [Told("Say what became of the case."), Readable(lines=True),
+         Length(max=law.LONGEST_STORY, message=f"Use at most {law.LONGEST_STORY:,} characters.")],
+        filters=[unix_lines],
+    )  # fmt: skip
+    lines = FieldList(FormField(BudgetRow), min_entries=REPORT_ROWS, max_entries=law.MOST_ROWS)
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Each line needs both of its cells, and there is one at least."""
+        right = super().validate(extra_validators)
+        rows = [row.form for row in self.lines]
+        for row in rows:
+            if not row.words.errors and not row.amount.errors and bool(row.words.data) != bool(row.pence):
+                half = row.amount if row.words.data else row.words
+                half.errors = ["Enter the amount." if row.words.data else "Say what it was for."]
+        if not any(row.words.data or row.amount.data for row in rows):
+            rows[0].words.errors = ["Say what the money was used for, in at least one line."]
+        return right and not any(row.words.errors or row.amount.errors for row in rows)
+
+    def spent(self) -> list[tuple[str, int]]:
+        """The lines that are filled in."""
+        rows = [(row.form.words.data or "", row.form.pence) for row in self.lines]
+        return [(words, pence) for words, pence in rows if words and pence]
 
 
 def _on_the_wall(date: str, time: str, zone: str) -> dt.datetime:

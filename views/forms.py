@@ -239,6 +239,16 @@ class NoticeForm(ReasonForm):
     )
 
 
+class CancellationForm(ReasonForm):
+    """Why its owner cancels a case, typed together with a word that nobody types by mistake."""
+
+    sure = StringField("Type the word cancel", [Readable()], filters=[trim])
+
+    def validate_sure(self, field: Any) -> None:
+        if (field.data or "").casefold() != "cancel":
+            raise ValidationError("Type the word cancel, or leave the case as it is.")
+
+
 class RefundForm(TypedForm):
     """Money back, in whole or in part. `pence` holds the amount once the form was validated."""
 

@@ -5,9 +5,9 @@ from flask.wrappers import Response
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
-from models import Bounce, Pledge, db
+from models import Bounce, Pledge, Round, db
 from money import pounds
-from views import hypermedia
+from views import hypermedia, words
 from views.card_pages import (
     Terms,
     change_terms,
@@ -56,6 +56,27 @@ def cancel(pledge: Pledge) -> Response:
     return _changed(held, "Your pledge is cancelled.")
 
 
+@supporters.get("/pledges/<link>/departure")
+def departure(pledge: Pledge) -> str:
+    """The way out that a letter about a changed promise offers. Mail scanners follow links, so this only shows the
+    button."""
+    return _departure_page(pledge)
+
+
+@supporters.post("/pledges/<link>/departure")
+def leave(pledge: Pledge) -> str:
+    held = Pledge.hold(pledge.id)
+    held.cancel(now())
+    db.session.commit()
+    ring("let_go")
+    ring("send_letters")
+    return _departure_page(held)
+
+
+def _departure_page(pledge: Pledge) -> str:
+    return render_template("pledges/departure.html", **shown(pledge) | {"link": pledge.link("leave")})
+
+
 # --- The amount --------------------------------------------------------------------------------------------
 
 
@@ -79,6 +100,9 @@ def change_amount(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     form = AgreedAmountForm(request.form)
     if not form.validate_for(pledge.amount_pence):
         return _amount_page(pledge, form, 422)
+    if request.form.get("promise", "") != Round.hold(pledge.round_id).promise_mark:
+        form.agreed.data, form.agreed.errors = False, [words.PROMISE_CHANGED]
+        return _amount_page(pledge, form, 409)
     if pledge.status == "confirmed":
         return _change_counted(pledge, form.pence)
     return change_terms(pledge, Terms.of(pledge)._replace(amount_pence=form.pence))

@@ -22,6 +22,7 @@ doors.admit(supporters, "anyone, or the holder of a private link")
 # What the link of a route is for; any other link is unknown there.
 PURPOSES = {"supporters.unfinished": "unfinished", "supporters.unsubscription": "unsubscribe",
             "supporters.unsubscribe": "unsubscribe", "supporters.new_address": "new-address",
+            "supporters.departure": "leave", "supporters.leave": "leave",
             "supporters.use_new_address": "new-address", "supporters.old_address": "old-address",
             "supporters.keep_old_address": "old-address"}  # fmt: skip
 
@@ -63,6 +64,9 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         form.pence, str(form.name.data), str(form.email.data), form.anonymous.data, form.wants_updates.data
     )  # fmt: skip
     its_round = Round.hold(its_case.round.id)
+    if request.form.get("promise", "") != its_round.promise_mark:
+        form.agreed.data, form.agreed.errors = False, [words.PROMISE_CHANGED]
+        return _pledge_page(its_case, form, 409)
     made = its_round.start_pledge(form_key=str(form.form_key.data), **terms._asdict(), as_of=now())
     if made.session_no == 0:
         note_card_page(made)

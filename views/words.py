@@ -151,6 +151,7 @@ def by_whom(who: str) -> str:
 HISTORY = {
     "started": "You began this pledge.",
     "changed": "You changed the amount {note}.",
+    "promise_changed": "The promise of this case was changed: {note}. You were told by letter how to leave.",
     "raise_asked": "You asked to raise the amount {note}.",
     "not_raised": "No card was saved in time for the higher amount, so the pledge stayed as it was.",
     "renamed": "You changed how you are shown.",
@@ -186,6 +187,10 @@ HISTORY = {
 }
 
 
+# Somebody has ticked the agreement of a page that was opened before the promise was changed.
+PROMISE_CHANGED = (
+    "The promise of this case was changed while this page was open. Read it again, and tick the box if you agree."
+)
 # What went back, as the ledger has it: {amount} is the line's own.
 PAID_BACK = "{amount} was paid back to your card."
 NOT_PAID_BACK = "{amount} that was paid back did not reach your card, and is with us again."

@@ -298,6 +298,17 @@ def upgrade() -> None:
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_document_links_case_id'), ['case_id'], unique=False)
 
+    op.create_table('final_reports',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('author_id', sa.Integer(), nullable=False),
+    sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('published_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['author_id'], ['users.id'], name=op.f('fk_final_reports_author_id')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_final_reports_case_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_final_reports')),
+    sa.UniqueConstraint('case_id', name=op.f('uq_final_reports_case_id'))
+    )
     op.create_table('pictures',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -435,6 +446,44 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_pledges_payment_method_id'), ['payment_method_id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
+
+    op.create_table('promise_changes',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('round_id', sa.Integer(), nullable=False),
+    sa.Column('status', sa.String(length=20), nullable=False),
+    sa.Column('old_deadline', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('new_deadline', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('old_target_pence', sa.BigInteger(), nullable=False),
+    sa.Column('new_target_pence', sa.BigInteger(), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('answer', sa.Text(), nullable=False),
+    sa.Column('asked_by_id', sa.Integer(), nullable=False),
+    sa.Column('asked_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True),
+    sa.CheckConstraint("status IN ('asked', 'consented', 'refused', 'withdrawn')", name=op.f('ck_promise_changes_known_status')),
+    sa.CheckConstraint('new_deadline >= old_deadline', name=op.f('ck_promise_changes_never_earlier')),
+    sa.CheckConstraint('new_target_pence BETWEEN 1 AND old_target_pence', name=op.f('ck_promise_changes_never_higher')),
+    sa.ForeignKeyConstraint(['asked_by_id'], ['users.id'], name=op.f('fk_promise_changes_asked_by_id')),
+    sa.ForeignKeyConstraint(['round_id'], ['rounds.id'], name=op.f('fk_promise_changes_round_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_promise_changes'))
+    )
+    with op.batch_alter_table('promise_changes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_promise_changes_round_id'), ['round_id'], unique=False)
+        batch_op.create_index('uq_promise_changes_asked', ['round_id'], unique=True, sqlite_where=sa.text("status = 'asked'"), postgresql_where=sa.text("status = 'asked'"))
+        batch_op.create_index('uq_promise_changes_consented', ['round_id'], unique=True, sqlite_where=sa.text("status = 'consented'"), postgresql_where=sa.text("status = 'consented'"))
+
+    op.create_table('report_lines',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('report_id', sa.Integer(), nullable=False),
+    sa.Column('position', sa.Integer(), nullable=False),
+    sa.Column('words', sa.String(length=200), nullable=False),
+    sa.Column('pence', sa.BigInteger(), nullable=False),
+    sa.CheckConstraint('pence BETWEEN 1 AND 100000000', name=op.f('ck_report_lines_pence_in_bounds')),
+    sa.ForeignKeyConstraint(['report_id'], ['final_reports.id'], name=op.f('fk_report_lines_report_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_report_lines'))
+    )
+    with op.batch_alter_table('report_lines', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_report_lines_report_id'), ['report_id'], unique=False)
 
     op.create_table('reports',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -639,6 +688,16 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_reports_comment_id'))
 
     op.drop_table('reports')
+    with op.batch_alter_table('report_lines', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_report_lines_report_id'))
+
+    op.drop_table('report_lines')
+    with op.batch_alter_table('promise_changes', schema=None) as batch_op:
+        batch_op.drop_index('uq_promise_changes_consented', sqlite_where=sa.text("status = 'consented'"), postgresql_where=sa.text("status = 'consented'"))
+        batch_op.drop_index('uq_promise_changes_asked', sqlite_where=sa.text("status = 'asked'"), postgresql_where=sa.text("status = 'asked'"))
+        batch_op.drop_index(batch_op.f('ix_promise_changes_round_id'))
+
+    op.drop_table('promise_changes')
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
@@ -665,6 +724,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_pictures_sha256'))
 
     op.drop_table('pictures')
+    op.drop_table('final_reports')
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_document_links_case_id'))
 

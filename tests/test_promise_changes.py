@@ -1,0 +1,467 @@
+"""A promise is changed once, with the consent of staff, never against those who agreed to it without telling them."""
+
+import datetime as dt
+from zoneinfo import ZoneInfo
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+import law
+import letters
+from jobs import doctor
+from law import Refused
+from models import Case, Event, Letter, Pledge, PromiseChange, Round, User, begin_writing, db
+from tests.crowd import at_once
+from tests.doorway import logged_in, token_on
+from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, look_anew, now
+from tests.reading import read, said
+
+DAY, HOUR, SECOND = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(seconds=1)
+WHY = "The court has moved the hearing."
+
+
+def asked(case: Case, later: dt.timedelta = 7 * DAY, target: int = 600_000) -> PromiseChange:
+    """A request of its owner for a later deadline, a lower target, or both."""
+    case = db.session.merge(case)
+    change = Round.hold(case.round.id).ask_change(case.round.deadline + later, target, WHY, case.owner, now())
+    keep()
+    return change
+
+
+def changed(case: Case, later: dt.timedelta = 7 * DAY, target: int = 600_000) -> PromiseChange:
+    """The same, to which staff have agreed."""
+    staff, change = a_user("staff"), asked(case, later, target)
+    PromiseChange.hold(change.id).consent(db.session.merge(staff), now())
+    keep()
+    return change
+
+
+def owed(kind: str) -> list[Letter]:
+    look_anew()
+    return list(db.session.scalars(sa.select(Letter).where(Letter.kind == kind).order_by(Letter.id)))
+
+
+def history(case: Case) -> list[tuple[str, str]]:
+    return [(event.what, event.note) for event in reversed(db.session.merge(case).history())]
+
+
+def standing(case: Case) -> tuple[dt.datetime, int, str]:
+    look_anew()
+    its_round = db.session.get_one(Case, case.id).round
+    return its_round.deadline, its_round.target_pence, its_round.status
+
+
+# --- What may be asked for ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("later", "target", "words"),
+    [
+        (0 * DAY, 600_001, "The target can become lower, never higher"),
+        (7 * DAY, 600_001, "The target can become lower, never higher"),
+        (0 * DAY, 0, "The target must be more than nothing"),
+        (-SECOND, 600_000, "The deadline can come later, never earlier"),
+        (0 * DAY, 600_000, "Enter a later deadline, a lower target, or both"),
+        (30 * DAY + SECOND, 600_000, "The deadline can come at most 30 days later"),
+    ],
+)
+def test_what_no_supporter_can_be_held_to_is_refused(app: Flask, later: dt.timedelta, target: int, words: str) -> None:
+    case = a_case(target=600_000, pledged=[9_500])
+    before = standing(case)
+    with pytest.raises(Refused, match=words):
+        asked(case, later, target)
+    db.session.rollback()
+    assert standing(case) == before and owed("promise_asked") == []
+
+
+def test_thirty_days_are_counted_on_the_calendar_over_the_night_on_which_the_clocks_go_back() -> None:
+    london = ZoneInfo("Europe/London")
+    deadline = dt.datetime(2026, 10, 1, 20, 0, tzinfo=london).astimezone(dt.UTC)
+    latest = dt.datetime(2026, 10, 31, 20, 0, tzinfo=london).astimezone(dt.UTC)
+    assert latest - deadline == 30 * DAY + HOUR
+    law.check_change(deadline, 1_000, latest, 1_000, "Europe/London", deadline - 7 * DAY)
+    with pytest.raises(Refused, match="at most 30 days later"):
+        law.check_change(deadline, 1_000, latest + 60 * SECOND, 1_000, "Europe/London", deadline - 7 * DAY)
+
+
+def test_a_lower_target_leaves_supporters_two_days_to_leave(app: Flask) -> None:
+    deadline = now()
+    law.check_change(deadline, 1_000, deadline, 999, "Europe/London", deadline - 2 * DAY)
+    with pytest.raises(Refused, match="Supporters need 2 days to read of a change and to leave"):
+        law.check_change(deadline, 1_000, deadline, 999, "Europe/London", deadline - 2 * DAY + SECOND)
+    # An hour before the deadline, one that comes three days later leaves them enough.
+    law.check_change(deadline, 1_000, deadline + 3 * DAY, 999, "Europe/London", deadline - HOUR)
+
+
+def test_a_request_changes_nothing_and_each_of_staff_is_told_once(app: Flask) -> None:
+    people = [a_user("staff"), a_user("staff")]
+    case = a_case(target=600_000, pledged=[9_500])
+    before = standing(case)
+    change = asked(case, 7 * DAY, 400_000)
+    assert standing(case) == before and owed("promise_changed") == []
+    told = owed("promise_asked")
+    assert [letter.subject for letter in told] == [f"user:{person.id}" for person in people]
+    words = letters.write(told[0])
+    assert words["Subject"] == "A change of the promise is asked for: A case about data"
+    assert f"http://127.0.0.1:8000/staff/promise-changes/{change.id}" in words.get_content()
+    with pytest.raises(Refused, match="Our staff have a request about this promise already"):
+        asked(case)
+    db.session.rollback()
+    assert letters.is_true(told[0])
+    PromiseChange.hold(change.id).withdraw(db.session.merge(case).owner, now())
+    keep()
+    assert not letters.is_true(told[0])
+
+
+# --- Consent -----------------------------------------------------------------------------------------------
+
+
+def test_with_consent_the_round_has_the_new_promise_and_keeps_the_old_one_for_good(app: Flask) -> None:
+    case = a_case(target=600_000, pledged=[9_500])
+    deadline, _, _ = standing(case)
+    change = changed(case, 7 * DAY, 400_000)
+    assert standing(case) == (deadline + 7 * DAY, 400_000, "open")
+    assert (change.old_deadline, change.old_target_pence) == (deadline, 600_000)
+    zone = "Europe/London"
+    before, after = law.instant_words(deadline, zone), law.instant_words(deadline + 7 * DAY, zone)
+    what = f"the deadline from {before} to {after} and the target from £6,000 to £4,000"
+    assert history(case)[-3:] == [("asked", f"{what}: {WHY}"), ("consented", ""), ("promise_changed", what)]
+    (letter,) = owed("promise_consented")
+    assert what in " ".join(letters.write(letter).get_content().split())
+    with pytest.raises(Refused, match="That is allowed once"):
+        asked(case)
+    db.session.rollback()
+    assert doctor.examine(now()) == []
+
+
+def test_everybody_who_has_pledged_is_told_what_changed_and_nobody_who_has_left(app: Flask) -> None:
+    case = a_case(target=600_000, pledged=[9_500])
+    its_round = db.session.merge(case).round
+    (counted,) = its_round.pledges("confirmed")
+    started, left, lapsed = a_pledge(its_round), confirm(a_pledge(its_round)), a_pledge(its_round)
+    left.cancel(now())
+    lapsed.apply_card(card_found(lapsed, expired=True), now())
+    keep()
+    deadline, _, _ = standing(case)
+    change = changed(case, 7 * DAY)
+    told = owed("promise_changed")
+    assert [letter.subject for letter in told] == [f"pledge:{counted.id}", f"pledge:{started.id}"]
+    words = letters.write(told[0])
+    assert words["Subject"] == "The promise that you agreed to has changed: A case about data"
+    before, after = (law.instant_words(one, "Europe/London") for one in (deadline, change.new_deadline))
+    assert f"The deadline was {before}.\nIt is now {after}.\n" in words.get_content()
+    assert (
+        f"If you do nothing, your pledge stays, and your card will be charged £95 after {after} if pledges reach "
+        "£6,000 by then."
+    ) in words.get_content()
+    assert f"http://127.0.0.1:8000/pledges/{counted.link('leave')}/departure" in words.get_content()
+    assert f"    {WHY}" in words.get_content()
+    assert "No card is saved for your pledge yet." in letters.write(told[1]).get_content()
+    noted = [event.note for event in counted.history() if event.what == "promise_changed"]
+    assert noted == [change.words]
+    # What was agreed to stays in the words that were ticked.
+    assert counted.agreement and before in counted.agreement.words
+    counted.cancel(now())
+    assert not letters.is_true(told[0])
+    keep()
+
+
+def test_a_lower_target_that_is_passed_already_decides_nothing_before_the_deadline(app: Flask) -> None:
+    case = a_case(target=600_000, pledged=[9_500])
+    changed(case, 0 * DAY, 5_000)
+    deadline, target, status = standing(case)
+    assert (target, status) == (5_000, "open")
+    its_round = Round.hold(db.session.merge(case).round.id)
+    assert Round.past_deadline(now()) == []
+    with pytest.raises(Refused, match="The deadline has not passed"):
+        its_round.close(deadline)
+    its_round.close(deadline + SECOND)
+    its_round.settle(deadline + SECOND)
+    keep()
+    assert (its_round.status, [pledge.status for pledge in its_round.pledges(*law.PLEDGE_MOVES)]) == ("met", ["due"])
+
+
+def test_the_old_deadline_settles_nothing_any_more_and_the_new_one_does(app: Flask) -> None:
+    case = a_case(target=5_000, pledged=[9_500])
+    deadline, _, _ = standing(case)
+    changed(case, 7 * DAY, 5_000)
+    its_round = db.session.merge(case).round
+    assert Round.past_deadline(deadline + SECOND) == []
+    assert its_round.is_open(deadline + 7 * DAY) and not its_round.is_open(deadline + 7 * DAY + SECOND)
+    assert Round.past_deadline(deadline + 7 * DAY + SECOND) == [its_round]
+    late = confirm(a_pledge(its_round, 2_500), saved_at=deadline + DAY)
+    assert late.status == "confirmed"
+    keep()
+
+
+@pytest.mark.parametrize("after", [SECOND, DAY])
+def test_once_the_deadline_has_passed_consent_changes_nothing(app: Flask, after: dt.timedelta) -> None:
+    case, staff = a_case(target=600_000, pledged=[9_500]), a_user("staff")
+    change = asked(case)
+    before = standing(case)
+    held, person = PromiseChange.hold(change.id), db.session.merge(staff)
+    with pytest.raises(Refused, match=r"The deadline has passed, so the promise stands as it was\. Nothing was done\."):
+        held.consent(person, before[0] + after)
+    db.session.rollback()
+    assert standing(case) == before and owed("promise_changed") == []
+    assert PromiseChange.waiting(before[0] + after) == [] and len(PromiseChange.waiting(before[0])) == 1
+
+
+@pytest.mark.parametrize("end", ["closing", "missed", "cancelled"])
+def test_consent_for_a_round_that_is_closing_or_over_changes_nothing(app: Flask, end: str) -> None:
+    case, staff = a_case(target=600_000, pledged=[9_500]), a_user("staff")
+    change = asked(case)
+    its_round = Round.hold(db.session.merge(case).round.id)
+    if end == "cancelled":
+        its_round.case.cancel("Settled out of court.", "test", now())
+    else:
+        its_round.close(its_round.deadline + SECOND)
+    if end == "missed":
+        its_round.settle(its_round.deadline + SECOND)
+    keep()
+    before = standing(case)
+    held, person = PromiseChange.hold(change.id), db.session.merge(staff)
+    with pytest.raises(Refused, match="the promise stands as it was"):
+        held.consent(person, now())
+    db.session.rollback()
+    assert standing(case) == before and before[2] == end and owed("promise_changed") == []
+
+
+def test_staff_refuse_with_a_reason_and_the_owner_may_ask_again(app: Flask) -> None:
+    case, staff = a_case(target=600_000, pledged=[9_500]), a_user("staff")
+    before = standing(case)
+    change = asked(case)
+    PromiseChange.hold(change.id).refuse("The hearing is not public yet.", db.session.merge(staff), now())
+    keep()
+    (letter,) = owed("promise_refused")
+    assert "The hearing is not public yet." in letters.write(letter).get_content()
+    assert standing(case) == before and owed("promise_changed") == []
+    held, person = PromiseChange.hold(change.id), db.session.merge(staff)
+    with pytest.raises(Refused, match=r"This request was refused before\. Nothing was done\."):
+        held.consent(person, now())
+    db.session.rollback()
+    assert asked(case).status == "asked"
+
+
+# --- Many at once ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trial", range(6))
+def test_consent_and_the_closing_at_the_same_moment_agree(app: Flask, trial: int) -> None:
+    """£95 reach the £50 that is asked for in the end, and not the £6,000 of before. Either the round goes on with the
+    new promise, or it was decided by the old one; never closed, and open for longer."""
+    case, staff_id = a_case(target=600_000, pledged=[9_500]), a_user("staff").id
+    change_id = asked(case, 7 * DAY, 5_000).id
+    deadline, _, _ = standing(case)
+    round_id = db.session.merge(case).round.id
+    keep()
+
+    def consent() -> bool:
+        person, held = db.session.get_one(User, staff_id), PromiseChange.hold(change_id)
+        try:
+            held.consent(person, deadline)
+        except Refused:
+            db.session.rollback()
+            return False
+        db.session.commit()
+        return True
+
+    def close() -> bool:
+        """As the job does: it looks again at the deadline once it has the round."""
+        held = Round.hold(round_id)
+        if held.status != "open" or law.in_time(deadline + SECOND, held.deadline):
+            db.session.rollback()
+            return False
+        held.close(deadline + SECOND)
+        held.settle(deadline + SECOND)
+        db.session.commit()
+        return True
+
+    consented, closed = at_once(app, *((consent, close) if trial % 2 else (close, consent)))[:: 1 if trial % 2 else -1]
+    look_anew()
+    its_round = db.session.get_one(Round, round_id)
+    found = its_round.status, its_round.deadline, its_round.target_pence, len(owed("promise_changed"))
+    assert consented != closed
+    if consented:
+        assert found == ("open", deadline + 7 * DAY, 5_000, 1)
+    else:
+        assert found == ("missed", deadline, 600_000, 0)
+    keep()
+
+
+@pytest.mark.parametrize("trial", range(3))
+def test_of_many_who_decide_at_the_same_moment_one_does(app: Flask, trial: int) -> None:
+    case = a_case(target=600_000, pledged=[9_500])
+    change_id = asked(case).id
+    staff = [a_user("staff").id for _ in range(6)]
+
+    def decide(number: int) -> bool:
+        person, held = db.session.get_one(User, staff[number]), PromiseChange.hold(change_id)
+        try:
+            if number % 3 == trial:
+                held.refuse("No.", person, now())
+            else:
+                held.consent(person, now())
+        except Refused:
+            db.session.rollback()
+            return False
+        db.session.commit()
+        return True
+
+    done = at_once(app, *[lambda number=number: decide(number) for number in range(6)])
+    assert sum(done) == 1
+    moves = sa.select(sa.func.count()).where(Event.subject_kind == "promise_change", Event.before == "asked")
+    assert db.session.scalar(moves) == 1
+
+
+# --- The doctor --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.broken_books("a promise is changed past its history")
+def test_the_doctor_names_a_round_that_does_not_keep_its_changed_promise_and_whoever_was_not_told(app: Flask) -> None:
+    case = a_case(target=600_000, pledged=[9_500])
+    change = changed(case)
+    its_round = db.session.merge(case).round
+    (pledge,) = its_round.pledges("confirmed")
+    its_round.target_pence = 300_000
+    db.session.execute(sa.delete(Letter).where(Letter.kind == "promise_changed"))
+    keep()
+    found = doctor.examine(now())
+    assert found == [
+        f"Round {its_round.id} has another deadline or target than change {change.id} of its promise says.",
+        f"Pledge {pledge.id} was made before change {change.id} of the promise, and its supporter was not told.",
+    ]
+
+
+# --- The pages ---------------------------------------------------------------------------------------------
+
+
+def test_an_owner_asks_on_a_page_that_keeps_what_was_typed(app: Flask) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    browser = logged_in(app, db.session.merge(case).owner)
+    where = "/owner/cases/the-case/promise"
+    page = read(browser, where)
+    local = standing(case)[0].astimezone(ZoneInfo("Europe/London"))
+    fields = {name: str(page.select_one(f"#{name}")["value"]) for name in ("date", "time", "target")}  # type: ignore[index]
+    assert fields == {"date": f"{local:%Y-%m-%d}", "time": f"{local:%H:%M}", "target": "6,000"}
+    typed = {**fields, "form_token": token_on(browser, where)}
+    wrong = read(browser, where, 422, method="POST", data={**typed, "date": "soon", "reason": ""})
+    assert [link.text for link in wrong.select(".errors a")] == [
+        "Enter a date like 2026-12-10.", "Say why the promise should change.",
+    ]  # fmt: skip
+    same = read(browser, where, 409, method="POST", data={**typed, "reason": WHY})
+    assert said(same, ".errors") == "Enter a later deadline, a lower target, or both."
+    assert said(same, "#reason") == WHY
+    missing = read(browser, where, 422, method="POST",
+                   data={**typed, "date": "2027-03-28", "time": "01:30", "reason": WHY})  # fmt: skip
+    assert "does not exist" in said(missing, ".errors a")
+    assert owed("promise_asked") == []
+    answer = browser.post(where, data={**typed, "target": "4,000", "reason": WHY})
+    assert (answer.status_code, answer.location) == (303, where)
+    (change,) = db.session.scalars(sa.select(PromiseChange)).all()
+    assert (change.new_deadline, change.new_target_pence) == (change.old_deadline, 400_000)
+    assert "You have asked our staff for this" in said(read(browser, where), "main")
+    browser.post(f"{where}/withdrawal", data={"form_token": typed["form_token"]})
+    assert db.session.scalars(sa.select(PromiseChange.status)).all() == ["withdrawn"]
+
+
+def test_staff_see_a_request_on_the_desk_and_decide_on_its_page(app: Flask) -> None:
+    case, staff = a_case(slug="the-case", target=600_000, pledged=[9_500]), a_user("staff")
+    change = asked(case, target=400_000)
+    browser = logged_in(app, staff)
+    where = f"/staff/promise-changes/{change.id}"
+    assert "A change of the promise is asked for: A case about data" in said(read(browser, "/staff"), "main")
+    assert "1 person has pledged, and gets a letter with the way to leave." in said(read(browser, where), "main")
+    token = token_on(browser, where)
+    assert browser.post(f"{where}/refusal", data={"form_token": token}).status_code == 422
+    answer = browser.post(f"{where}/consent", data={"form_token": token})
+    assert (answer.status_code, answer.location) == (303, "/staff/cases/the-case")
+    assert standing(case)[1] == 400_000
+    again = browser.post(f"{where}/consent", data={"form_token": token})
+    assert again.status_code == 409 and "This request was agreed to before. Nothing was done." in again.text
+
+
+def test_every_place_that_tells_the_promise_tells_the_new_one_at_once(app: Flask, client: FlaskClient) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    (pledge,) = db.session.merge(case).round.pledges("confirmed")
+    link = pledge.link()
+    old = law.instant_words(standing(case)[0], "Europe/London")
+    total = read(client, "/cases/the-case").select_one("#pledge-total")
+    assert total
+    fragment = str(total["data-hx-get"])
+    assert client.get(fragment, headers={"HX-Request": "true"}).status_code == 204, "nothing is new yet"
+    change = changed(case, 7 * DAY, 400_000)
+    new = law.instant_words(change.new_deadline, "Europe/London")
+    promise = f"Your card is charged only if pledges reach £4,000 by {new}."
+    assert promise in said(read(client, "/cases/the-case"), "#pledge-total .promise")
+    swapped = client.get(fragment, headers={"HX-Request": "true"})
+    assert swapped.status_code == 200 and promise in swapped.text
+    assert f"once, after {new}, only if pledges for" in said(read(client, "/cases/the-case/pledge"), "main")
+    assert promise in said(read(client, f"/pledges/{link}"), "main")
+    (letter,) = owed("confirmed")
+    assert promise in letters.write(letter).get_content()
+    kept = said(read(client, "/cases/the-case"), ".changed")
+    assert f"Deadline {new}, before: {old} Target £4,000, before: £6,000" in kept and WHY in kept
+    assert f"from {old} to {new}" in said(read(client, f"/pledges/{link}"), "main")
+
+
+def test_the_change_stays_on_the_page_of_a_case_that_has_ended(app: Flask, client: FlaskClient) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    change = changed(case)
+    its_round = Round.hold(db.session.merge(case).round.id)
+    its_round.close(change.new_deadline + SECOND)
+    its_round.settle(change.new_deadline + SECOND)
+    keep()
+    assert WHY in said(read(client, "/cases/the-case"), ".changed")
+
+
+def test_the_way_out_of_the_letter_shows_a_button_and_only_the_button_leaves(app: Flask, client: FlaskClient) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500, 2_500])
+    changed(case)
+    pledge = db.session.merge(case).round.pledges("confirmed")[0]
+    where, number = f"/pledges/{pledge.link('leave')}/departure", pledge.id
+    page = read(client, where)
+    assert said(page, "main button") == "Cancel my pledge of £95"
+    assert [str(one["action"]) for one in page.select("main form")] == [where]
+    look_anew()
+    assert db.session.get_one(Pledge, number).status == "confirmed"
+    for _ in range(2):
+        assert said(read(client, where, method="POST"), "h1") == "Your pledge is cancelled"
+    look_anew()
+    assert (db.session.get_one(Pledge, number).status, db.session.merge(case).round.pledged_pence) == (
+        "cancelled", 2_500,
+    )  # fmt: skip
+    assert [letter.subject for letter in owed("cancelled")] == [f"pledge:{number}"]
+    db.session.rollback()
+    begin_writing()
+    db.session.get_one(Pledge, number).link_version += 1
+    keep()
+    assert client.get(where).status_code == 404, "it opens nothing once the private link was replaced"
+
+
+@pytest.mark.parametrize("page", ["/cases/the-case/pledges", "amount"])
+def test_nobody_agrees_to_a_new_promise_on_a_page_that_shows_the_old_one(
+    app: Flask, client: FlaskClient, page: str
+) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    (pledge,) = db.session.merge(case).round.pledges("confirmed")
+    link, number = pledge.link(), pledge.id
+    if page == "amount":
+        page = f"/pledges/{link}/amount"
+    typed = {
+        "amount": "25", "name": "Eve", "email": "eve@example.org", "agreed": "y", "form_key": "k" * 32, "promise": "",
+    }  # fmt: skip
+    change = changed(case)
+    look_anew()
+    before = db.session.scalar(sa.select(sa.func.count()).select_from(Pledge))
+    old = read(client, page, 409, method="POST", data=typed)
+    assert "The promise of this case was changed while this page was open." in said(old, ".errors")
+    assert not old.select("#agreed[checked]")
+    look_anew()
+    assert db.session.get_one(Pledge, number).amount_pence == 9_500
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Pledge)) == before
+    mark = old.select_one("[name=promise]")
+    assert mark and mark["value"] == f"promise_change:{change.id}"
+    assert client.post(page, data={**typed, "promise": mark["value"]}).status_code == 303
