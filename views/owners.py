@@ -19,13 +19,7 @@ doors.admit(owners, "owner")
 
 @owners.get("")
 def desk() -> str:
-    return render_template("owners/desk.html", cases=current_user.cases, as_of=_now())
-
-
-@owners.get("/cases/<slug>")
-def case(slug: str) -> str:
-    its_case = own(slug)
-    return render_template("owners/case.html", pledges=its_case.counted_pledges(), **_shown(its_case))
+    return render_template("owners/desk.html", cases=Case.owned_by(current_user), as_of=_now())
 
 
 @owners.get("/cases/<slug>/updates/new")
