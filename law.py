@@ -267,16 +267,16 @@ def outlook(days: Sequence[int], total_pence: int, left: dt.timedelta) -> Outloo
     """What a round may come to. `days` are the pence of each whole day so far, the first day first; `left` is the time
     until the deadline. None while too few days lie behind.
 
-    Low: each day that is left brings what a calm day does, so the average of the last seven whole days or that of all
-    days after the first three, whichever is less. High: each brings the average of the last seven days or that of all
-    days, whichever is more, and the last three days bring what the first three did, if that is more still. Cards that
-    fail take the most off the low end and the least off the high one.
+    Low: each day that is left brings what a calm day does, so the average of the last three whole days, of the last
+    seven, or of all after the first three, whichever is least. High: each brings the average of the last seven days or
+    that of all days, whichever is more, and the last three days bring what the first three did, if that is more still.
+    Cards that fail take the most off the low end and the least off the high one.
     """
     if len(days) < LEAST_DAYS:
         return None
     remaining = max(left / dt.timedelta(days=1), 0.0)
     recent, first = _average(days[-7:]), _average(days[:STRONG_DAYS])
-    slow = max(0.0, min(recent, _average(days[STRONG_DAYS:])))
+    slow = max(0.0, min(recent, _average(days[-3:]), _average(days[STRONG_DAYS:])))
     fast = max(0.0, recent, _average(days))
     last = min(remaining, STRONG_DAYS)
     low = total_pence + slow * remaining

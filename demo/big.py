@@ -131,7 +131,8 @@ def _plan(case: Case, standing: str, pledges: int, chance: random.Random, now: d
     planned = [_a_pledge(began, min(now, deadline), chance) for _ in range(pledges)]
     total = sum(pence for _, pence, cancelled in planned if cancelled is None)
     target = {"live": total * 3 // 2, "funded": total * 4 // 5, "missed": total * 2}[standing]
-    case.go_live(min(max(target, 50_000), law.LARGEST_TARGET), deadline, ZONE, "big", began)
+    rounded = max(target // 50_000, 1) * 50_000
+    case.go_live(min(rounded, law.LARGEST_TARGET), deadline, ZONE, "big", began)
     return _Plan(case.round, began, planned)
 
 

@@ -90,7 +90,7 @@ def _pace(week: list[chart.OneDay]) -> tuple[int, int, float] | None:
     if not week:
         return None
     length = len(week)
-    return length, sum(day.pence for day in week) // length, sum(day.pledges for day in week) / length
+    return length, round(sum(day.pence for day in week) / length / 100) * 100, sum(day.pledges for day in week) / length
 
 
 def _sources(its_case: Case) -> list[tuple[str, int, int]]:

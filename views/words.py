@@ -62,6 +62,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(unlinked)
     app.add_template_filter(month)
     app.add_template_filter(day)
+    app.add_template_filter(date)
     app.add_template_filter(source)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS)
 
@@ -82,9 +83,14 @@ def month(moment: dt.datetime) -> str:
     return f"{moment:%B %Y}"
 
 
-def day(date: dt.date) -> str:
+def day(one: dt.date) -> str:
     """ "Thursday 26 November"; rounds are too short for the year to be missed."""
-    return f"{date:%A} {date.day} {date:%B}"
+    return f"{one:%A} {date(one)}"
+
+
+def date(one: dt.date) -> str:
+    """ "26 November"."""
+    return f"{one.day} {one:%B}"
 
 
 def source(name: str) -> str:
