@@ -613,10 +613,14 @@ class Case(Base):
         return db.session.scalar(sa.select(cls).where(cls.slug == slug, cls.status.not_in(law.HIDDEN_CASES)))
 
     @classmethod
-    def begun(cls) -> list[Case]:
-        """Every case that ever had a round, for staff: those that still run first, then the newest."""
+    def begun(cls, words: str = "", skip: int = 0, limit: int = 50) -> list[Case]:
+        """The cases that ever had a round, for staff: those that still run first, then the newest; a page of those
+        whose title or address holds the words."""
         running = sa.case((cls.status == "live", 0), else_=1)
         found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(running, cls.live_at.desc(), cls.id.desc())
+        if words:
+            found = found.where(sa.or_(*(one.icontains(words, autoescape=True) for one in (cls.title, cls.slug))))
+        found = found.offset(skip).limit(limit)
         return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))))
 
     @property
@@ -646,9 +650,9 @@ class Case(Base):
     def in_review(cls) -> list[Self]:
         """Those that wait for staff, the longest first; then those that are approved and wait for their time."""
         found = sa.select(cls).where(cls.status.in_(("submitted", "approved"))).options(
-            sa.orm.selectinload(cls.budget), sa.orm.joinedload(cls.owner)
+            sa.orm.joinedload(cls.budget), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
-        return list(db.session.scalars(found.order_by(cls.status.desc(), cls.submitted_at, cls.id)))
+        return list(db.session.scalars(found.order_by(cls.status.desc(), cls.submitted_at, cls.id)).unique())
 
     @classmethod
     def due_live(cls, as_of: dt.datetime) -> list[int]:
@@ -827,10 +831,13 @@ class Case(Base):
         """Newest first."""
         return [update for update in self.updates if update.status == "published"]
 
-    def public_comments(self) -> list[Comment]:
-        """All that the public may see, oldest first so that a talk can be read."""
+    def public_comments(self, limit: int = 50, before: int = 0) -> list[Comment]:
+        """The newest that the public may see, or the newest before one of them; oldest first, so that a talk can be
+        read."""
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
-        return list(db.session.scalars(found.order_by(Comment.id)))
+        if before:
+            found = found.where(Comment.id < before)
+        return list(db.session.scalars(found.order_by(Comment.id.desc()).limit(limit)))[::-1]
 
     def take_comment(
         self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False
@@ -854,6 +861,12 @@ class Case(Base):
         if is_new:
             taken.look_for_signs(trapped, as_of)
         return taken
+
+    def count_update_readers(self) -> int:
+        """How many addresses `update_readers` would find."""
+        email = sa.func.count(sa.distinct(sa.func.lower(Pledge.email)))
+        found = sa.select(email).join(Round).where(Round.case_id == self.id, *Pledge.counts(), Pledge.wants_updates)
+        return db.session.scalar(found) or 0
 
     def update_readers(self) -> list[Pledge]:
         """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
@@ -1035,7 +1048,7 @@ class Round(Base):
     def in_trouble(cls) -> list[Self]:
         """For staff: rounds that stay closing since Stripe does not say what became of a card page."""
         found = sa.select(cls).where(cls.status == "closing", cls.trouble != "").order_by(cls.deadline)
-        return list(db.session.scalars(found))
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.case))))
 
     def is_open(self, as_of: dt.datetime) -> bool:
         """Whether a pledge may be made, changed or cancelled at this instant."""
@@ -2840,7 +2853,7 @@ class Refund(Base):
     def failed(cls) -> list[Self]:
         """For staff: the newest fifty that did not reach the supporter."""
         found = sa.select(cls).where(cls.status == "failed").order_by(cls.id.desc()).limit(50)
-        return list(db.session.scalars(found))
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.pledge))))
 
     def wait(self, as_of: dt.datetime) -> None:
         self.next_at = as_of + pause(self.tries)
@@ -2922,7 +2935,8 @@ class Dispute(Base):
     def listed(cls) -> list[Self]:
         """For staff: open ones first, the nearest due date first, then the newest that are closed."""
         order = (sa.case((cls.status == "open", 0), else_=1), cls.due_by, cls.id.desc())
-        return list(db.session.scalars(sa.select(cls).order_by(*order).limit(100)))
+        found = sa.select(cls).order_by(*order).limit(100).options(sa.orm.joinedload(cls.pledge))
+        return list(db.session.scalars(found))
 
 
 # --- Comment -----------------------------------------------------------------------------------------------
@@ -2996,7 +3010,11 @@ class Comment(Base):
     @classmethod
     def decided(cls, skip: int, limit: int) -> list[Self]:
         """A page of the decisions, newest first; each of them can be turned round at any time."""
-        found = sa.select(cls).where(cls.status.in_(("approved", "rejected", "spam")))
+        # Said like this, since SQLite would else look by the state, and sort all that was ever decided for each page.
+        decided = sa.and_(cls.decided_at.is_not(None), cls.status.not_in(("pending", "withdrawn")))
+        found = sa.select(cls).where(decided).options(
+            sa.orm.joinedload(cls.case), sa.orm.joinedload(cls.decided_by), sa.orm.joinedload(cls.claimed_by)
+        )  # fmt: skip
         newest_first = found.order_by(cls.decided_at.desc(), cls.id.desc())
         return list(db.session.scalars(newest_first.offset(skip).limit(limit)))
 
@@ -3729,9 +3747,12 @@ class Reconciliation(Base):
         return db.session.scalar(found.limit(1))
 
     @classmethod
-    def ended_since(cls, since: dt.datetime) -> list[Self]:
-        """Those that came to their end since then, the newest first."""
-        return list(db.session.scalars(sa.select(cls).where(cls.ended_at >= since).order_by(cls.ended_at.desc())))
+    def recent(cls, since: dt.datetime) -> tuple[list[Self], Self | None]:
+        """Those that came to their end since then, the newest first; and the newest that has not come to its end."""
+        found = sa.select(cls).where(sa.or_(cls.ended_at >= since, cls.ended_at.is_(None)))
+        all_of_them = list(db.session.scalars(found.order_by(cls.ended_at.desc(), cls.id.desc())))
+        ended = [one for one in all_of_them if one.ended_at is not None]
+        return ended, next((one for one in all_of_them if one.ended_at is None), None)
 
     @classmethod
     def under_way(cls) -> Self | None:
@@ -3822,9 +3843,11 @@ class Lease(Base):
         db.session.execute(sa.update(cls).where(cls.name == name, cls.until > as_of).values(until=as_of))
 
     @classmethod
-    def due_at(cls, name: str) -> dt.datetime | None:
+    def due_at(cls, *names: str) -> list[dt.datetime | None]:
         """When work that returns by the clock comes next; None before the clock has seen it for the first time."""
-        return db.session.scalar(sa.select(cls.until).where(cls.name == name))
+        found = db.session.execute(sa.select(cls.name, cls.until).where(cls.name.in_(names)))
+        known = {row.name: row.until for row in found}
+        return [known.get(name) for name in names]
 
 
 def name_of(row: Any) -> str:

@@ -1,10 +1,10 @@
-"""What the pages of a house that was used for long cost, beside those of a small one: `make bench-pages`, or
+"""What the pages of a house that was used for long cost, beside those of a small one. `make bench-pages`, or
 
     python -m bench.pages --cases 200 --pledges 20000 --comments 5000
 
 For each house it makes a database of its own and fills it (demo/big.py), asks for each page several times within this
-process, and prints how many queries it took and how long, and how many times as long as in the small house. Quote the
-ratios, not the seconds.
+process, and prints how many queries it took, how much of the processor, and how many times as much as in the small
+house. Quote the ratios, not the seconds.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
@@ -25,7 +26,8 @@ import app as application
 from demo import big
 from models import User, begin_writing, db
 
-SMALL = {"cases": 10, "pledges": 20, "comments": 10}
+# Enough to fill a page of each list.
+SMALL = {"cases": 80, "pledges": 400, "comments": 600}
 # (who looks, at which address)
 PAGES = (
     ("", "/"),
@@ -55,7 +57,7 @@ PAGES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one page: its queries, its seconds, and its size in bytes."""
+    """Of one page: its queries, its seconds of the processor (SQLite's too), and its size in bytes."""
 
     queries: int
     seconds: float
@@ -78,21 +80,27 @@ def counted() -> Iterator[list[str]]:
         sa.event.remove(db.engine, "before_cursor_execute", note)
 
 
-def measure(house: dict[str, int], times: int) -> dict[str, Cost]:
-    """Fill a house and look at each of its pages."""
+def measure(app: Flask, house: dict[str, Any], times: int) -> dict[str, Cost]:
+    """Fill the empty database of an application, and look at each of its pages."""
+    with app.app_context():
+        begin_writing()
+        big.fill(**house)
+        found = db.session.execute(sa.select(User)).scalars()
+        people = {person.email: person.get_id() for person in found}
+        db.session.rollback()
+    return {address: _look(app, people.get(who, ""), address, times) for who, address in PAGES}
+
+
+def _in_a_house_of_its_own(house: dict[str, Any], times: int) -> dict[str, Cost]:
     with tempfile.TemporaryDirectory(prefix="standing-pages-") as folder:
         url = f"sqlite:///{folder}/standing.db"
         app = application.create_app({"environment": "test", "database_url": url, "site_url": "http://127.0.0.1:8000"})
         with app.app_context():
             begin_writing()
             upgrade()
-            begun = time.monotonic()
-            big.fill(**house)
-            print(f"{house}: filled in {time.monotonic() - begun:.1f} s")
-            people = {who: db.session.scalars(sa.select(User).where(User.email == who)).one().get_id()
-                      for who, _ in PAGES if who}  # fmt: skip
-            db.session.rollback()
-        costs = {address: _look(app, people.get(who, ""), address, times) for who, address in PAGES}
+        begun = time.monotonic()
+        costs = measure(app, house, times)
+        print(f"{house}: {time.monotonic() - begun:.1f} s in all")
         with app.app_context():
             db.session.remove()
             db.engine.dispose()
@@ -110,15 +118,15 @@ def _look(app: Flask, person: str, address: str, times: int) -> Cost:
         with app.app_context():
             watch = counted()
             sent = watch.__enter__()
-        begun = time.perf_counter()
+        begun = time.process_time()
         answer = browser.get(address)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
         with app.app_context():
             watch.__exit__(None, None, None)
         if answer.status_code != 200:
             raise SystemExit(f"{address} answered {answer.status_code}")
         queries, size = len(sent), len(answer.data)
-    return Cost(queries, statistics.median(seconds[1:]), size)
+    return Cost(queries, statistics.median(seconds[1:] or seconds), size)
 
 
 def main() -> None:
@@ -129,13 +137,15 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=9, help="how often each page is looked at")
     asked = parser.parse_args()
     print(f"Load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
-    small = measure(SMALL, asked.times)
-    large = measure({"cases": asked.cases, "pledges": asked.pledges, "comments": asked.comments}, asked.times)
+    small = _in_a_house_of_its_own(SMALL, asked.times)
+    wanted = {"cases": asked.cases, "pledges": asked.pledges, "comments": asked.comments}
+    large = _in_a_house_of_its_own(wanted, asked.times)
     print(f"{'page':44} {'queries':>9} {'small':>9} {'big':>9} {'ratio':>6} {'kB small, big':>16}")
     for _, address in PAGES:
         one, many = small[address], large[address]
-        print(f"{address:44} {one.queries:4}{many.queries:5} {one.seconds * 1000:6.1f} ms {many.seconds * 1000:6.1f} ms "
-              f"{many.seconds / one.seconds:6.2f} {one.size / 1000:7.1f} {many.size / 1000:7.1f}")  # fmt: skip
+        print(f"{address:44} {one.queries:4}{many.queries:5} {one.seconds * 1000:6.1f} ms "
+              f"{many.seconds * 1000:6.1f} ms {many.seconds / one.seconds:6.2f} "
+              f"{one.size / 1000:7.1f} {many.size / 1000:7.1f}")  # fmt: skip
 
 
 if __name__ == "__main__":

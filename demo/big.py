@@ -131,7 +131,8 @@ def _plan(case: Case, standing: str, pledges: int, chance: random.Random, now: d
     planned = [_a_pledge(began, min(now, deadline), chance) for _ in range(pledges)]
     total = sum(pence for _, pence, cancelled in planned if cancelled is None)
     target = {"live": total * 3 // 2, "funded": total * 4 // 5, "missed": total * 2}[standing]
-    rounded = max(target // 50_000, 1) * 50_000
+    step = 50_000 if target > 500_000 else 1_000
+    rounded = max(target // step, 1) * step
     case.go_live(min(rounded, law.LARGEST_TARGET), deadline, ZONE, "big", began)
     return _Plan(case.round, began, planned)
 
@@ -225,7 +226,7 @@ def _end(plan: _Plan) -> None:
         db.session.execute(removed.values(next_at=None, payment_method_id=None))
         return
     due = sa.select(Pledge.id, Pledge.amount_pence).where(Pledge.round_id == its_round.id, Pledge.status == "due")
-    charges = list(db.session.execute(due.order_by(Pledge.id)).tuples())
+    charges = [(row.id, row.amount_pence) for row in db.session.execute(due.order_by(Pledge.id))]
     for status, those in (
         ("charged", [one for place, one in enumerate(charges, 1) if place % DROPPED]),
         ("dropped", [one for place, one in enumerate(charges, 1) if not place % DROPPED]),

@@ -84,7 +84,7 @@ def _shown(its_case: Case) -> dict[str, Any]:
     return {
         "case": its_case,
         "round": its_case.round if its_case.rounds else None,
-        "readers": len(its_case.update_readers()),
+        "readers": its_case.count_update_readers(),
         "as_of": _now(),
     }
 

@@ -22,7 +22,7 @@ from views.forms import ReasonForm, RefundForm, readable
 staff = Blueprint("staff", __name__, url_prefix="/staff")
 doors.admit(staff, "staff")
 
-PLEDGES_A_PAGE = 50
+PLEDGES_A_PAGE = CASES_A_PAGE = 50
 LAST_MINUTE = dt.timedelta(minutes=1)
 # What comes by the clock and is late by so much does not come by itself.
 LATE = dt.timedelta(minutes=5)
@@ -37,9 +37,14 @@ SWITCHES = {
 
 @staff.get("")
 def desk() -> str:
+    asked, words = request.args.get("skip", ""), readable(request.args.get("q", ""), "").strip()[:120]
+    skip = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
+    cases = Case.begun(words, skip, CASES_A_PAGE + 1)
     return render_template(
         "staff/desk.html",
-        cases=Case.begun(),
+        cases=cases[:CASES_A_PAGE],
+        words=words,
+        more=skip + CASES_A_PAGE if len(cases) > CASES_A_PAGE else None,
         reviews=Case.in_review(),
         disputes=Dispute.listed(),
         failed=Refund.failed(),
@@ -81,12 +86,11 @@ def _back_to_books(notice: str) -> Response:
 def _books() -> dict[str, Any]:
     """The last results, when the next ones come, and what is stuck; `off` says whether staff should look."""
     as_of = _now()
-    examination, comparisons = Examination.last(), Reconciliation.ended_since(as_of - LAST_DAY)
+    examination, (comparisons, under_way) = Examination.last(), Reconciliation.recent(as_of - LAST_DAY)
     findings = list(dict.fromkeys(one for comparison in comparisons for one in comparison.findings))
-    next_ones = [Lease.due_at(name) for name in (doctor.LEASE, reconcile.HOURLY)]
+    next_ones = Lease.due_at(doctor.LEASE, reconcile.HOURLY)
     stuck = {"rounds": Round.in_trouble(), "charges": Pledge.in_trouble(), "letters": Letter.undelivered()}
     late = any(comes is not None and comes < as_of - LATE for comes in next_ones)
-    under_way = Reconciliation.under_way()
     return {
         "examination": examination, "comparisons": comparisons, "findings": findings, "under_way": under_way,
         "next_examination": next_ones[0], "next_comparison": next_ones[1], "late": late, "as_of": as_of, **stuck,

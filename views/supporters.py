@@ -143,8 +143,9 @@ def _came_from() -> str:
 
     The browser tells the page before. Ours are kept by caches, so nothing of a reader may stand in them.
     """
-    label, before = request.args.get("via", ""), urlsplit(request.referrer or "")
+    label = request.args.get("via", "")
     try:
+        before = urlsplit(request.referrer or "")
         host = before.hostname or ""
     except ValueError:
         return law.source(label, "")
