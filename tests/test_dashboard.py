@@ -21,12 +21,11 @@ from tests.reading import read, said
 from views.spreadsheet import harmless
 
 HTMX = {"HX-Request": "true"}
-TWO_DAYS_AGO = now() - dt.timedelta(days=2)
 
 
-def _a_case_that_began(days_ago: int, owner: User, pence_a_day: list[int], **more: int) -> Case:
+def _a_case_that_began(days_ago: int, owner: User, pence_a_day: list[int]) -> Case:
     """A live case of £6,000 with 20 days to go; `pence_a_day` are the days so far, today included, one pledge each."""
-    case = a_case(owner=owner, target=600_000, ends_in=dt.timedelta(days=20, minutes=5), pledged=[], **more)
+    case = a_case(owner=owner, target=600_000, ends_in=dt.timedelta(days=20, minutes=5))
     case.live_at = now() - dt.timedelta(days=days_ago)
     for place, pence in enumerate(pence_a_day):
         pledge = a_pledge(case.round, pence, email=f"day-{place}@dashboard.example")
