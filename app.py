@@ -17,6 +17,7 @@ from views import (
     addresses,
     admissions,
     comments,
+    dashboard,
     doors,
     endings,
     private_page,
@@ -40,7 +41,7 @@ from views.webhooks import webhooks
 MIGRATIONS = Path(__file__).parent / "migrations"
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
-ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop, promises, endings), (reviews, promises, users)
+ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop, dashboard, promises, endings), (reviews, promises, users)
 ROOMS_OF_ACCOUNTS = (admissions, resets)
 ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.

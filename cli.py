@@ -1,6 +1,7 @@
 """The operator's commands: `flask --help` lists them."""
 
 import datetime as dt
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from flask.cli import AppGroup
 
 import case_file
 import config
+import demo.big
 import demo.seed
 import law
 import passwords
@@ -311,6 +313,24 @@ def demo_seed() -> None:
     """Put the demonstration's people, cases and pledges in, once."""
     _only_in_development()
     demo.seed.seed(go_live)
+
+
+@demonstration.command("big")
+@click.option("--cases", default=200, type=click.IntRange(1))
+@click.option("--pledges", default=20_000, type=click.IntRange(0))
+@click.option("--comments", default=5_000, type=click.IntRange(0))
+def demo_big(cases: int, pledges: int, comments: int) -> None:
+    """Add a house that has been used for long: 200 cases, 20,000 pledges, 5,000 comments. Stripe knows none of them."""
+    _only_in_development()
+    begun = time.monotonic()
+    try:
+        password = demo.seed.password()
+        demo.big.fill(cases, pledges, comments, password)
+    except Refused as refused:
+        raise click.ClickException(str(refused)) from refused
+    click.echo(f"{cases} cases, {pledges} pledges and {comments} comments in {time.monotonic() - begun:.0f} seconds.")
+    click.echo(f"Log in as {demo.big.OWNER}, {demo.big.MODERATOR} or {demo.big.STAFF}, password {password}.")
+    click.echo("The books agree, but Stripe knows none of these cards: a charge that comes due is refused.")
 
 
 @demonstration.command("deadline")

@@ -9,8 +9,9 @@ All instants are aware UTC datetimes; all amounts are integer pence.
 
 import datetime as dt
 import hashlib
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -152,6 +153,10 @@ SIGNS: Mapping[str, tuple[int, str]] = {
 BURST, BURST_WITHIN = 5, dt.timedelta(hours=1)
 # Older comments are not looked through for the same text.
 REPEATED_WITHIN = dt.timedelta(days=30)
+# The label of a link that an owner hands out (?via=poster), and a host as browsers name it.
+_LABEL, _HOST = re.compile(r"[a-z0-9-]{1,30}"), re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
+# So many labels and hosts of one case are counted on one day; the rest are counted together, under this name.
+SOURCES_A_DAY, OTHER_SOURCES = 20, "others"
 UPDATE_MOVES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"scheduled", "published"}),
     "scheduled": frozenset({"draft", "published"}),
@@ -223,6 +228,11 @@ NOT_APPROVED = "payment_intent_authentication_failure"
 REFUND_STATES = ("asking", "pending", "succeeded", "failed")
 DISPUTE_STATES = ("open", "won", "lost")
 
+# An outlook is given once so many whole days lie behind; the first three and the last three are usually the strongest.
+STRONG_DAYS, LEAST_DAYS = 3, 4
+# So much of what is pledged usually cannot be collected, in per cent, since cards fail.
+FAILING_CARDS = (3, 10)
+
 AGREEMENT_VERSION = 1
 AGREEMENTS = {
     1: (
@@ -266,6 +276,52 @@ def next_repair_step(refused_at: dt.datetime, retried: int, reminded: int, may_r
     return min(steps, key=lambda step: step.at)
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What may be pledged at the deadline, and what of it may be charged; in pence, and no more exact than that."""
+
+    low: int
+    high: int
+    charged_low: int
+    charged_high: int
+
+
+def outlook(days: Sequence[int], total_pence: int, left: dt.timedelta) -> Outlook | None:
+    """What a round may come to. `days` are the pence of each whole day so far, the first day first; `left` is the time
+    until the deadline. None while too few days lie behind.
+
+    Low: each day that is left brings what a calm day does, so the average of the last three whole days, of the last
+    seven, or of all after the first three, whichever is least. High: each brings the average of the last seven days or
+    that of all days, whichever is more, and the last three days bring what the first three did, if that is more still.
+    Cards that fail take the most off the low end and the least off the high one.
+    """
+    if len(days) < LEAST_DAYS:
+        return None
+    remaining = max(left / dt.timedelta(days=1), 0.0)
+    recent, first = _average(days[-7:]), _average(days[:STRONG_DAYS])
+    slow = max(0.0, min(recent, _average(days[-3:]), _average(days[STRONG_DAYS:])))
+    fast = max(0.0, recent, _average(days))
+    last = min(remaining, STRONG_DAYS)
+    low = total_pence + slow * remaining
+    high = total_pence + fast * (remaining - last) + max(fast, first) * last
+    least, most = FAILING_CARDS
+    return Outlook(
+        _rounded(low, up=False), _rounded(high, up=True),
+        _rounded(low * (100 - most) / 100, up=False), _rounded(high * (100 - least) / 100, up=True),
+    )  # fmt: skip
+
+
+def _average(pence: Sequence[int]) -> float:
+    return sum(pence) / len(pence)
+
+
+def _rounded(pence: float, up: bool) -> int:
+    """To two figures, and to whole pounds: nobody can know more of what is to come."""
+    whole = max(0, math.ceil(pence) if up else math.floor(pence))
+    step = max(100, int(10 ** (len(str(whole)) - 2)))
+    return math.ceil(whole / step) * step if up else whole // step * step
+
+
 def too_late_to_try(refused_at: dt.datetime, as_of: dt.datetime) -> bool:
     """Whether a refused payment may not be asked for any more, however late the last try was begun."""
     return as_of > refused_at + REPAIR_WINDOW + LAST_RETRY_LATE
@@ -282,6 +338,21 @@ def used_up(refused_at: dt.datetime, as_of: dt.datetime) -> tuple[int, int]:
     """How many retries and reminders lie behind: after a standstill of days they are not all made up for at once."""
     age = as_of - refused_at
     return sum(age >= when for when in RETRIES), int(age / REMIND_EVERY)
+
+
+def source(label: str, host: str) -> str:
+    """Whence somebody came, as it is counted: by the label of a link, "via:poster", else by the host of the page
+    before, "from:example.org"; "" when neither says anything."""
+    if _LABEL.fullmatch(label):
+        return f"via:{label}"
+    host = host.lower().removeprefix("www.")
+    return f"from:{host}" if len(host) <= 70 and _HOST.fullmatch(host) else ""
+
+
+def known_source(text: str) -> str:
+    """A source as a form brings it back, or "" when it is none."""
+    kind, _, name = text.partition(":")
+    return text if text and text == source(name if kind == "via" else "", name if kind == "from" else "") else ""
 
 
 def allows(moves: Mapping[str, frozenset[str]], before: str, after: str) -> bool:
@@ -389,6 +460,11 @@ def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.date
         raise Refused(
             f"Supporters need {NOTICE.days} days to read of a change and to leave, and the deadline would come sooner."
         )
+
+
+def day_of(instant: dt.datetime, zone: str) -> dt.date:
+    """The day on the wall of a zone."""
+    return instant.astimezone(ZoneInfo(zone)).date()
 
 
 def instant_words(instant: dt.datetime, zone: str) -> str:

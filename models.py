@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from payments import CardFound, ChargeFound, DisputeFound, RefundFound
     from pictures import Drawing
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 # A refund that the bank has not finished is looked at again this often, should its event be lost.
 REFUND_PAUSE = dt.timedelta(hours=1)
 RECEIPTS_A_DAY = 5
@@ -94,22 +95,26 @@ Key = Annotated[int, mapped_column(primary_key=True)]
 
 db = SQLAlchemy(model_class=Base)
 _writing: ContextVar[bool] = ContextVar("writing", default=True)
+_patient: ContextVar[bool] = ContextVar("patient", default=True)
 
 
-def begin_writing() -> None:
+def begin_writing(patient: bool = True) -> None:
     """From here on this thread's transactions may write and take the lock at once (BEGIN IMMEDIATE).
 
     Must be called before the first query; an open read is ended, since turning a read into a write
-    would fail under load however long SQLite is told to wait.
+    would fail under load however long SQLite is told to wait. Who is not patient gives up on a lock
+    after a fifth of a second.
     """
     db.session.rollback()
     _writing.set(True)
+    _patient.set(patient)
 
 
 def begin_reading() -> None:
     """From here on this thread's transactions only read and never wait for writers."""
     db.session.rollback()
     _writing.set(False)
+    _patient.set(True)
 
 
 def prepare_engine(engine: sa.Engine) -> None:
@@ -132,6 +137,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     writing = _writing.get()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={10_000 if _patient.get() else 200}")
     connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN DEFERRED")
 
@@ -163,6 +169,8 @@ def _begin_postgresql(connection: sa.Connection) -> None:
     """A page is read from one snapshot, as on SQLite; who writes sees the newest row that it holds."""
     if not _writing.get():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    elif not _patient.get():
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
 
 
 def _leave_out_details(context: sa.engine.ExceptionContext) -> None:
@@ -919,6 +927,12 @@ class Case(Base):
         return list(db.session.scalars(found))
 
     @classmethod
+    def owned_by(cls, owner: User) -> list[Self]:
+        """For their owner: the newest first."""
+        found = sa.select(cls).where(cls.owner_id == owner.id).order_by(cls.id.desc())
+        return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds))))
+
+    @classmethod
     def public(cls, slug: str) -> Case | None:
         """The case at this address if strangers may see it."""
         return cls._at(slug, "public")
@@ -939,10 +953,14 @@ class Case(Base):
         return self.status not in law.HIDDEN_CASES and self.visibility == "public"
 
     @classmethod
-    def begun(cls) -> list[Case]:
-        """Every case that ever had a round, for staff: those that still run first, then the newest."""
+    def begun(cls, words: str = "", skip: int = 0, limit: int = 50) -> list[Case]:
+        """The cases that ever had a round, for staff: those that still run first, then the newest; a page of those
+        whose title or address holds the words."""
         running = sa.case((cls.status == "live", 0), else_=1)
         found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(running, cls.live_at.desc(), cls.id.desc())
+        if words:
+            found = found.where(sa.or_(*(one.icontains(words, autoescape=True) for one in (cls.title, cls.slug))))
+        found = found.offset(skip).limit(limit)
         return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))))
 
     @property
@@ -972,9 +990,9 @@ class Case(Base):
     def in_review(cls) -> list[Self]:
         """Those that wait for staff, the longest first; then those that are approved and wait for their time."""
         found = sa.select(cls).where(cls.status.in_(("submitted", "approved"))).options(
-            sa.orm.selectinload(cls.budget), sa.orm.joinedload(cls.owner)
+            sa.orm.joinedload(cls.budget), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
-        return list(db.session.scalars(found.order_by(cls.status.desc(), cls.submitted_at, cls.id)))
+        return list(db.session.scalars(found.order_by(cls.status.desc(), cls.submitted_at, cls.id)).unique())
 
     @classmethod
     def due_live(cls, as_of: dt.datetime) -> list[int]:
@@ -1207,10 +1225,13 @@ class Case(Base):
         """Newest first."""
         return [update for update in self.updates if update.status == "published"]
 
-    def public_comments(self) -> list[Comment]:
-        """All that the public may see, oldest first so that a talk can be read."""
+    def public_comments(self, limit: int = 50, before: int = 0) -> list[Comment]:
+        """The newest that the public may see, or the newest before one of them; oldest first, so that a talk can be
+        read."""
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
-        return list(db.session.scalars(found.order_by(Comment.id)))
+        if before:
+            found = found.where(Comment.id < before)
+        return list(db.session.scalars(found.order_by(Comment.id.desc()).limit(limit)))[::-1]
 
     def take_comment(
         self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False
@@ -1241,6 +1262,12 @@ class Case(Base):
         if self.comments_locked:
             raise Refused("Comments on this case are closed, so nothing was sent.")
 
+    def count_update_readers(self) -> int:
+        """How many addresses `update_readers` would find."""
+        email = sa.func.count(sa.distinct(sa.func.lower(Pledge.email)))
+        found = sa.select(email).join(Round).where(Round.case_id == self.id, *Pledge.counts(), Pledge.wants_updates)
+        return db.session.scalar(found) or 0
+
     def update_readers(self) -> list[Pledge]:
         """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
         asked = [pledge for pledge in self.counted_pledges() if pledge.wants_updates]
@@ -1248,12 +1275,7 @@ class Case(Base):
 
     def counted_pledges(self) -> list[Pledge]:
         """Those whose card was saved in time and that were not taken back, whatever became of them since."""
-        found = (
-            sa.select(Pledge)
-            .join(Round)
-            .where(Round.case_id == self.id, Pledge.confirmed_at.is_not(None), Pledge.status != "cancelled")
-            .order_by(Pledge.id)
-        )
+        found = sa.select(Pledge).join(Round).where(Round.case_id == self.id, *Pledge.counts()).order_by(Pledge.id)
         return list(db.session.scalars(found))
 
     def publish_update(self, author: User, title: str, body: str, as_of: dt.datetime) -> Update:
@@ -1517,7 +1539,7 @@ class Round(Base):
     def in_trouble(cls) -> list[Self]:
         """For staff: rounds that stay closing since Stripe does not say what became of a card page."""
         found = sa.select(cls).where(cls.status == "closing", cls.trouble != "").order_by(cls.deadline)
-        return list(db.session.scalars(found))
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.case))))
 
     def is_open(self, as_of: dt.datetime) -> bool:
         """Whether a pledge may be made, changed or cancelled at this instant."""
@@ -1591,7 +1613,7 @@ class Round(Base):
         )
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
-                     wants_updates: bool, as_of: dt.datetime) -> Pledge:  # fmt: skip
+                     wants_updates: bool, as_of: dt.datetime, came_from: str = "") -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
         Needs the round to be held. Raises Refused when the round has ended.
@@ -1607,7 +1629,7 @@ class Round(Base):
         pledge = Pledge(
             round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
             session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
-            retried=0, reminded=0, stop_trying=False,
+            retried=0, reminded=0, stop_trying=False, came_from=came_from,
         )  # fmt: skip
         pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
         db.session.add(pledge)
@@ -1727,8 +1749,8 @@ class Round(Base):
         Letter.owe_all("case_cancelled", "pledge", pledge_ids, "released", as_of)
         # Who never saved a card is owed no letter.
         for before in ("confirmed", "started"):
-            self._move_all(before, "released", by, as_of, ended_because="case_cancelled")
-        self.count(-int(total), -count)
+            self._move_all(before, "released", by, as_of, ended_because="case_cancelled", came_from="")
+        self.count(-int(total), -count, as_of)
 
     def stop_all(self, by: str, as_of: dt.datetime) -> bool:
         """The case is cancelled while its pledges are charged. Of each that is left Stripe is asked before it is
@@ -1817,11 +1839,12 @@ class Round(Base):
         old = old.where(Pledge.round_id == self.id, OldCard.next_at.is_not(None))
         return any(db.session.scalar(found.limit(1)) is not None for found in (waiting, old))
 
-    def count(self, pence: int, pledges: int) -> None:
-        """Change the stored counters; only ever in the transaction that changes the rows."""
+    def count(self, pence: int, pledges: int, as_of: dt.datetime) -> None:
+        """Change the stored counters, and those of the day; only ever in the transaction that changes the rows."""
         self.pledged_pence += pence
         self.pledge_count += pledges
         self.version += 1
+        Day.count(self, pence, pledges, as_of)
 
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.ROUND_MOVES, to, by, as_of)
@@ -1941,6 +1964,77 @@ class PromiseChange(Base):
             raise Refused("The deadline has passed, so the promise stands as it was. Nothing was done.")
 
 
+class Day(Base):
+    """What one day, on the wall of the round's zone, changed in what is pledged; all days together are the counters."""
+
+    __tablename__ = "days"
+    __table_args__ = (sa.UniqueConstraint("round_id", "day"),)
+
+    id: Mapped[Key]
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"))
+    day: Mapped[dt.date]
+    # Both may be negative: somebody may cancel on a day on which nobody pledges.
+    pledges: Mapped[int]
+    pence: Mapped[Pence]
+
+    @classmethod
+    def count(cls, its_round: Round, pence: int, pledges: int, as_of: dt.datetime) -> None:
+        """Needs the round to be held."""
+        found = (cls.round_id == its_round.id, cls.day == law.day_of(as_of, its_round.zone))
+        today = db.session.scalar(sa.select(cls).where(*found))
+        if today is None:
+            today = cls(round_id=its_round.id, day=law.day_of(as_of, its_round.zone), pledges=0, pence=0)
+            db.session.add(today)
+        today.pledges += pledges
+        today.pence += pence
+
+    @classmethod
+    def of(cls, its_round: Round) -> list[Self]:
+        """The days on which something was pledged or taken back, in order."""
+        return list(db.session.scalars(sa.select(cls).where(cls.round_id == its_round.id).order_by(cls.day)))
+
+
+class Source(Base):
+    """Whence people came to the pledge form on one day, and how many of the pledges that counted then: two numbers for
+    each label or host, and nothing about anybody. See docs/decisions/0022."""
+
+    __tablename__ = "sources"
+    __table_args__ = (sa.UniqueConstraint("round_id", "day", "name"),)
+
+    id: Mapped[Key]
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"))
+    day: Mapped[dt.date]
+    # As law.source writes it; "" for those of whom nothing is known.
+    name: Mapped[str] = mapped_column(sa.String(80))
+    opened: Mapped[int]
+    confirmed: Mapped[int]
+
+    @classmethod
+    def count(cls, its_round: Round, name: str, what: str, as_of: dt.datetime) -> None:
+        """One more `opened` or `confirmed`. A day takes so many names and no more, so that nobody can fill the table;
+        whoever comes later with a new one is counted among the others."""
+        day = law.day_of(as_of, its_round.zone)
+        of_day = sa.and_(cls.round_id == its_round.id, cls.day == day)
+        for called in (name, law.OTHER_SOURCES):
+            one_more = sa.update(cls).where(of_day, cls.name == called).values({what: getattr(cls, what) + 1})
+            if db.session.execute(one_more.execution_options(synchronize_session=False)).rowcount:  # type: ignore[attr-defined]
+                return
+            known = db.session.scalar(sa.select(sa.func.count()).where(of_day)) or 0
+            if known < law.SOURCES_A_DAY or called == law.OTHER_SOURCES:
+                insert_once(cls, round_id=its_round.id, day=day, name=called, opened=0, confirmed=0)
+                db.session.execute(one_more.execution_options(synchronize_session=False))
+                return
+
+    @classmethod
+    def sums(cls, its_round: Round) -> list[tuple[str, int, int]]:
+        """(name, opened, confirmed) of the whole round: those that brought most first, the others last."""
+        opened, confirmed = sa.func.sum(cls.opened), sa.func.sum(cls.confirmed)
+        found = sa.select(cls.name, opened, confirmed).where(cls.round_id == its_round.id).group_by(cls.name)
+        last = sa.case((cls.name == law.OTHER_SOURCES, 1), else_=0)
+        rows = db.session.execute(found.order_by(last, confirmed.desc(), opened.desc(), cls.name))
+        return [(row[0], int(row[1]), int(row[2])) for row in rows]
+
+
 @dataclass(frozen=True)
 class Figures:
     """How many pledges stand in which state, and with how much money; `refunded` is what went back, whole or part."""
@@ -2017,6 +2111,8 @@ class Pledge(Base):
         sa.Index("ix_pledges_status_next_at", "status", "next_at"),
         # What is due in one round: the capturer goes from round to round.
         sa.Index("ix_pledges_round_id_status_next_at", "round_id", "status", "next_at"),
+        # The owner's list, newest first.
+        sa.Index("ix_pledges_round_id_confirmed_at_id", "round_id", "confirmed_at", "id"),
     )
 
     # In these states Stripe has, or may have, a payment of the pledge that is not paid as far as we know.
@@ -2033,6 +2129,8 @@ class Pledge(Base):
     email: Mapped[str] = mapped_column(sa.String(254), index=True)
     anonymous: Mapped[bool]
     wants_updates: Mapped[bool]
+    # Whence its supporter came to the form, until that was counted; "" from then on.
+    came_from: Mapped[str] = mapped_column(sa.String(80))
     agreement_version: Mapped[int]
     agreement_at: Mapped[dt.datetime]
     agreement_pence: Mapped[Pence]
@@ -2125,6 +2223,48 @@ class Pledge(Base):
         found = sa.select(cls).where(sa.or_(ours, theirs, cls.id.in_(booked), cls.id.in_(disputed)))
         case_too = sa.orm.joinedload(cls.round).joinedload(Round.case)
         return list(db.session.scalars(found.order_by(cls.id.desc()).limit(limit).options(case_too)))
+
+    @classmethod
+    def counted_in(cls, its_round: Round, limit: int, words: str = "", after: str = "") -> tuple[list[Self], str]:
+        """For the case owner: a page of the pledges that count or counted, the newest first; and where the next page
+        begins, or "". Words are looked for in the names that their supporters show, and in no others."""
+        place = (cls.confirmed_at.desc(), cls.id.desc())
+        found = sa.select(cls).where(cls.round_id == its_round.id, *cls.counts()).order_by(*place)
+        if words:
+            shown = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+            found = found.where(shown.icontains(words, autoescape=True))
+        if (began := cls._older_than(after)) is not None:
+            found = found.where(began)
+        pledges = list(db.session.scalars(found.limit(limit + 1)))
+        return pledges[:limit], pledges[limit - 1].place if len(pledges) > limit else ""
+
+    @classmethod
+    def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:
+        """(when, public name, pence) of every pledge that count or counted, the oldest first: no more than what their
+        supporters share with the case owner."""
+        name = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+        found = sa.select(cls.confirmed_at, name, cls.amount_pence).where(cls.round_id == its_round.id, *cls.counts())
+        return [tuple(row) for row in db.session.execute(found.order_by(cls.confirmed_at, cls.id))]
+
+    @classmethod
+    def counts(cls) -> tuple[sa.ColumnElement[bool], ...]:
+        """For a query: its card was saved in time and it was not taken back, whatever became of it since."""
+        return cls.confirmed_at.is_not(None), cls.status != "cancelled"
+
+    @classmethod
+    def _older_than(cls, place: str) -> sa.ColumnElement[bool] | None:
+        """What comes after a place in the list; an address that makes no sense is the beginning."""
+        moment, _, number = place.partition(".")
+        if not all(part.isascii() and part.isdecimal() and len(part) < 17 for part in (moment, number)):
+            return None
+        since = EPOCH + dt.timedelta(microseconds=int(moment))
+        return sa.or_(cls.confirmed_at < since, sa.and_(cls.confirmed_at == since, cls.id < int(number)))
+
+    @property
+    def place(self) -> str:
+        """Where it stands in that list."""
+        assert self.confirmed_at is not None  # noqa: S101 - it was found by it
+        return f"{(self.confirmed_at - EPOCH) // dt.timedelta(microseconds=1)}.{self.id}"
 
     def history(self) -> list[Event]:
         """What happened to it, oldest first."""
@@ -2234,7 +2374,7 @@ class Pledge(Base):
         """From here on the pledge counts with the amount of this agreement; its supporter is told."""
         before = self.amount_pence
         self._put_in_force(agreement)
-        self.round.count(self.amount_pence - before, 0)
+        self.round.count(self.amount_pence - before, 0, as_of)
         self._note("changed", as_of, f"from {pounds(before)} to {pounds(self.amount_pence)}")
         db.session.flush()
         Letter.owe("changed", self, f"agreement:{agreement.id}", as_of)
@@ -2381,9 +2521,11 @@ class Pledge(Base):
             self._require_charges()
 
     def _confirm(self, as_of: dt.datetime) -> None:
+        came_from = self.came_from
         self._move("confirmed", "stripe", as_of)
         self.confirmed_at = as_of
-        self.round.count(self.amount_pence, 1)
+        self.round.count(self.amount_pence, 1, as_of)
+        Source.count(self.round, came_from, "confirmed", as_of)
         Letter.owe("confirmed", self, "confirmed", as_of)
 
     def cancel(self, as_of: dt.datetime) -> None:
@@ -2396,7 +2538,7 @@ class Pledge(Base):
         self._move("cancelled", "supporter", as_of)
         self.ended_because, self.next_at = "supporter", as_of
         if counted:
-            self.round.count(-self.amount_pence, -1)
+            self.round.count(-self.amount_pence, -1, as_of)
             Letter.owe("cancelled", self, "cancelled", as_of)
 
     def release(self, because: str, by: str, as_of: dt.datetime) -> None:
@@ -2408,7 +2550,7 @@ class Pledge(Base):
         self._move("released", by, as_of)
         self.ended_because, self.next_at = because, as_of
         if before == "confirmed" and self.round.settled_at is None:
-            self.round.count(-self.amount_pence, -1)
+            self.round.count(-self.amount_pence, -1, as_of)
         if because == "too_late" or before != "started":
             Letter.owe(because, self, "released", as_of)
 
@@ -3108,6 +3250,9 @@ class Pledge(Base):
 
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.PLEDGE_MOVES, to, by, as_of)
+        # What was counted, or never will be, need not be known of anybody.
+        if to not in ("started", "abandoned"):
+            self.came_from = ""
 
 
 class Agreement(Base):
@@ -3387,7 +3532,7 @@ class Refund(Base):
     def failed(cls) -> list[Self]:
         """For staff: the newest fifty that did not reach the supporter."""
         found = sa.select(cls).where(cls.status == "failed").order_by(cls.id.desc()).limit(50)
-        return list(db.session.scalars(found))
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.pledge))))
 
     def wait(self, as_of: dt.datetime) -> None:
         self.next_at = as_of + pause(self.tries)
@@ -3469,7 +3614,8 @@ class Dispute(Base):
     def listed(cls) -> list[Self]:
         """For staff: open ones first, the nearest due date first, then the newest that are closed."""
         order = (sa.case((cls.status == "open", 0), else_=1), cls.due_by, cls.id.desc())
-        return list(db.session.scalars(sa.select(cls).order_by(*order).limit(100)))
+        found = sa.select(cls).order_by(*order).limit(100).options(sa.orm.joinedload(cls.pledge))
+        return list(db.session.scalars(found))
 
 
 # --- Comment -----------------------------------------------------------------------------------------------
@@ -3543,7 +3689,11 @@ class Comment(Base):
     @classmethod
     def decided(cls, skip: int, limit: int) -> list[Self]:
         """A page of the decisions, newest first; each of them can be turned round at any time."""
-        found = sa.select(cls).where(cls.status.in_(("approved", "rejected", "spam")))
+        # Said like this, since SQLite would else look by the state, and sort all that was ever decided for each page.
+        decided = sa.and_(cls.decided_at.is_not(None), cls.status.not_in(("pending", "withdrawn")))
+        found = sa.select(cls).where(decided).options(
+            sa.orm.joinedload(cls.case), sa.orm.joinedload(cls.decided_by), sa.orm.joinedload(cls.claimed_by)
+        )  # fmt: skip
         newest_first = found.order_by(cls.decided_at.desc(), cls.id.desc())
         return list(db.session.scalars(newest_first.offset(skip).limit(limit)))
 
@@ -4353,9 +4503,12 @@ class Reconciliation(Base):
         return db.session.scalar(found.limit(1))
 
     @classmethod
-    def ended_since(cls, since: dt.datetime) -> list[Self]:
-        """Those that came to their end since then, the newest first."""
-        return list(db.session.scalars(sa.select(cls).where(cls.ended_at >= since).order_by(cls.ended_at.desc())))
+    def recent(cls, since: dt.datetime) -> tuple[list[Self], Self | None]:
+        """Those that came to their end since then, the newest first; and the newest that has not come to its end."""
+        found = sa.select(cls).where(sa.or_(cls.ended_at >= since, cls.ended_at.is_(None)))
+        all_of_them = list(db.session.scalars(found.order_by(cls.ended_at.desc(), cls.id.desc())))
+        ended = [one for one in all_of_them if one.ended_at is not None]
+        return ended, next((one for one in all_of_them if one.ended_at is None), None)
 
     @classmethod
     def under_way(cls) -> Self | None:
@@ -4446,9 +4599,11 @@ class Lease(Base):
         db.session.execute(sa.update(cls).where(cls.name == name, cls.until > as_of).values(until=as_of))
 
     @classmethod
-    def due_at(cls, name: str) -> dt.datetime | None:
+    def due_at(cls, *names: str) -> list[dt.datetime | None]:
         """When work that returns by the clock comes next; None before the clock has seen it for the first time."""
-        return db.session.scalar(sa.select(cls.until).where(cls.name == name))
+        found = db.session.execute(sa.select(cls.name, cls.until).where(cls.name.in_(names)))
+        known = {row.name: row.until for row in found}
+        return [known.get(name) for name in names]
 
 
 def name_of(row: Any) -> str:

@@ -149,7 +149,7 @@ def _make(house: House, pledges: int) -> int:
     ]  # fmt: skip
     if copies:
         db.session.execute(sa.insert(Pledge), copies)
-    its_round.count(2_500 * len(copies), len(copies))
+    its_round.count(2_500 * len(copies), len(copies), now())
     db.session.commit()
     return round_id
 

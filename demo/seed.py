@@ -111,7 +111,7 @@ def seconds(text: str) -> int:
 
 
 def _people() -> None:
-    password = _password()
+    chosen = password()
     bios = {
         OWNER[0]: "Parents and teachers in England who want what schools record about children to be handled safely, "
         "fairly and in the open.",
@@ -120,7 +120,7 @@ def _people() -> None:
         STAFF[0]: "",
     }
     for email, name, role in (MODERATOR, STAFF, OWNER, OTHER_OWNER):
-        person = User.enrol(email, name, role, password, _now(), bio=bios[email])
+        person = User.enrol(email, name, role, chosen, _now(), bio=bios[email])
         if email == OTHER_OWNER[0]:
             person.picture = "river.svg"
 
@@ -154,7 +154,7 @@ def _drafts() -> None:
     db.session.commit()
 
 
-def _password() -> str:
+def password() -> str:
     """A password of this demonstration alone, kept where `make run` reads it."""
     file = Path(os.environ.get("STANDING_VAR", config.ROOT / "var")) / "demo-password"
     if not file.exists():

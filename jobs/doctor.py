@@ -22,6 +22,7 @@ from models import (
     Agreement,
     Case,
     ChargeAttempt,
+    Day,
     Dispute,
     Event,
     Examination,
@@ -183,6 +184,19 @@ def _counters(as_of: dt.datetime) -> Asked:
     )
 
 
+def _days(as_of: dt.datetime) -> Asked:
+    """The days of a round against its counters; counters that are wrong themselves are told by the checks above."""
+    confirmed = (Pledge.round_id == Round.id, Pledge.status == "confirmed")
+    right = sa.and_(
+        Round.pledged_pence == sa.func.coalesce(Round.settled_total_pence, _sum(Pledge.amount_pence, *confirmed)),
+        Round.pledge_count == sa.func.coalesce(Round.settled_count, _number(*confirmed)),
+    )
+    pence, pledges = _sum(Day.pence, Day.round_id == Round.id), _sum(Day.pledges, Day.round_id == Round.id)
+    asked = sa.select(Round.id, Round.pledged_pence, Round.pledge_count, pence.label("pence"), pledges.label("pledges"))
+    differ = sa.or_(pence != Round.pledged_pence, pledges != Round.pledge_count)
+    return asked.where(right, differ)
+
+
 def _decided_total(as_of: dt.datetime) -> Asked:
     counted = (Pledge.round_id == Round.id, Pledge.confirmed_at.is_not(None), Pledge.status != "cancelled")
     pence, count = _sum(Pledge.amount_pence, *counted), _number(*counted)
@@ -250,6 +264,8 @@ ROUNDS = (
           "are {count} of {pence}.", _counters),
     Check("Round {id} was {status} with {settled_count} pledges of {settled_total_pence} pence together, but those "
           "that counted are {count} of {pence}.", _decided_total),
+    Check("Round {id} counts {pledge_count} pledges of {pledged_pence} pence together, but its days are {pledges} of "
+          "{pence}.", _days),
     Check("Round {id} is {status}, with {settled_total_pence} of {target_pence} pence.", _wrong_decision),
     Check("Round {id} was decided {times} times.", _decided_twice),
     Check("Case {id} is {status}, which none of its rounds says.", _case_and_round),

@@ -11,6 +11,7 @@ from typing import Any
 from jobs import doctor
 from models import (
     Case,
+    Day,
     Dispute,
     Examination,
     Invitation,
@@ -21,6 +22,7 @@ from models import (
     Reconciliation,
     Round,
     SignUp,
+    Source,
     User,
     begin_writing,
     db,
@@ -123,6 +125,11 @@ def _cases(owner: User) -> None:
     a_case(slug="live", title="Challenging a collection of children's data", pledged=[9_500], story=STORY, owner=owner)
     a_case(slug="empty", title="Nobody has pledged yet", owner=owner)
     a_case(slug="last-hour", title="The last half hour", pledged=[9_500], ends_in=29 * MINUTE, owner=owner)
+    moving = a_case(slug="moving", title="A case with an outlook", pledged=[9_500, 25_000], owner=owner)
+    moving.live_at = now() - 10 * 24 * 60 * MINUTE
+    Day.of(moving.round)[0].day -= dt.timedelta(days=6)
+    Source.count(moving.round, "via:a-label-that-is-as-long-as-can", "opened", now())
+    keep()
     a_case(slug="over", title="More than was asked for", target=50_000, pledged=[40_000, 20_000])
     a_case(slug="long", title=LONG_TITLE, target=100_000_000, pledged=[500])
     a_case(slug="reported", title="A case that is over", target=2_500, pledged=[2_500], owner=owner)
@@ -532,6 +539,11 @@ def _desks(edited: int) -> list[Shown]:
         Shown("promise wrong", "/owner/cases/empty/promise", "owner", press="Ask our staff"),
         Shown("promise asked for", "/owner/cases/live/promise", "owner"),
         Shown("promise of a closed round", "/owner/cases/funded/promise", "owner"),
+        Shown("own case with an outlook", "/owner/cases/moving", "owner"),
+        Shown("own case that has ended", "/owner/cases/funded", "owner"),
+        Shown("figures by themselves", "/owner/cases/moving/figures", "owner"),
+        Shown("own pledges", "/owner/cases/moving/pledges", "owner"),
+        Shown("own pledges not found", "/owner/cases/moving/pledges?q=nobody", "owner"),
         Shown("update form", new, "owner"),
         Shown("update form wrong", new, "owner", press="Publish"),
         Shown("update preview", new, "owner", press="Preview", typed=news),

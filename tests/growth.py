@@ -66,4 +66,8 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
         "WHERE pledges.round_id = rounds.id AND pledges.status = 'confirmed') "
         "WHERE id = (SELECT round_id FROM pledges WHERE id = :one)"
     ), {"one": pledge_id})  # fmt: skip
+    db.session.execute(sa.text(
+        "UPDATE days SET (pledges, pence) = (SELECT pledge_count, pledged_pence FROM rounds "
+        "WHERE rounds.id = days.round_id) WHERE round_id = (SELECT round_id FROM pledges WHERE id = :one)"
+    ), {"one": pledge_id})  # fmt: skip
     db.session.commit()

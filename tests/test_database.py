@@ -200,7 +200,7 @@ def test_the_connection_of_a_reader_can_write_again_for_the_next(app: Flask) -> 
 @pytest.mark.broken_books("the total is counted up without pledges")
 def test_a_reader_does_not_wait_for_a_writer(app: Flask) -> None:
     case = a_case(pledged=[2_500])
-    Round.hold(case.round.id).count(5_000, 1)
+    Round.hold(case.round.id).count(5_000, 1, now())
     db.session.flush()
     assert in_another_thread(app, _read_total) == 2_500
 
@@ -225,7 +225,7 @@ def test_a_page_is_read_from_one_moment_whatever_is_written_meanwhile(app: Flask
 
 
 def _add(round_id: int, pence: int) -> None:
-    Round.hold(round_id).count(pence, 1)
+    Round.hold(round_id).count(pence, 1, now())
     db.session.commit()
 
 

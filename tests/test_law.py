@@ -317,3 +317,60 @@ def test_after_a_standstill_of_five_days_one_retry_stands_for_those_that_were_mi
     assert law.used_up(REFUSED, REFUSED + 5 * DAY) == (2, 2)
     step = law.next_repair_step(REFUSED, 2, 2, may_retry=True)
     assert (step.what, step.at - REFUSED) == ("remind", 6 * DAY)
+
+
+# --- The outlook -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("days", "total", "left", "expected"),
+    [
+        # Every day the same: low and high differ by the cards that fail alone.
+        ([1_000_00] * 10, 10_000_00, 10, (20_000_00, 20_000_00, 18_000_00, 20_000_00)),
+        # £900 in three days, then £100 a day, so £185.71 on average. Low is £1,300 + 10 x £100; high is £1,300 +
+        # 7 x £185.71 + 3 x £300; a tenth of the one is taken off, and three per cent of the other.
+        ([300_00] * 3 + [100_00] * 4, 1_300_00, 10, (2_300_00, 3_500_00, 2_000_00, 3_400_00)),
+        # The last three days were the calmest.
+        ([100_00, 100_00, 100_00, 400_00, 10_00, 10_00, 10_00], 730_00, 3, (760_00, 1_100_00, 680_00, 1_100_00)),
+        # More was cancelled than pledged: low stays where it is, instead of losing what nobody has cancelled yet.
+        ([500_00, 0, 0, -100_00, -100_00], 300_00, 2, (300_00, 640_00, 270_00, 620_00)),
+        # In the last hours there is hardly anything left to come.
+        ([100_00] * 5, 500_00, 0.1, (510_00, 510_00, 450_00, 500_00)),
+        ([0, 0, 0, 0], 0, 20, (0, 0, 0, 0)),
+    ],
+)
+def test_an_outlook_goes_from_calm_days_to_strong_ones_and_takes_off_cards_that_fail(
+    days: list[int], total: int, left: float, expected: tuple[int, int, int, int]
+) -> None:
+    seen = law.outlook(days, total, dt.timedelta(days=left))
+    assert seen is not None
+    assert (seen.low, seen.high, seen.charged_low, seen.charged_high) == expected
+
+
+def test_before_four_whole_days_there_is_no_outlook() -> None:
+    assert law.outlook([100_00] * 3, 300_00, dt.timedelta(days=20)) is None
+    assert law.outlook([100_00] * 4, 400_00, dt.timedelta(days=20)) is not None
+
+
+@pytest.mark.parametrize(
+    ("label", "host", "source"),
+    [
+        ("poster", "", "via:poster"),
+        ("poster", "example.org", "via:poster"),
+        ("x" * 30, "", "via:" + "x" * 30),
+        ("x" * 31, "", ""),
+        ("Poster", "", ""),
+        ("pöster", "", ""),
+        ("poster\n", "", ""),
+        ("", "www.Example.org", "from:example.org"),
+        ("", "xn--bcher-kva.example", "from:xn--bcher-kva.example"),
+        ("", "a" * 64 + ".example", ""),
+        ("", "a.b" * 24, ""),
+        ("", "exa mple.org", ""),
+        ("", "=cmd.example", ""),
+        ("", "2001:db8::1", ""),
+    ],
+)
+def test_a_source_is_a_short_label_or_a_host_and_is_known_again(label: str, host: str, source: str) -> None:
+    assert law.source(label, host) == source
+    assert law.known_source(source) == source

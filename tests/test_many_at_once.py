@@ -48,7 +48,7 @@ def test_many_writers_lose_nothing_and_none_finds_the_database_locked(app: Flask
 
     def add_a_penny_ten_times() -> None:
         for _ in range(10):
-            Round.hold(round_id).count(1, 1)
+            Round.hold(round_id).count(1, 1, now())
             db.session.commit()
 
     at_once(app, *[add_a_penny_ten_times] * 20)

@@ -85,7 +85,7 @@ def test_only_confirmed_pledges_are_counted(app: Flask) -> None:
 
 def test_the_sum_is_taken_from_the_rows_and_not_from_the_counter(app: Flask) -> None:
     its_round = a_case(target=600_000, pledged=[599_999]).round
-    its_round.count(1, 1)
+    its_round.count(1, 1, now())
     assert decision(settled(its_round)) == ("missed", 599_999, 1)
 
 

@@ -92,7 +92,7 @@ def test_readers_hold_nothing_and_wait_for_nobody(app: Flask) -> None:
     # Asked in a thread of its own, since a reader can lock nothing at all.
     assert in_another_thread(app, lambda: can_lock(Round, round_id))
     begin_writing()
-    Round.hold(round_id).count(1, 1)
+    Round.hold(round_id).count(1, 1, now())
     db.session.flush()
     with another_connection() as other:
         assert other.scalar(sa.select(Round.pledged_pence)) == 2_500
@@ -111,7 +111,7 @@ def test_every_connection_gives_up_in_time_and_is_what_our_locks_were_written_fo
 def test_a_transaction_that_was_forgotten_lets_go_of_its_rows(app: Flask, limited: Callable[..., None]) -> None:
     round_id = a_case(pledged=[2_500]).round.id
     limited(idle_in_transaction_session_timeout="200ms")
-    Round.hold(round_id).count(1, 1)
+    Round.hold(round_id).count(1, 1, now())
     db.session.flush()
     assert not can_lock(Round, round_id)
     eventually(lambda: can_lock(Round, round_id), within=10, why="the row was held for ever")

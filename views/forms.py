@@ -121,12 +121,17 @@ class PledgeForm(TypedForm):
     wants_updates = BooleanField("Keep me updated about this case by e-mail")
     agreed = BooleanField("", [Told("Tick the box to allow the charge, or do not pledge.")])
     form_key = HiddenField()
+    # Whence somebody came to the form. What is none of ours is no reason to refuse a pledge: it is not counted.
+    came_from = HiddenField()
 
     pence = 0
 
     def validate_form_key(self, field: Any) -> None:
         if not _KEY.fullmatch(field.data or ""):
             raise ValidationError("This form was incomplete. Please send it again.")
+
+    def validate_came_from(self, field: Any) -> None:
+        field.data = law.known_source(field.data or "")
 
     def validate_other_amount(self, field: Any) -> None:
         """The amount chosen or typed; a typed one and a different chosen one contradict each other."""

@@ -19,13 +19,7 @@ doors.admit(owners, "owner")
 
 @owners.get("")
 def desk() -> str:
-    return render_template("owners/desk.html", cases=current_user.cases, as_of=_now())
-
-
-@owners.get("/cases/<slug>")
-def case(slug: str) -> str:
-    its_case = own(slug)
-    return render_template("owners/case.html", pledges=its_case.counted_pledges(), **_shown(its_case))
+    return render_template("owners/desk.html", cases=Case.owned_by(current_user), as_of=_now())
 
 
 @owners.get("/cases/<slug>/updates/new")
@@ -90,7 +84,7 @@ def _shown(its_case: Case) -> dict[str, Any]:
     return {
         "case": its_case,
         "round": its_case.round if its_case.rounds else None,
-        "readers": len(its_case.update_readers()),
+        "readers": its_case.count_update_readers(),
         "as_of": _now(),
     }
 

@@ -19,6 +19,7 @@ from views import doors, hypermedia
 from views.forms import CommentForm
 from views.words import time_left
 
+COMMENTS_A_PAGE = 50
 public = Blueprint("public", __name__)
 doors.admit(public, "anyone")
 
@@ -52,11 +53,12 @@ def pledge_total(slug: str) -> Response:
 
 @public.get("/cases/<slug>/comments")
 def comments(slug: str) -> Response:
-    its_case, as_of = found(slug), now()
-    shown = its_case.public_comments()
+    its_case, as_of, before = found(slug), now(), request.args.get("before", "")
+    number = int(before) if before.isascii() and before.isdecimal() and len(before) < 10 else 0
+    shown, earlier = _comments(its_case, number)
     return hypermedia.refreshed(
         "cases/comments.html", "cases/_comments.html", comments_mark(its_case, shown, as_of),
-        case=its_case, round=its_case.round, comments=shown, as_of=as_of,
+        case=its_case, round=its_case.round, comments=shown, earlier=earlier, before=number, as_of=as_of,
     )  # fmt: skip
 
 
@@ -150,11 +152,20 @@ def total_mark(its_case: Case, as_of: dt.datetime) -> str:
 def comments_mark(its_case: Case, shown: list[Comment], as_of: dt.datetime) -> str:
     """Changes when a comment is approved or taken back, and when the round ends and the page may stop asking."""
     newest = max((int(c.decided_at.timestamp() * 1000) for c in shown if c.decided_at), default=0)
-    return f"{len(shown)}.{newest}{'' if its_case.round.is_open(as_of) else '.ended'}"
+    # When one of a full page is taken back an earlier one comes in, so that only the first is another.
+    first = f".{shown[0].id}" if len(shown) == COMMENTS_A_PAGE else ""
+    return f"{len(shown)}.{newest}{first}{'' if its_case.round.is_open(as_of) else '.ended'}"
 
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def _comments(its_case: Case, before: int = 0) -> tuple[list[Comment], int]:
+    """A page of the comments, and the number before which the earlier ones lie; 0 when there are none."""
+    found = its_case.public_comments(COMMENTS_A_PAGE + 1, before)
+    shown = found[-COMMENTS_A_PAGE:]
+    return shown, shown[0].id if len(found) > len(shown) else 0
 
 
 def _case_page(its_case: Case, form: CommentForm) -> str:
@@ -166,12 +177,13 @@ def _comment_again(its_case: Case, form: CommentForm, status: int) -> Response:
 
 
 def _shown(its_case: Case) -> dict[str, Any]:
-    comments, as_of = its_case.public_comments(), now()
+    (comments, earlier), as_of = _comments(its_case), now()
     return {
         "case": its_case,
         "round": its_case.round,
         "updates": its_case.published_updates(),
         "comments": comments,
+        "earlier": earlier,
         "as_of": as_of,
         "mark": total_mark(its_case, as_of),
         "comments_mark": comments_mark(its_case, comments, as_of),

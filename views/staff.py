@@ -38,7 +38,7 @@ from views.forms import NoticeForm, ReasonForm, RefundForm, readable
 staff = Blueprint("staff", __name__, url_prefix="/staff")
 doors.admit(staff, "staff")
 
-PLEDGES_A_PAGE = 50
+PLEDGES_A_PAGE = CASES_A_PAGE = 50
 LINES_A_PAGE, LINES_OF_A_CASE = 100, 20
 FOUND_AT_MOST, LOOKS_OF_A_PLEDGE = 20, 10
 LAST_MINUTE = dt.timedelta(minutes=1)
@@ -62,9 +62,13 @@ SIGHTS = {
 
 @staff.get("")
 def desk() -> str:
+    words, skip = _searched(), _number(request.args.get("skip", ""))
+    cases = Case.begun(words, skip, CASES_A_PAGE + 1)
     return render_template(
         "staff/desk.html",
-        cases=Case.begun(),
+        cases=cases[:CASES_A_PAGE],
+        words=words,
+        more=skip + CASES_A_PAGE if len(cases) > CASES_A_PAGE else None,
         reviews=Case.in_review(),
         changes=PromiseChange.waiting(_now()),
         disputes=Dispute.listed(),
@@ -107,12 +111,11 @@ def _back_to_books(notice: str) -> Response:
 def _books() -> dict[str, Any]:
     """The last results, when the next ones come, and what is stuck; `off` says whether staff should look."""
     as_of = _now()
-    examination, comparisons = Examination.last(), Reconciliation.ended_since(as_of - LAST_DAY)
+    examination, (comparisons, under_way) = Examination.last(), Reconciliation.recent(as_of - LAST_DAY)
     findings = list(dict.fromkeys(one for comparison in comparisons for one in comparison.findings))
-    next_ones = [Lease.due_at(name) for name in (doctor.LEASE, reconcile.HOURLY)]
+    next_ones = Lease.due_at(doctor.LEASE, reconcile.HOURLY)
     stuck = {"rounds": Round.in_trouble(), "charges": Pledge.in_trouble(), "letters": Letter.undelivered()}
     late = any(comes is not None and comes < as_of - LATE for comes in next_ones)
-    under_way = Reconciliation.under_way()
     return {
         "examination": examination, "comparisons": comparisons, "findings": findings, "under_way": under_way,
         "next_examination": next_ones[0], "next_comparison": next_ones[1], "late": late, "as_of": as_of, **stuck,

@@ -3,20 +3,25 @@ its own on the same blueprint: private_page.py, addresses.py and repairs.py."""
 
 import secrets
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy as sa
+import structlog
 from flask import Blueprint, abort, redirect, render_template, request
 from flask.wrappers import Response
+from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
+import config
 import law
 from jobs.stripe_events import look_again_at_card
-from models import AddressChange, Case, Pledge, Round, db
+from models import AddressChange, Case, Pledge, Round, Source, begin_reading, begin_writing, db, is_away
 from views import doors, hypermedia, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
 from views.forms import PledgeForm
 from views.public import found, now
 
+log = structlog.get_logger()
 supporters = Blueprint("supporters", __name__)
 doors.admit(supporters, "anyone, or the holder of a private link")
 # What the link of a route is for; any other link is unknown there.
@@ -47,8 +52,13 @@ def find_by_link() -> Response | None:
 
 @supporters.get("/cases/<slug>/pledge")
 def pledge_form(slug: str) -> tuple[str, int]:
-    form = PledgeForm(form_key=secrets.token_urlsafe(24), **_prefilled())
-    return _pledge_page(found(slug), form, 200)
+    its_case, came_from = found(slug), _came_from()
+    round_id = its_case.round.id
+    form = PledgeForm(form_key=secrets.token_urlsafe(24), came_from=came_from, **_prefilled())
+    page, status = _pledge_page(its_case, form, 200)
+    if status == 200 and request.method == "GET" and not current_user.is_authenticated:
+        _count_visit(round_id, came_from)
+    return page, status
 
 
 @supporters.post("/cases/<slug>/pledges")
@@ -67,7 +77,10 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
     if request.form.get("promise", "") != its_round.promise_mark:
         form.agreed.data, form.agreed.errors = False, [words.PROMISE_CHANGED]
         return _pledge_page(its_case, form, 409)
-    made = its_round.start_pledge(form_key=str(form.form_key.data), **terms._asdict(), as_of=now())
+    came_from = law.known_source(str(form.came_from.data or ""))
+    made = its_round.start_pledge(
+        form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from
+    )  # fmt: skip
     if made.session_no == 0:
         note_card_page(made)
     elif made.status == "abandoned" or (made.status == "started" and (page_is_gone(made) or not made.promised(*terms))):
@@ -127,6 +140,36 @@ def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, in
     if not its_round.is_open(as_of) or its_case.pledging_paused:
         return render_template("pledges/closed.html", case=its_case, round=its_round), 409
     return render_template("pledges/form.html", case=its_case, round=its_round, form=form, as_of=as_of), status
+
+
+def _came_from() -> str:
+    """Whence somebody came to the form: by the label of a link to it or to the case page before, or from which host.
+
+    The browser tells the page before. Ours are kept by caches, so nothing of a reader may stand in them.
+    """
+    label = request.args.get("via", "")
+    try:
+        before = urlsplit(request.referrer or "")
+        host = before.hostname or ""
+    except ValueError:
+        return law.source(label, "")
+    if host == urlsplit(config.current().site_url).hostname:
+        return law.source(label or parse_qs(before.query).get("via", [""])[0], "")
+    return law.source(label, host)
+
+
+def _count_visit(round_id: int, came_from: str) -> None:
+    """The one thing that a GET writes. Nobody waits for it, and a form that was not counted is as good a form."""
+    try:
+        begin_writing(patient=False)
+        Source.count(db.session.get_one(Round, round_id), came_from, "opened", now())
+        db.session.commit()
+    except sa.exc.SQLAlchemyError as error:
+        db.session.rollback()
+        if not is_away(error):
+            raise
+        log.info("a visit was not counted", why=type(error).__name__)
+    begin_reading()
 
 
 def _prefilled() -> dict[str, Any]:

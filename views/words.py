@@ -61,6 +61,9 @@ def teach(app: Flask) -> None:
     app.add_template_global(time_left)
     app.add_template_filter(unlinked)
     app.add_template_filter(month)
+    app.add_template_filter(day)
+    app.add_template_filter(date)
+    app.add_template_filter(source)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
 
 
@@ -78,6 +81,24 @@ def instant(moment: dt.datetime, zone: str = "") -> Markup:
 def month(moment: dt.datetime) -> str:
     """ "November 2026"."""
     return f"{moment:%B %Y}"
+
+
+def day(one: dt.date) -> str:
+    """ "Thursday 26 November"; rounds are too short for the year to be missed."""
+    return f"{one:%A} {date(one)}"
+
+
+def date(one: dt.date) -> str:
+    """ "26 November"."""
+    return f"{one.day} {one:%B}"
+
+
+def source(name: str) -> str:
+    """Whence people came, as law.source has written it, for the owner of the case."""
+    kind, _, what = name.partition(":")
+    if kind == "via":
+        return f"your link “{what}”"
+    return what or {"": "not known"}.get(name, name)
 
 
 def iso(moment: dt.datetime) -> str:

@@ -376,6 +376,16 @@ def upgrade() -> None:
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_updates_case_id'), ['case_id'], unique=False)
 
+    op.create_table('days',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('round_id', sa.Integer(), nullable=False),
+    sa.Column('day', sa.Date(), nullable=False),
+    sa.Column('pledges', sa.Integer(), nullable=False),
+    sa.Column('pence', sa.BigInteger(), nullable=False),
+    sa.ForeignKeyConstraint(['round_id'], ['rounds.id'], name=op.f('fk_days_round_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_days')),
+    sa.UniqueConstraint('round_id', 'day', name=op.f('uq_days_round_id_day'))
+    )
     op.create_table('old_texts',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('comment_id', sa.Integer(), nullable=False),
@@ -399,6 +409,7 @@ def upgrade() -> None:
     sa.Column('email', sa.String(length=254), nullable=False),
     sa.Column('anonymous', sa.Boolean(), nullable=False),
     sa.Column('wants_updates', sa.Boolean(), nullable=False),
+    sa.Column('came_from', sa.String(length=80), nullable=False),
     sa.Column('agreement_version', sa.Integer(), nullable=False),
     sa.Column('agreement_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('agreement_pence', sa.BigInteger(), nullable=False),
@@ -444,6 +455,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_pledges_customer_id'), ['customer_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_pledges_email'), ['email'], unique=False)
         batch_op.create_index(batch_op.f('ix_pledges_payment_method_id'), ['payment_method_id'], unique=False)
+        batch_op.create_index('ix_pledges_round_id_confirmed_at_id', ['round_id', 'confirmed_at', 'id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
 
@@ -500,6 +512,17 @@ def upgrade() -> None:
     with op.batch_alter_table('reports', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_reports_comment_id'), ['comment_id'], unique=False)
 
+    op.create_table('sources',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('round_id', sa.Integer(), nullable=False),
+    sa.Column('day', sa.Date(), nullable=False),
+    sa.Column('name', sa.String(length=80), nullable=False),
+    sa.Column('opened', sa.Integer(), nullable=False),
+    sa.Column('confirmed', sa.Integer(), nullable=False),
+    sa.ForeignKeyConstraint(['round_id'], ['rounds.id'], name=op.f('fk_sources_round_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_sources')),
+    sa.UniqueConstraint('round_id', 'day', 'name', name=op.f('uq_sources_round_id_day_name'))
+    )
     op.create_table('address_changes',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('pledge_id', sa.Integer(), nullable=False),
@@ -684,6 +707,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_address_changes_pledge_id'))
 
     op.drop_table('address_changes')
+    op.drop_table('sources')
     with op.batch_alter_table('reports', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_reports_comment_id'))
 
@@ -701,6 +725,7 @@ def downgrade() -> None:
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
+        batch_op.drop_index('ix_pledges_round_id_confirmed_at_id')
         batch_op.drop_index(batch_op.f('ix_pledges_payment_method_id'))
         batch_op.drop_index(batch_op.f('ix_pledges_email'))
         batch_op.drop_index(batch_op.f('ix_pledges_customer_id'))
@@ -710,6 +735,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_old_texts_comment_id'))
 
     op.drop_table('old_texts')
+    op.drop_table('days')
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_updates_case_id'))
 

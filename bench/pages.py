@@ -1,0 +1,152 @@
+"""What the pages of a house that was used for long cost, beside those of a small one. `make bench-pages`, or
+
+    python -m bench.pages --cases 200 --pledges 20000 --comments 5000
+
+For each house it makes a database of its own and fills it (demo/big.py), asks for each page several times within this
+process, and prints how many queries it took, how much of the processor, and how many times as much as in the small
+house. Quote the ratios, not the seconds.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_migrate import upgrade
+
+import app as application
+from demo import big
+from models import User, begin_writing, db
+
+# Enough to fill a page of each list.
+SMALL = {"cases": 80, "pledges": 400, "comments": 600}
+# (who looks, at which address)
+PAGES = (
+    ("", "/"),
+    ("", "/cases/big-1"),
+    ("", "/cases/big-1/pledge-total"),
+    ("", "/cases/big-1/pledge"),
+    (big.OWNER, "/owner"),
+    (big.OWNER, "/owner/cases/big-1"),
+    (big.OWNER, "/owner/cases/big-1/figures"),
+    (big.OWNER, "/owner/cases/big-1/pledges"),
+    (big.OWNER, "/owner/cases/big-1/pledges?q=winter"),
+    (big.OWNER, "/owner/cases/big-1/pledges.csv"),
+    (big.OWNER, "/owner/cases/big-1/updates/new"),
+    (big.MODERATOR, "/moderation"),
+    (big.MODERATOR, "/moderation?order=risk&over=24"),
+    (big.MODERATOR, "/moderation/decided"),
+    (big.STAFF, "/staff"),
+    (big.STAFF, "/staff/books"),
+    (big.STAFF, "/staff/moderation"),
+    (big.STAFF, "/staff/cases/big-1"),
+    (big.STAFF, "/staff/cases/big-6"),
+    (big.STAFF, "/staff/cases/big-6/run"),
+    (big.STAFF, "/staff/cases/big-1/pledges"),
+    (big.STAFF, "/staff/reviews/big-10"),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one page: its queries, its seconds of the processor (SQLite's too), and its size in bytes."""
+
+    queries: int
+    seconds: float
+    size: int
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """Every query that is sent to the database meanwhile."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith(("PRAGMA", "BEGIN")):
+            sent.append(statement)
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(db.engine, "before_cursor_execute", note)
+
+
+def measure(app: Flask, house: dict[str, Any], times: int) -> dict[str, Cost]:
+    """Fill the empty database of an application, and look at each of its pages."""
+    with app.app_context():
+        begin_writing()
+        big.fill(**house)
+        found = db.session.execute(sa.select(User)).scalars()
+        people = {person.email: person.get_id() for person in found}
+        db.session.rollback()
+    return {address: _look(app, people.get(who, ""), address, times) for who, address in PAGES}
+
+
+def _in_a_house_of_its_own(house: dict[str, Any], times: int) -> dict[str, Cost]:
+    with tempfile.TemporaryDirectory(prefix="standing-pages-") as folder:
+        url = f"sqlite:///{folder}/standing.db"
+        app = application.create_app({"environment": "test", "database_url": url, "site_url": "http://127.0.0.1:8000"})
+        with app.app_context():
+            begin_writing()
+            upgrade()
+        begun = time.monotonic()
+        costs = measure(app, house, times)
+        print(f"{house}: {time.monotonic() - begun:.1f} s in all")
+        with app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+        return costs
+
+
+def _look(app: Flask, person: str, address: str, times: int) -> Cost:
+    browser: FlaskClient = app.test_client()
+    if person:
+        with browser.session_transaction() as session:
+            session.update(_user_id=person, _fresh=True)
+    seconds, queries, size = [], 0, 0
+    # The first look prepares what the later ones find prepared.
+    for _ in range(times + 1):
+        with app.app_context():
+            watch = counted()
+            sent = watch.__enter__()
+        begun = time.process_time()
+        answer = browser.get(address)
+        seconds.append(time.process_time() - begun)
+        with app.app_context():
+            watch.__exit__(None, None, None)
+        if answer.status_code != 200:
+            raise SystemExit(f"{address} answered {answer.status_code}")
+        queries, size = len(sent), len(answer.data)
+    return Cost(queries, statistics.median(seconds[1:] or seconds), size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.pages", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--pledges", type=int, default=20_000)
+    parser.add_argument("--comments", type=int, default=5_000)
+    parser.add_argument("--times", type=int, default=9, help="how often each page is looked at")
+    asked = parser.parse_args()
+    print(f"Load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
+    small = _in_a_house_of_its_own(SMALL, asked.times)
+    wanted = {"cases": asked.cases, "pledges": asked.pledges, "comments": asked.comments}
+    large = _in_a_house_of_its_own(wanted, asked.times)
+    print(f"{'page':44} {'queries':>9} {'small':>9} {'big':>9} {'ratio':>6} {'kB small, big':>16}")
+    for _, address in PAGES:
+        one, many = small[address], large[address]
+        print(f"{address:44} {one.queries:4}{many.queries:5} {one.seconds * 1000:6.1f} ms "
+              f"{many.seconds * 1000:6.1f} ms {many.seconds / one.seconds:6.2f} "
+              f"{one.size / 1000:7.1f} {many.size / 1000:7.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The pages of a house that was used for long: each costs a few queries, and as many as in a small house."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from argon2 import PasswordHasher
+from bs4 import BeautifulSoup
+from flask import Flask
+from flask.testing import FlaskClient
+
+import app as application
+import models
+from bench import pages
+from demo import big
+from jobs import doctor
+from law import Refused
+from models import Case, Comment, Day, Letter, Pledge, Round, begin_writing, db
+from tests.doorway import logged_in
+from tests.made import a_case, a_user, keep, now
+from tests.reading import read, said
+
+SMALL, LARGE = {"cases": 10, "pledges": 10, "comments": 10}, {"cases": 60, "pledges": 400, "comments": 400}
+# A file for a spreadsheet has every pledge; what a case costs its readers grows with its text.
+MOST = 12
+
+
+@pytest.fixture
+def empty_houses(new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Flask]]:
+    """Two applications, each on a database of its own."""
+    monkeypatch.setattr(models, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    apps = [
+        application.create_app({
+            "environment": "test", "database_url": new_database(), "redis_url": "unix:///nobody-listens.sock",
+            "site_url": "http://127.0.0.1:8000",
+        })
+        for _ in range(2)
+    ]  # fmt: skip
+    yield apps
+    for one in apps:
+        with one.app_context():
+            db.session.remove()
+            db.engine.dispose()
+
+
+def test_each_page_costs_at_most_12_queries_and_with_400_pledges_as_many_as_with_10(empty_houses: list[Flask]) -> None:
+    small, large = (pages.measure(app, size, 1) for app, size in zip(empty_houses, (SMALL, LARGE), strict=True))
+    assert {address: cost.queries for address, cost in large.items() if cost.queries > MOST} == {}
+    assert {address: cost.queries for address, cost in large.items()} == {
+        address: cost.queries for address, cost in small.items()
+    }
+
+
+def test_a_big_house_has_what_it_says_and_its_books_agree(app: Flask) -> None:
+    big.fill(cases=20, pledges=300, comments=60)
+    begin_writing()
+    counted = [db.session.scalar(sa.select(sa.func.count(table.id))) for table in (Case, Pledge, Comment)]
+    assert counted == [20, 300, 60]
+    by_state = sa.select(Case.status, sa.func.count()).group_by(Case.status)
+    standing = {row[0]: row[1] for row in db.session.execute(by_state)}
+    assert standing == {"live": 10, "funded": 4, "missed": 4, "submitted": 2}
+    assert db.session.scalar(sa.select(sa.func.count(Letter.id)).where(Letter.sent_at.is_(None))) == 0
+    days = db.session.scalar(sa.select(sa.func.sum(Day.pence)))
+    assert days and days == db.session.scalar(sa.select(sa.func.sum(Round.pledged_pence)))
+    assert doctor.examine(now()) == []
+    with pytest.raises(Refused, match="The big house stands already"):
+        big.fill(cases=20, pledges=300, comments=60)
+
+
+def test_a_case_page_has_the_newest_comments_and_leads_to_the_earlier_ones(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("views.public.COMMENTS_A_PAGE", 3)
+    case, moderator = a_case(), a_user("moderator")
+    for number in range(8):
+        taken = case.take_comment("Ada", "pages@comments.example", f"Comment {number}", now())
+        taken.approve(db.session.merge(moderator), now())
+    keep()
+    address, pages = f"/cases/{case.slug}", []
+    while address:
+        page = read(client, address)
+        pages.append([said(one, "div") for one in page.select(".comment")])
+        if len(pages) > 1:
+            # Earlier ones rest, and only the newest are asked for again.
+            assert not page.select("#comments[data-hx-get]")
+        link = page.find("a", string="Earlier comments")
+        address = str(link["href"]) if link else ""
+    # Within a page the oldest comes first, so that a talk can be read.
+    assert pages == [
+        ["Comment 5", "Comment 6", "Comment 7"], ["Comment 2", "Comment 3", "Comment 4"], ["Comment 0", "Comment 1"],
+    ]  # fmt: skip
+
+
+def test_when_a_comment_of_a_full_page_is_withdrawn_the_page_is_another(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("views.public.COMMENTS_A_PAGE", 3)
+    case, moderator = a_case(), a_user("moderator")
+    for number in range(5):
+        taken = case.take_comment("Ada", "withdrawn@comments.example", f"Comment {number}", now())
+        taken.approve(db.session.merge(moderator), now())
+    keep()
+    asking = read(client, f"/cases/{case.slug}").select_one("#comments")
+    assert asking
+    again, htmx = str(asking["data-hx-get"]), {"HX-Request": "true"}
+    assert client.get(again, headers=htmx).status_code == 204
+    begin_writing()
+    db.session.scalars(sa.select(Comment).where(Comment.body == "Comment 3")).one().withdraw(now())
+    keep()
+    fresh = client.get(again, headers=htmx)
+    assert fresh.status_code == 200
+    bodies = [said(one, "div") for one in BeautifulSoup(fresh.text, "html5lib").select(".comment")]
+    assert bodies == ["Comment 1", "Comment 2", "Comment 4"]
+
+
+def test_staff_find_a_case_by_its_title_and_turn_the_pages_of_the_list(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("views.staff.CASES_A_PAGE", 2)
+    for number in range(5):
+        a_case(title=f"Case {number} of pages")
+    client, address, titles = logged_in(app, a_user("staff")), "/staff?q=OF+pages", []
+    while address:
+        page = read(client, address)
+        titles.append([said(row, "a") for row in page.select("section[aria-labelledby=cases-heading] tbody tr")])
+        link = page.find("a", string="More cases")
+        address = str(link["href"]) if link else ""
+    assert [len(page) for page in titles] == [2, 2, 1]
+    assert {title for page in titles for title in page} == {f"Case {number} of pages" for number in range(5)}
+    assert "No case is called like “100%”." in said(read(client, "/staff?q=100%25"), "main")
