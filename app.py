@@ -1,18 +1,17 @@
-"""The application: settings, database, doors, rooms."""
+"""The site: what office.py has, with doors and rooms on top."""
 
 import base64
-import functools
 import hashlib
+import sys
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
 from flask import Flask
-from flask_migrate import Migrate
 from markupsafe import Markup
 
 import cli
 import config
-from models import db, prepare_engine
+import office
+from models import db
 from views import (
     addresses,
     admissions,
@@ -26,7 +25,6 @@ from views import (
     resets,
     reviews,
     users,
-    words,
     workshop,
 )
 from views.accounts import accounts
@@ -38,7 +36,6 @@ from views.staff import staff
 from views.supporters import supporters
 from views.webhooks import webhooks
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop, dashboard, promises, endings), (reviews, promises, users)
@@ -53,13 +50,11 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
 
     Raises NotConfigured, naming the setting, when it must not be started like this.
     """
-    settings = config.load(overrides)
-    config.start_logging(settings)
-    app = Flask(__name__)
+    app = office.create(overrides)
+    settings: config.Settings = app.config["STANDING"]
     app.config.from_mapping(_flask_settings(settings))
-    _connect_database(app)
+    _connect_migrations(app)
     doors.watch(app)
-    words.teach(app)
     for room in (public, supporters, accounts, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
@@ -73,23 +68,10 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
 
 def _flask_settings(settings: config.Settings) -> dict[str, object]:
     return {
-        "STANDING": settings,
-        "ENVIRONMENT": settings.environment,
         "SECRET_KEY": settings.secret_key,
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
-        "LINK_SECRETS": [settings.link_secret, *settings.link_secret_fallbacks],
-        "SCHEMA": _newest_migration(),
         "KEYS_INTEGRITY": _integrity(Path(__file__).parent / "static" / "keys.js"),
         "SITE_CSS": (Path(__file__).parent / "static" / "site.css").read_text(encoding="utf-8"),
-        "SQLALCHEMY_DATABASE_URI": settings.database_url,
-        "SQLALCHEMY_ENGINE_OPTIONS": {
-            "pool_size": 40,
-            "max_overflow": 0,
-            "pool_timeout": 10,
-            "hide_parameters": True,
-            # A server that was started again, or a network that forgot us, costs one look and no request.
-            "pool_pre_ping": not settings.database_url.startswith("sqlite"),
-        },
         "MAX_CONTENT_LENGTH": LARGEST_BODY,
         "MAX_FORM_MEMORY_SIZE": LARGEST_BODY,
         "MAX_FORM_PARTS": 100,
@@ -110,20 +92,13 @@ def _integrity(file: Path) -> str:
     return "sha384-" + base64.b64encode(hashlib.sha384(file.read_bytes()).digest()).decode()
 
 
-@functools.cache
-def _newest_migration() -> str:
-    """What this release calls its tables. Read at the start: a later release may soon lie in our folder."""
-    return str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+def _connect_migrations(app: Flask) -> None:
+    """Only where somebody has loaded Flask-Migrate to use it, as each `flask` command does: a web server never will,
+    and Alembic comes with it."""
+    if "flask_migrate" in sys.modules:
+        from flask_migrate import Migrate
 
-
-def _connect_database(app: Flask) -> None:
-    uri = str(app.config["SQLALCHEMY_DATABASE_URI"])
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    db.init_app(app)
-    Migrate(app, db, directory=str(MIGRATIONS), render_as_batch=True)
-    with app.app_context():
-        prepare_engine(db.engine)
+        Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
 
 
 def _trust_proxies(app: Flask, count: int) -> None:

@@ -18,8 +18,7 @@ import demo.seed
 import law
 import passwords
 import payments
-from jobs import cards, deadline_capture, doctor, post, reconcile, ring, work
-from jobs import sweep as the_sweep
+from jobs import cards, deadline_capture, doctor, post, reconcile, ring
 from law import Refused
 from models import (
     Bounce,
@@ -46,22 +45,10 @@ def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
         create_user, invite, create_case, cancel_case, capture, ask_again, post_again, take_bounce, decide_card,
-        examine_books, compare, worker, sweep,
+        examine_books, compare,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
-
-
-@click.command("worker")
-def worker() -> None:
-    """Work on what the doorbell asks for, until stopped."""
-    work()
-
-
-@click.command("sweep")
-def sweep() -> None:
-    """Look every few seconds for what is due, until stopped."""
-    the_sweep.keep_sweeping()
 
 
 @click.command("create-user")

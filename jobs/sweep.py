@@ -38,6 +38,8 @@ log = structlog.get_logger()
 EVERY = 3.0
 # Work that is due for this long was not taken by any worker.
 NOBODY_CAME = dt.timedelta(seconds=15)
+# Charges wait ten seconds for one who died already, until his lease and his claims run out: with this it is fifteen.
+NOBODY_CHARGED = dt.timedelta(seconds=5)
 
 Due = list[int | None]
 
@@ -65,7 +67,7 @@ def sweep(as_of: dt.datetime) -> None:
         Lease.wind(name, as_of)
     db.session.commit()
     for job, due in TIMETABLE.items():
-        late = due(as_of - NOBODY_CAME)
+        late = due(as_of - (NOBODY_CHARGED if job == "charge_due" else NOBODY_CAME))
         now = due(as_of)
         db.session.commit()
         taken = []
@@ -141,11 +143,12 @@ def _comparing(as_of: dt.datetime) -> Due:
     return list(Reconciliation.waiting(as_of))
 
 
-# job -> what is due for it at an instant. The order is the order of importance.
+# job -> what is due for it at an instant. The order is the order of importance: charges go before the inbox, whose news
+# of them the capturer knows already.
 TIMETABLE: dict[str, Callable[[dt.datetime], Due]] = {
     "settle_round": _rounds,
-    "drain_stripe_events": _events,
     "charge_due": _charges,
+    "drain_stripe_events": _events,
     "let_go": _cards,
     "remove_old_cards": _old_cards,
     "tend": _repairs,

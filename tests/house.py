@@ -105,8 +105,8 @@ class House:
                 str(BIN / "granian"), "--interface", "wsgi", "--factory", "app:create_app", "--host", "127.0.0.1",
                 "--port", port, "--workers", "1", "--blocking-threads", "32", "--backpressure", "1024",
             ],
-            "worker": [str(BIN / "flask"), "--app", "app", "worker"],
-            "sweep": [str(BIN / "flask"), "--app", "app", "sweep"],
+            "worker": [sys.executable, "-m", "jobs", "worker"],
+            "sweep": [sys.executable, "-m", "jobs", "sweep"],
         }  # fmt: skip
         self.environment = {
             **os.environ,

@@ -22,11 +22,12 @@ import stripe as sdk
 import time_machine
 from flask import Flask
 
+import jobs
 import payments
 from jobs import charging, deadline_capture
 from jobs import sweep as the_sweep
 from jobs.charging import PacedThreads
-from models import ChargeAttempt, Lease, Movement, Pledge, Round, begin_writing, db
+from models import ChargeAttempt, Lease, Movement, Pledge, Round, StripeEvent, begin_writing, db
 from tests.at_stripe import saved_card
 from tests.growth import copies_of_pledge, sqlites_steps
 from tests.house import House, eventually, free_port
@@ -217,10 +218,35 @@ def test_the_sweep_leaves_a_capture_alone_that_somebody_works_on(app: Flask, str
     keep()
     the_sweep.sweep(now())
     assert asked(stripe.url) == []
-    # Ten seconds later the lease is over, and fifteen more later nobody has come.
-    with time_machine.travel(now() + dt.timedelta(seconds=26)):
+    # Ten seconds later the lease is over, and five more later nobody has come.
+    began = now()
+    with time_machine.travel(began + dt.timedelta(seconds=14)):
+        the_sweep.sweep(now())
+    assert asked(stripe.url) == []
+    with time_machine.travel(began + dt.timedelta(seconds=16)):
         the_sweep.sweep(now())
     assert len(asked(stripe.url)) == 1
+
+
+def test_the_sweep_charges_before_it_works_on_an_inbox_that_has_waited_as_well(
+    app: Flask, stripe: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take a slice of its own, and the one that waits is not taken over meanwhile."""
+    a_minute_ago = now() - dt.timedelta(minutes=1)
+    due(saved_card(stripe), 1, ago=dt.timedelta(minutes=1))
+    begin_writing()
+    StripeEvent.store(
+        event_id="evt_1", kind="payment_intent.succeeded", object_id="pi_1", created_at=a_minute_ago, payload="{}",
+        as_of=a_minute_ago,
+    )  # fmt: skip
+    keep()
+    done: list[str] = []
+    monkeypatch.setattr(jobs, "perform", lambda job, row_id: done.append(job))
+    the_sweep.sweep(now())
+    assert [job for job in done if job in ("charge_due", "drain_stripe_events")] == [
+        "charge_due",
+        "drain_stripe_events",
+    ]
 
 
 # --- A busy Stripe -----------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_the_values_of_env_example_start_a_development(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "command",
     [
-        ["flask", "--app", "app", "worker"],
+        ["python", "-m", "jobs", "worker"],
         ["flask", "--app", "app", "db", "upgrade"],
         ["granian", "--interface", "wsgi", "--factory", "app:create_app", "--port", "0", "--workers", "1"],
     ],

@@ -4,43 +4,13 @@ import datetime as dt
 import functools
 import re
 
-import nh3
 from flask import Flask, url_for
-from linkify_it import LinkifyIt
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
 from markupsafe import Markup, escape
 
 import config
 import law
 from models import Event, Pledge, Prospect, Round, User, db
 from money import pounds
-
-_SCHEMES = {"http", "https", "mailto"}
-_linkify = LinkifyIt()
-_TAGS = {
-    "p", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "strong", "em", "s", "a", "code", "pre",
-    "hr", "br", "table", "thead", "tbody", "tr", "th", "td",
-}  # fmt: skip
-
-
-class _Markdown(MarkdownIt):
-    """Markdown of people whom we do not know."""
-
-    def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
-        """What is no link to a page or an address stays text, as it was typed."""
-        scheme, colon, _ = url.partition(":")
-        return not colon or "/" in scheme or scheme.lower() in _SCHEMES
-
-
-def _described(renderer: RendererHTML, tokens: list[Token], number: int, *_: object) -> str:
-    """A picture in words."""
-    return escape(tokens[number].content)
-
-
-_markdown = _Markdown("js-default")
-_markdown.add_render_rule("image", _described)
 
 
 def teach(app: Flask) -> None:
@@ -249,27 +219,10 @@ def render_markdown(text: str, top: int = 2) -> Markup:
     reader. Headings begin at `top`, below those of the page. Cached by the text itself, so that each revision is
     rendered once.
     """
-    tokens = _markdown.parse(text)
-    _seat_headings(tokens, top)
-    html = _markdown.renderer.render(tokens, _markdown.options, {})
-    clean = nh3.clean(
-        html,
-        tags=_TAGS,
-        attributes={"a": {"href", "title"}, "ol": {"start"}},
-        url_schemes=_SCHEMES,
-        link_rel="nofollow ugc noopener noreferrer",
-    )
-    return Markup(clean)  # noqa: S704 - nh3 has just cleaned it
+    # Letters are written without the libraries behind it, so the worker never loads them.
+    from views import markdown
 
-
-def _seat_headings(tokens: list[Token], top: int) -> None:
-    """Give each heading the level that a listener needs, whatever its author began with: none is left out."""
-    used, level = sorted({token.tag for token in tokens if token.type == "heading_open"}), top - 1
-    for token in tokens:
-        if token.type == "heading_open":
-            level = min(top + used.index(token.tag), level + 1, 6)
-        if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{level}"
+    return markdown.clean(text, top)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -284,8 +237,10 @@ def _lines(block: str) -> Markup:
 
 
 def _linked(line: str) -> Markup:
+    from views import markdown
+
     pieces, end = [], 0
-    for found in _linkify.match(line) or []:
+    for found in markdown.links(line):
         if found.schema not in ("http:", "https:"):
             continue
         pieces += [
