@@ -14,6 +14,7 @@ import math
 import os
 import socket
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +213,8 @@ class Run:
         self.rate = rate
         # What is claimed must be asked for while the claim holds, also where only one is asked for every few seconds.
         self.most = max(1, int(min(MOST_THREADS + rate * AHEAD, rate * CLAIM_LEASE.total_seconds() / 2)))
-        self.under_way: set[int] = set()
+        # By pledge: so many of its tries are claimed here, and not answered yet.
+        self.under_way: Counter[int] = Counter()
         self.mine = True
         self.forbidden = False
         self.last_round = 0
@@ -233,7 +235,7 @@ class Run:
                 self._claim()
             if not self.under_way:
                 return
-            answers = self.threads.answers(*((len(self.under_way), LAST_GATHER) if over else (BATCH, GATHER)))
+            answers = self.threads.answers(*((self.under_way.total(), LAST_GATHER) if over else (BATCH, GATHER)))
             if answers:
                 self._write_down(answers)
 
@@ -263,7 +265,7 @@ class Run:
         """Take the next pledges and write down what will be asked for each, in one commit with the lease."""
         now = time.monotonic()
         # The first claim is small, so that the asking begins at once.
-        room = min(self.most - len(self.under_way), BATCH if self.under_way else FIRST_BATCH)
+        room = min(self.most - self.under_way.total(), BATCH if self.under_way else FIRST_BATCH)
         if self.under_way and (room < min(BATCH, self.most) / 2 or now < self.claims_at):
             return
         try:
@@ -275,7 +277,7 @@ class Run:
             log.warning("a batch is claimed one by one", why=type(trouble).__name__)
             askings = self._claim_each(room)
         db.session.expunge_all()
-        self.under_way |= {asking.pledge_id for asking in askings}
+        self.under_way += Counter(asking.pledge_id for asking in askings)
         self.cases |= {asking.case_id for asking in askings}
         self.threads.add(askings)
         if len(askings) < room:
@@ -314,7 +316,7 @@ class Run:
     def _hand_back(self, askings: list[Asking]) -> None:
         """What was claimed but never begun waits again at once; its attempt, and so its key, stays."""
         if askings:
-            left = {asking.pledge_id for asking in askings}
+            left = Counter(asking.pledge_id for asking in askings)
             Pledge.keep_claims(left, _now())
             db.session.commit()
             self.under_way -= left
@@ -344,7 +346,7 @@ class Run:
             if answered.trouble is not None:
                 _put_back(answered.asked.pledge_id, answered.trouble, answered.asked.number)
                 self.forbidden = self.forbidden or isinstance(answered.trouble, payments.StripeForbidden)
-        self.under_way -= {answered.asked.pledge_id for answered in answers}
+        self.under_way -= Counter(answered.asked.pledge_id for answered in answers)
         db.session.expunge_all()
 
 
@@ -405,12 +407,16 @@ def _looked_up(settings: config.Settings, asking: Asking) -> payments.ChargeFoun
 
 
 def _write_down_all(answers: list[tuple[Asking, payments.ChargeFound | None]]) -> None:
-    found = {asking.pledge_id: (asking.number, answer) for asking, answer in answers}
+    # Of one pledge there may be two: the answer to a try of long ago, and the one to the try that came after it.
+    found: dict[int, list[tuple[int, payments.ChargeFound | None]]] = {}
+    for asking, answer in answers:
+        found.setdefault(asking.pledge_id, []).append((asking.number, answer))
     # Without the autoflush each letter would send the rows before it by themselves, instead of all at once.
     with db.session.no_autoflush:
         pledges = Pledge.hold_all(list(found))
         for pledge in pledges:
-            pledge.apply_answer(*found[pledge.id], _now())
+            for number, answer in found[pledge.id]:
+                pledge.apply_answer(number, answer, _now())
     db.session.flush()
     states = {pledge.id: pledge.status for pledge in pledges}
     db.session.commit()

@@ -30,7 +30,7 @@ EVIDENCE = (
 def create_refund(sandbox: Sandbox, params: Document) -> Document:
     """Pay a charge back; without an amount all that is left. Raises charge_already_refunded, charge_disputed."""
     charge = _charge_of(sandbox, params)
-    if charge["disputed"]:
+    if _is_held(sandbox, charge):
         raise not_allowed_now(
             f"Charge {charge['id']} has been charged back; cannot issue a refund.", code="charge_disputed"
         )
@@ -146,8 +146,8 @@ def open_dispute(sandbox: Sandbox, charge_id: str) -> Document:
     """The bank takes back what of a charge was not refunded, until it is decided who is right."""
     with sandbox.store.change():
         charge = sandbox.find("charge", charge_id)
-        if not charge["paid"] or charge["disputed"] or charge["refunded"]:
-            raise not_allowed_now("Only a paid charge that is neither disputed nor refunded can be disputed.")
+        if not charge["paid"] or _is_held(sandbox, charge) or charge["refunded"]:
+            raise not_allowed_now("Only a paid charge that no bank has, and that is not refunded, can be disputed.")
         amount = charge["amount"] - charge["amount_refunded"]
         dispute = _dispute(sandbox, charge, amount)
         entry = balance.of_dispute(sandbox, dispute)
@@ -161,7 +161,10 @@ def open_dispute(sandbox: Sandbox, charge_id: str) -> Document:
 
 
 def close_dispute(sandbox: Sandbox, dispute_id: str, end: str) -> Document:
-    """The bank has decided: won, and the money comes back; or lost, and it stays away."""
+    """The bank has decided: won, and the money comes back; or lost, and it stays away.
+
+    Either way the charge has been disputed, and says so for ever.
+    """
     with sandbox.store.change():
         dispute = sandbox.find("dispute", dispute_id)
         if dispute["status"] in DISPUTE_ENDS:
@@ -170,15 +173,18 @@ def close_dispute(sandbox: Sandbox, dispute_id: str, end: str) -> Document:
         if end == "won":
             entry = balance.of_won_dispute(sandbox, dispute)
             dispute["balance_transactions"] = [*dispute["balance_transactions"], entry]
-            charge = sandbox.find("charge", dispute["charge"])
-            charge["disputed"] = False
             sandbox.store.put(entry)
-            sandbox.store.put(charge)
         sandbox.store.put(dispute)
         sandbox.emit("charge.dispute.closed", dispute)
         if end == "won":
             sandbox.emit("charge.dispute.funds_reinstated", dispute)
     return dispute
+
+
+def _is_held(sandbox: Sandbox, charge: Document) -> bool:
+    """Whether a bank has its money, for good or until it decides."""
+    disputes = sandbox.store.documents("dispute")
+    return any(one["charge"] == charge["id"] and one["status"] != "won" for one in disputes)
 
 
 def _dispute(sandbox: Sandbox, charge: Document, amount: int) -> Document:

@@ -316,3 +316,11 @@ def descendants(pid: int) -> set[int]:
             child = int(stat.parent.name)
             found |= {child, *descendants(child)}
     return found
+
+
+def runs(pid: int) -> bool:
+    """A dead child that nobody has waited for yet does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

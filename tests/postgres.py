@@ -22,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from demo.leash import PR_SET_PDEATHSIG
-from tests.house import eventually
+from tests.house import descendants, eventually, runs
 
 # PostgreSQL refuses to run as root, so root's tests run it as the user who owns nothing.
 SOMEBODY = "nobody"
@@ -71,12 +71,22 @@ class PostgresServer:
             )  # fmt: skip
         eventually(self._answers, why="PostgreSQL did not come up")
 
-    def kill(self) -> None:
-        """As kill -9 of the whole server; what was committed is there when it is started again."""
+    def kill(self, with_signal: signal.Signals = signal.SIGQUIT) -> None:
+        """End it without a clean shutdown; what was committed is there when it is started again.
+
+        At SIGQUIT it ends its children at once. After SIGKILL each of them sees for itself that it is gone, which is
+        when it next waits for something; until the last of them has ended it cannot be started again.
+        """
         assert self.process is not None, "only a server of our own is killed"
-        # SIGQUIT ends its children at once, without a clean shutdown; SIGKILL alone would leave them running.
-        self.process.send_signal(signal.SIGQUIT)
+        children = descendants(self.process.pid)
+        self.process.send_signal(with_signal)
         self.process.wait(20)
+        eventually(lambda: not any(map(runs, children)), why="PostgreSQL's children did not end")
+
+    def memory(self) -> str:
+        """The number of the piece of shared memory by which a server keeps a second one off its data."""
+        noted = (self.folder / "data" / "postmaster.pid").read_text().split("\n")
+        return noted[6].split()[1]
 
     def new_database(self, template: str = "template0") -> str:
         """The address of a new database, a copy of `template`."""

@@ -1,17 +1,17 @@
-"""Whoever charges is killed in mid-run, or the doorbell is: somebody goes on, and each pledge is charged once.
+"""Whoever charges is killed in mid-run, or the doorbell, or the database: somebody goes on, and each is charged once.
 
 Each of these runs is slow on purpose, ten charges a second, so that its middle is long.
 """
 
+import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from models import Lease, db
 from tests.at_stripe import saved_card
-from tests.house import House, descendants, eventually
+from tests.house import House, descendants, eventually, runs
 from tests.journey import (
     NOBODY_CAME,
     a_real_pledge,
@@ -24,6 +24,7 @@ from tests.journey import (
     time_passes,
 )
 from tests.made import a_case, keep, look_anew, pledges_of
+from tests.postgres import PostgresServer
 from tests.sandbox_process import SandboxProcess
 from tests.test_capture import asked, asked_for, charged_exactly_once, limits, with_cards
 
@@ -163,7 +164,7 @@ def test_a_run_goes_on_when_valkey_is_killed_in_its_middle_and_the_clock_finishe
     assert eventually(lambda: len(asked_of(house, slug)) > begun + 60)
     assert who_charges(house) == capturer, "the same process goes on without it"
     # Its twenty seconds are over before all are charged, and there is nobody to ring for.
-    assert eventually(lambda: _is_gone(capturer))
+    assert eventually(lambda: not runs(capturer))
     charged = states(slug).count("charged")
     assert charged == len(asked_of(house, slug)) < 260, "it has written down all that it asked for"
     time_passes(slug)
@@ -172,9 +173,28 @@ def test_a_run_goes_on_when_valkey_is_killed_in_its_middle_and_the_clock_finishe
     assert len(asked_of(house, slug)) == 260
 
 
-def _is_gone(pid: int) -> bool:
-    """Whether a process has ended, though perhaps nobody has taken note of it yet."""
+@pytest.mark.only_on("postgresql", why="SQLite has no server that could die")
+def test_postgresql_is_killed_with_9_in_mid_run_and_when_it_is_back_each_pledge_is_charged_once(
+    house: House, stripe: SandboxProcess, postgres: PostgresServer
+) -> None:
+    """The money of those that were being asked for moves while nobody can write it down."""
+    if postgres.process is None:
+        pytest.skip("The server of DATABASE_URL is not ours to kill")
+    # No news of a charge comes to help: the keys alone have to.
+    house.fault(event="*", fault="drop", times="always")
+    slug = in_mid_run(house, stripe, 120, "worker", "sweep")
+    ids = {pledge.id for pledge in pledges_of(slug)}
+    programs = {name: program.pid for name, program in house.programs.items()}
+    before = len(house.log("worker"))
+    keep()
+    postgres.kill(signal.SIGKILL)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+        assert eventually(lambda: "OperationalError" in house.log("worker")[before:])
+    finally:
+        postgres.start()
+    found = states(slug)
+    begun = {pledge_id for pledge_id in asked_for(house.stripe) if pledge_id in ids}
+    assert 0 < found.count("charged") < len(begun) < 120, "some were asked for, and nobody knew what came of it"
+    assert eventually(lambda: set(states(slug)) == {"charged"}, within=180)
+    charged_exactly_once(house.stripe, slug, 120)
+    assert {name: program.pid for name, program in house.programs.items() if program.poll() is None} == programs

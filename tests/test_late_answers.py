@@ -8,6 +8,8 @@ from flask import Flask
 
 import payments
 from jobs import deadline_capture
+from jobs.charging import Answered, PacedThreads
+from jobs.deadline_capture import Asking
 from models import Pledge, begin_writing, db
 from payments import ChargeFound
 from tests.at_stripe import DECLINES_LATER, WORKS, saved_card
@@ -95,3 +97,53 @@ def test_money_that_an_attempt_before_has_taken_is_believed_and_written_down_as_
     assert pledge.status == "charged"
     keep()
     assert books(pledge) == [("charge", 2_500)]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the older one first", "the newer one first"])
+def test_of_two_answers_about_one_pledge_in_one_batch_each_is_written_down(app: Flask, first: int) -> None:
+    """A try of long ago was paid, as we learn only now; the one after it was refused meanwhile."""
+    pledge = a_refused()
+    pledge_id = pledge.id
+    assert pledge.pay_again(now())
+    pledge.claim(now(), LEASE)
+    keep()
+    paid = ChargeFound("succeeded", f"pi_{pledge_id}", "ch_1", 2_500)
+    refused = ChargeFound("declined", f"pi_{pledge_id}", "ch_2", 0, "generic_decline", soft=True)
+    both: list[Answered[Asking, ChargeFound | None]] = [
+        Answered(asking(pledge, 1), paid, None), Answered(asking(pledge, 2), refused, None),
+    ]  # fmt: skip
+    run = in_the_middle_of_a_run(both[0].asked, both[1].asked)
+    run._write_down([both[first], both[1 - first]])
+    held = Pledge.hold(pledge_id)
+    assert (held.status, books(held)) == ("charged", [("charge", 2_500)])
+    assert held.attempts[0].charge_id == "ch_1"
+    assert not run.under_way
+
+
+def test_a_run_waits_for_each_of_two_tries_of_one_pledge(app: Flask) -> None:
+    pledge = a_refused()
+    pledge_id = pledge.id
+    assert pledge.pay_again(now())
+    pledge.claim(now(), LEASE)
+    older, newer = asking(pledge, 1), asking(pledge, 2)
+    keep()
+    run = in_the_middle_of_a_run(older, newer)
+    run._write_down([Answered(older, ChargeFound("unknown", code="no answer"), None)])
+    assert dict(run.under_way) == {pledge_id: 1}
+    run._write_down([Answered(newer, ChargeFound("succeeded", f"pi_{pledge_id}", "ch_2", 2_500), None)])
+    assert not run.under_way
+    assert Pledge.hold(pledge_id).status == "charged"
+
+
+def asking(pledge: Pledge, number: int) -> Asking:
+    """A try of this number, as the capturer has asked for it."""
+    attempt = pledge.attempts[number - 1]
+    return Asking(pledge.id, pledge.round.case_id, number, attempt.key, {}, str(pledge.customer_id), now(), now())
+
+
+def in_the_middle_of_a_run(*askings: Asking) -> deadline_capture.Run:
+    """A capturer that has asked for all of this and waits for the answers."""
+    nobody = PacedThreads[Asking, ChargeFound | None](lambda asked: None, 100)
+    run = deadline_capture.Run("somebody", nobody, 100)
+    run.under_way.update(one.pledge_id for one in askings)
+    return run

@@ -11,7 +11,7 @@ import pytest
 
 from tests import postgres
 from tests.conftest import ROOT
-from tests.house import eventually
+from tests.house import descendants, eventually, runs
 from tests.postgres import PostgresServer, hold, server_binaries, sweep_up
 
 pytestmark = [
@@ -75,10 +75,36 @@ def test_no_server_outlives_tests_that_are_killed_and_the_next_ones_sweep_up() -
     assert Path(f"/proc/{pid}").exists()
     tests.send_signal(signal.SIGKILL)
     tests.wait(10)
-    eventually(lambda: not _runs(int(pid)), why="the server outlived its tests")
+    eventually(lambda: not runs(int(pid)), why="the server outlived its tests")
     assert Path(folder).is_dir(), "there was nobody to remove it"
     sweep_up()
     assert not Path(folder).exists()
+
+
+def test_a_server_that_is_killed_with_9_is_gone_with_its_children_and_the_next_start_takes_its_memory_away() -> None:
+    server = PostgresServer()
+    try:
+        assert server.process is not None
+        children, its_memory = descendants(server.process.pid), server.memory()
+        assert len(children) > 3 and attached_to(its_memory) > 3
+        server.kill(signal.SIGKILL)
+        assert [child for child in children if runs(child)] == []
+        assert attached_to(its_memory) == 0, "nobody was there to remove it"
+        server.start()
+        with pytest.raises(LookupError):
+            attached_to(its_memory)
+        assert server.new_database().startswith("postgresql+psycopg://")
+    finally:
+        server.stop()
+
+
+def attached_to(memory: str) -> int:
+    """How many processes use a piece of the system's shared memory. Raises LookupError when it is gone."""
+    for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[1] == memory:
+            return int(words[6])
+    raise LookupError(memory)
 
 
 def test_what_is_in_use_is_not_swept_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +118,3 @@ def test_what_is_in_use_is_not_swept_up(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [
         "something else", "standing-pg-mine", "standing-pg-no-lock",
     ]  # fmt: skip
-
-
-def _runs(pid: int) -> bool:
-    """A dead child that nobody has waited for yet does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -112,6 +112,8 @@ def test_a_dispute_holds_the_money_until_the_bank_has_decided(sandbox: SandboxPr
     assert (refused.value.http_status, refused.value.code) == (400, "charge_disputed")
     close_dispute(sandbox, dispute.id, end)
     assert client.v1.disputes.retrieve(dispute.id).status == end
+    # It has been disputed, and says so whoever won.
+    assert client.v1.charges.retrieve(charge).disputed is True
     # £20 is the sandbox's own fee; it is kept whoever wins.
     back = [(2_500, 2_500, "dispute_reversal")] if end == "won" else []
     assert lines(client, dispute.id) == [(-2_500, -4_500, "dispute"), *back]
@@ -123,3 +125,18 @@ def test_a_dispute_holds_the_money_until_the_bank_has_decided(sandbox: SandboxPr
     ]  # fmt: skip
     where = f"{sandbox.url}/sandbox/disputes/{dispute.id}/closure"
     assert requests.post(where, json={"status": "won"}, timeout=30).status_code == 400
+
+
+def test_what_a_bank_gave_back_can_be_refunded_and_disputed_again(sandbox: SandboxProcess) -> None:
+    client, (intent, charge) = sdk(sandbox), paid(sandbox, DISPUTES)
+    (dispute,) = client.v1.disputes.list({"payment_intent": intent}).data
+    close_dispute(sandbox, dispute.id, "won")
+    assert client.v1.refunds.create({"payment_intent": intent, "amount": 500}).status == "succeeded"
+    again = f"{sandbox.url}/sandbox/charges/{charge}/dispute"
+    assert requests.post(again, json={}, timeout=30).status_code == 200
+    newest, _ = client.v1.disputes.list({"payment_intent": intent}).data
+    assert (newest.status, newest.amount) == ("needs_response", 2_000)
+    assert requests.post(again, json={}, timeout=30).status_code == 400
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        client.v1.refunds.create({"payment_intent": intent})
+    assert refused.value.code == "charge_disputed"
