@@ -13,7 +13,7 @@ from markupsafe import Markup
 import cli
 import config
 from models import db, prepare_engine
-from views import addresses, comments, doors, private_page, repairs, reviews, words, workshop
+from views import addresses, answers, comments, doors, private_page, repairs, reviews, updates, words, workshop
 from views.accounts import accounts
 from views.drafts import drafts
 from views.moderators import moderators
@@ -26,7 +26,7 @@ from views.webhooks import webhooks
 MIGRATIONS = Path(__file__).parent / "migrations"
 # These add their pages to the blueprints of the supporters, the owners and the staff.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
-ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop,), (reviews,)
+ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop, updates, answers), (reviews,)
 ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024

@@ -62,6 +62,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(unlinked)
     app.add_template_filter(month)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS)
+    app.jinja_env.globals.update(of_owner=law.OF_OWNER)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
