@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from models import db
 from views import (
     addresses,
     admissions,
+    answers,
     comments,
     dashboard,
     doors,
@@ -24,6 +26,7 @@ from views import (
     repairs,
     resets,
     reviews,
+    updates,
     users,
     workshop,
 )
@@ -38,8 +41,8 @@ from views.webhooks import webhooks
 
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
-ROOMS_OF_OWNERS, ROOMS_OF_STAFF = (workshop, dashboard, promises, endings), (reviews, promises, users)
-ROOMS_OF_ACCOUNTS = (admissions, resets)
+ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings)
+ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets)
 ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
@@ -93,9 +96,9 @@ def _integrity(file: Path) -> str:
 
 
 def _connect_migrations(app: Flask) -> None:
-    """Only where somebody has loaded Flask-Migrate to use it, as each `flask` command does: a web server never will,
-    and Alembic comes with it."""
-    if "flask_migrate" in sys.modules:
+    """Only for the `flask` command, or where somebody has loaded Flask-Migrate to use it: a web server never will, and
+    Alembic comes with it."""
+    if "flask_migrate" in sys.modules or os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         from flask_migrate import Migrate
 
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)

@@ -42,6 +42,8 @@ SILENCE = dt.timedelta(days=15)
 LONGEST_TITLE, LONGEST_SLUG, LONGEST_SUMMARY = 160, 80, 300
 LONGEST_STORY, LONGEST_PART, LONGEST_LINE = 40_000, 5_000, 200
 LONGEST_URL, MOST_ROWS = 500, 30
+# How much an update may say, and a message that comes with a pledge.
+LONGEST_UPDATE, LONGEST_MESSAGE = 20_000, 1_000
 # What must be written before a case can be reviewed: column -> what its owner is asked to do.
 NEEDED_WORDS: Mapping[str, str] = {
     "title": "Enter a title.",
@@ -162,6 +164,11 @@ UPDATE_MOVES: Mapping[str, frozenset[str]] = {
     "scheduled": frozenset({"draft", "published"}),
     "published": frozenset(),
 }
+# Who may read an update, and a message that comes with a pledge.
+AUDIENCES: Mapping[str, str] = {"everyone": "Everyone", "supporters": "Supporters only"}
+MESSAGES_FOR = ("owner", "everyone")
+# The reason of a report that is the case owner's; it is none that readers can choose.
+OF_OWNER = "owner"
 
 # A change of the promise: asked for by its owner, and decided by staff.
 PROMISE_CHANGE_MOVES: Mapping[str, frozenset[str]] = {
@@ -222,6 +229,8 @@ RESET_WAITS = dt.timedelta(minutes=30)
 
 # An approved case may wait so long for the time at which it goes live.
 LONGEST_WAIT = dt.timedelta(days=90)
+# An update may wait so long for the time at which it is published.
+LONGEST_AHEAD = dt.timedelta(days=60)
 
 # Stripe's word for a payment that its payer did not approve on the bank's own page.
 NOT_APPROVED = "payment_intent_authentication_failure"
@@ -465,6 +474,14 @@ def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.date
 def day_of(instant: dt.datetime, zone: str) -> dt.date:
     """The day on the wall of a zone."""
     return instant.astimezone(ZoneInfo(zone)).date()
+
+
+def check_publication(at: dt.datetime, as_of: dt.datetime) -> None:
+    """Whether an update may be published by the clock at this time."""
+    if in_time(at, as_of):
+        raise Refused("This time is in the past. Choose a later one, or publish it now.")
+    if at - as_of > LONGEST_AHEAD:
+        raise Refused(f"This time is more than {LONGEST_AHEAD.days} days away.")
 
 
 def instant_words(instant: dt.datetime, zone: str) -> str:

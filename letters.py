@@ -125,8 +125,11 @@ def _is_still_reviewed_so(letter: Letter, its_case: Case) -> bool:
 # What a letter says can be overtaken while it waits -> whether it is still so, by the letter and the row it is about.
 _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
     **dict.fromkeys(DISPUTES, _is_still_disputed_so),
-    # Somebody may have said "no more".
-    **dict.fromkeys(OF_NEWS, lambda _, pledge: pledge.wants_updates),
+    # Somebody may have said "no more", and what is for supporters is not for whoever took the pledge back.
+    "final_report": lambda _, pledge: pledge.wants_updates,
+    "update": lambda letter, pledge: (
+        pledge.wants_updates and (pledge.is_supporters or _row_of_occasion(letter, Update).is_for_everyone)
+    ),
     "update_reminder": lambda letter, case: case.is_silent(letter.created_at),
     "links": lambda _, request: bool(request.pledges()),
     "new_address": lambda letter, change: change.waits(letter.created_at),
@@ -315,7 +318,10 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
     if letter.kind == "final_report":
         return {"report": _row_of_occasion(letter, FinalReport)}
     if letter.kind == "update":
-        return {"update": _row_of_occasion(letter, Update)}
+        update: Update = _row_of_occasion(letter, Update)
+        private = f"{_link(pledge, 'pledge')}/updates"
+        page = f"{config.current().site_url}/cases/{pledge.round.case.slug}" if update.is_for_everyone else private
+        return {"update": update, "update_url": f"{page}#update-{update.id}"}
     if letter.kind == "promise_changed":
         return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(pledge, "leave")}
     if letter.kind == "changed":

@@ -823,11 +823,7 @@ class Case(Base):
     def hang_picture(self, drawings: Iterable[Drawing], alt: str, as_of: dt.datetime) -> None:
         """Take this picture instead of the one before; without drawings only its description. Needs it to be held."""
         self.require_writable()
-        if new := [
-            Picture(size=one.size, sha256=one.sha256, media_type=one.media_type, width=one.width, height=one.height,
-                    content=one.content)
-            for one in drawings
-        ]:  # fmt: skip
+        if new := Picture.of_drawings(drawings):
             self.take_picture_down(as_of)
             self.pictures = new
         self.picture_alt = alt
@@ -1263,40 +1259,70 @@ class Case(Base):
         if self.comments_locked:
             raise Refused("Comments on this case are closed, so nothing was sent.")
 
-    def count_update_readers(self) -> int:
-        """How many addresses `update_readers` would find."""
-        email = sa.func.count(sa.distinct(sa.func.lower(Pledge.email)))
-        found = sa.select(email).join(Round).where(Round.case_id == self.id, *Pledge.counts(), Pledge.wants_updates)
-        return db.session.scalar(found) or 0
+    def answerable_comments(self, before: int = 0, limit: int = 50) -> list[Comment]:
+        """A page of the comments that the public sees, for the case owner: the newest, or those before one."""
+        found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
+        if before:
+            found = found.where(Comment.id < before)
+        return list(db.session.scalars(found.order_by(Comment.id.desc()).limit(limit)))
+
+    def messages(self, before: int = 0, limit: int = 50) -> list[Pledge]:
+        """A page of the pledges that came with a message, newest first, for the case owner alone.
+
+        Only of pledges that counted and were not taken back: what became of the others is not the owner's to know.
+        """
+        found = sa.select(Pledge).join(Round).where(
+            Round.case_id == self.id, Pledge.message.is_not(None), Pledge.confirmed_at.is_not(None),
+            Pledge.status != "cancelled",
+        )  # fmt: skip
+        if before:
+            found = found.where(Pledge.id < before)
+        return list(db.session.scalars(found.order_by(Pledge.id.desc()).limit(limit)))
+
+    def update_reader_ids(self) -> list[int]:
+        """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
+        asked = sa.select(sa.func.max(Pledge.id)).join(Round).where(
+            Round.case_id == self.id, Pledge.confirmed_at.is_not(None), Pledge.status != "cancelled",
+            Pledge.wants_updates,
+        ).group_by(sa.func.lower(Pledge.email))  # fmt: skip
+        return sorted(db.session.scalars(asked))
 
     def update_readers(self) -> list[Pledge]:
-        """One pledge for each address that asked for updates and whose pledge counted, whatever became of it."""
-        asked = [pledge for pledge in self.counted_pledges() if pledge.wants_updates]
-        return list({pledge.email.casefold(): pledge for pledge in asked}.values())
+        """The pledges of update_reader_ids."""
+        found = sa.select(Pledge).where(Pledge.id.in_(self.update_reader_ids()))
+        return list(db.session.scalars(found.order_by(Pledge.id)))
 
     def counted_pledges(self) -> list[Pledge]:
         """Those whose card was saved in time and that were not taken back, whatever became of them since."""
         found = sa.select(Pledge).join(Round).where(Round.case_id == self.id, *Pledge.counts()).order_by(Pledge.id)
         return list(db.session.scalars(found))
 
-    def publish_update(self, author: User, title: str, body: str, as_of: dt.datetime) -> Update:
-        """The owner's news, on the page at once and owed as a letter to everybody who asked for it.
+    def begin_update(self, author: User, form_key: str, as_of: dt.datetime) -> Update:
+        """The update of a form; the same form sent again finds the one that it began. Needs the case to be held.
 
-        The same words sent twice stay one update, and nobody gets them twice. Raises Refused before the case is live.
+        Raises Refused before the case is live.
         """
         if self.live_at is None:
             raise Refused("This case is not live yet. Updates can be posted once it is.")
-        Round.hold(self.round.id)
-        known = sa.select(Update).where(Update.case_id == self.id, Update.title == title, Update.body == body)
-        if twin := db.session.scalar(known.order_by(Update.id.desc()).limit(1)):
-            return twin
-        update = Update(case=self, author=author, title=title, body=body, status="draft", created_at=as_of)
+        known = db.session.scalar(sa.select(Update).where(Update.form_key == form_key).with_for_update())
+        if known is not None and known.case_id != self.id:
+            raise Refused("This form belongs to another case. Open the page of the case and write there.")
+        if known is not None:
+            return known
+        update = Update(
+            case=self, author=author, form_key=form_key, title="", body="", picture_alt="", audience="everyone",
+            status="draft", created_at=as_of, version=0, page="", saved_at=as_of,
+        )  # fmt: skip
         db.session.add(update)
         db.session.flush()
-        move(update, law.UPDATE_MOVES, "published", f"user:{author.id}", as_of)
-        update.published_at = as_of
-        for pledge in self.update_readers():
-            Letter.owe("update", pledge, f"update:{update.id}", as_of)
+        return update
+
+    def publish_update(self, author: User, title: str, body: str, as_of: dt.datetime,
+                       audience: str = "everyone") -> Update:  # fmt: skip
+        """Post an update in one step, for commands and tests; the owner's desk goes by way of a draft."""
+        update = self.begin_update(author, secrets.token_urlsafe(24), as_of)
+        update.write({"title": title, "body": body, "audience": audience}, update.version, as_of)
+        update.publish(f"user:{author.id}", as_of)
         return update
 
     # After the money has come in
@@ -1398,13 +1424,20 @@ class DocumentLink(Base):
 
 
 class Picture(Base):
-    """The picture of a case in one size, as we have drawn it. It lies here so that a backup holds it too."""
+    """The picture of a case or of an update in one size, as we have drawn it. It lies here so that a backup holds it
+    too."""
 
     __tablename__ = "pictures"
-    __table_args__ = (one_of("size", ("large", "small")), sa.UniqueConstraint("case_id", "size"))
+    __table_args__ = (
+        one_of("size", ("large", "small")),
+        sa.UniqueConstraint("case_id", "size"),
+        sa.UniqueConstraint("update_id", "size"),
+        sa.CheckConstraint("(case_id IS NULL) != (update_id IS NULL)", name="of_one_thing"),
+    )
 
     id: Mapped[Key]
-    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"))
+    case_id: Mapped[int | None] = mapped_column(sa.ForeignKey("cases.id"))
+    update_id: Mapped[int | None] = mapped_column(sa.ForeignKey("updates.id"))
     size: Mapped[str] = mapped_column(sa.String(10))
     # Of the content: its address, so that what lies there never changes.
     sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
@@ -1413,39 +1446,211 @@ class Picture(Base):
     height: Mapped[int]
     content: Mapped[bytes] = mapped_column(sa.LargeBinary, deferred=True)
 
-    case: Mapped[Case] = relationship(back_populates="pictures")
+    case: Mapped[Case | None] = relationship(back_populates="pictures")
+    update: Mapped[Update | None] = relationship(back_populates="pictures")
 
     @classmethod
     def with_hash(cls, sha256: str) -> list[Self]:
         """Those with this content: two cases may have the same."""
-        return list(db.session.scalars(sa.select(cls).where(cls.sha256 == sha256).options(sa.orm.joinedload(cls.case))))
+        found = sa.select(cls).where(cls.sha256 == sha256).options(
+            sa.orm.joinedload(cls.case), sa.orm.joinedload(cls.update).joinedload(Update.case)
+        )  # fmt: skip
+        return list(db.session.scalars(found))
+
+    @property
+    def is_public(self) -> bool:
+        """Whether a page that is there for everybody shows it."""
+        if self.update is not None:
+            return self.update.is_for_everyone and self.update.case.is_public
+        return self.case is not None and self.case.is_public
+
+    def is_seen_by(self, person: User) -> bool:
+        """Whether somebody who is logged in may see it before it is public."""
+        case = self.update.case if self.update is not None else self.case
+        return case is not None and case.is_seen_by(person)
+
+    @classmethod
+    def of_drawings(cls, drawings: Iterable[Drawing]) -> list[Self]:
+        return [
+            cls(size=one.size, sha256=one.sha256, media_type=one.media_type, width=one.width, height=one.height,
+                content=one.content)
+            for one in drawings
+        ]  # fmt: skip
 
 
 class Update(Base):
-    """News by the case owner, in Markdown."""
+    """News by the case owner, in Markdown: a draft, until it is published by a button or by the clock.
+
+    `version` counts the changes, so that nobody overwrites or publishes what they have not seen; `form_key` is the
+    one of the form that began it.
+    """
 
     __tablename__ = "updates"
-    __table_args__ = (one_of("status", law.UPDATE_MOVES),)
+    __table_args__ = (
+        one_of("status", law.UPDATE_MOVES),
+        one_of("audience", law.AUDIENCES),
+        sa.CheckConstraint("status != 'scheduled' OR publish_at IS NOT NULL", name="scheduled_for_a_time"),
+        sa.CheckConstraint("status != 'published' OR published_at IS NOT NULL", name="published_at_a_time"),
+    )
 
     id: Mapped[Key]
     case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), index=True)
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    form_key: Mapped[str] = mapped_column(sa.String(64), unique=True)
     title: Mapped[str] = mapped_column(sa.String(160))
     body: Mapped[str] = mapped_column(sa.Text)
+    # What its picture shows, for those who do not see it.
+    picture_alt: Mapped[str] = mapped_column(sa.String(law.LONGEST_SUMMARY))
+    audience: Mapped[str] = mapped_column(sa.String(20))
     status: Mapped[str] = mapped_column(sa.String(20))
+    version: Mapped[int]
+    # The open page from which it was saved last, and when.
+    page: Mapped[str] = mapped_column(sa.String(40))
+    saved_at: Mapped[dt.datetime]
     created_at: Mapped[dt.datetime]
+    # When the clock publishes it.
+    publish_at: Mapped[dt.datetime | None] = mapped_column(index=True)
     published_at: Mapped[dt.datetime | None]
     edited_at: Mapped[dt.datetime | None]
 
     case: Mapped[Case] = relationship(back_populates="updates")
     author: Mapped[User] = relationship()
+    pictures: Mapped[list[Picture]] = relationship(back_populates="update", cascade="all, delete-orphan")
+
+    @classmethod
+    def hold(cls, update_id: int) -> Self:
+        """The update, freshly read, with its row locked until the transaction ends."""
+        found = sa.select(cls).where(cls.id == update_id).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def due(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of those that the clock is to publish at this instant; while staff have taken the case out of sight
+        they wait."""
+        found = sa.select(cls.id).join(Case).where(cls.status == "scheduled", cls.publish_at <= as_of)
+        found = found.where(Case.visibility == "public")
+        return list(db.session.scalars(found.order_by(cls.publish_at, cls.id)))
+
+    @property
+    def is_for_everyone(self) -> bool:
+        """Whether the public may read it, now."""
+        return self.status == "published" and self.audience == "everyone"
+
+    def picture(self, size: str) -> Picture | None:
+        """Its picture in one size, if it has one."""
+        return next((one for one in self.pictures if one.size == size), None)
+
+    def missing(self) -> list[tuple[str, str]]:
+        """(field, what its owner is asked to do) for what is needed before it can be published."""
+        found = [("title", "Enter a title.")] if not self.title else []
+        found += [("body", "Enter the text of your update.")] if not self.body else []
+        return found + ([("alt", "Say what the picture shows.")] if self.pictures and not self.picture_alt else [])
+
+    # Writing it
+
+    def write(self, values: dict[str, Any], seen: int, as_of: dt.datetime, *, page: str = "",
+              pressed: bool = True) -> None:  # fmt: skip
+        """Store what its owner has written; what is not among the values stays. Needs it to be held.
+
+        As for a draft of a case, `seen` is the version that the open page shows, and what a button sends is the
+        newest of its page. Raises Refused, and stores nothing, when it was saved elsewhere since.
+        """
+        self.require_draft()
+        # Before anything was stored there is nothing to overwrite.
+        if self.version and seen != self.version and not (pressed and page and page == self.page):
+            at = law.clock_words(self.saved_at, self.case.zone)
+            raise Refused(f"This update was saved elsewhere at {at}, so nothing was overwritten.")
+        if changed := [name for name, value in values.items() if getattr(self, name) != value]:
+            for name in changed:
+                setattr(self, name, values[name])
+            self.version += 1
+            self.page, self.saved_at = page, as_of
+
+    def hang_picture(self, drawings: Iterable[Drawing], alt: str, by: User, as_of: dt.datetime) -> None:
+        """Take this picture instead of the one before; without drawings only its description. Needs it to be held."""
+        if new := Picture.of_drawings(drawings):
+            self.take_picture_down(by, as_of)
+            self.pictures = new
+        elif alt == self.picture_alt:
+            return
+        self.picture_alt = alt
+        self._changed(by, as_of)
+
+    def take_picture_down(self, by: User, as_of: dt.datetime) -> None:
+        """Needs it to be held. Silent when it has none."""
+        self._require_unscheduled()
+        if self.pictures:
+            self.pictures, self.picture_alt = [], ""
+            self._changed(by, as_of)
+            db.session.flush()
 
     def edit(self, title: str, body: str, by: User, as_of: dt.datetime) -> None:
         """Change a published update; readers see that it was edited. Saving it unchanged leaves no mark."""
-        if (title, body) == (self.title, self.body):
+        if self.status != "published":
+            raise Refused("This update is not published yet. Change its draft instead.")
+        if (title, body) != (self.title, self.body):
+            self.title, self.body = title, body
+            self._changed(by, as_of)
+
+    def _changed(self, by: User, as_of: dt.datetime) -> None:
+        self._require_unscheduled()
+        self.version += 1
+        self.page, self.saved_at = "", as_of
+        if self.status == "published" and self.edited_at != as_of:
+            self.edited_at = as_of
+            Event.write(self, "edited", f"user:{by.id}", as_of)
+
+    def require_draft(self) -> None:
+        """Raises Refused once it is published or waits for its time: what goes out is what its owner looked at."""
+        self._require_unscheduled()
+        if self.status != "draft":
+            raise Refused("This update is published by now. Open it again to change it.")
+
+    def _require_unscheduled(self) -> None:
+        if self.status == "scheduled":
+            raise Refused("This update waits for its time, so it cannot be changed. Take it back first.")
+
+    # Publishing it
+
+    def publish(self, by: str, as_of: dt.datetime, seen: int | None = None) -> None:
+        """Readers see it from now on, and everybody who asked for updates is owed a letter, once.
+
+        Needs it to be held; silent when it is published. `seen` is the version that its owner looked at.
+        """
+        if self.status == "published":
             return
-        self.title, self.body, self.edited_at = title, body, as_of
-        Event.write(self, "edited", f"user:{by.id}", as_of)
+        self._require_ready(seen)
+        move(self, law.UPDATE_MOVES, "published", by, as_of)
+        self.published_at, self.publish_at = as_of, None
+        Letter.owe_all("update", "pledge", self.case.update_reader_ids(), name_of(self), as_of)
+
+    def publish_later(self, at: dt.datetime, by: User, as_of: dt.datetime, seen: int | None = None) -> None:
+        """Let the clock publish it. Needs it to be held. Raises Refused for a time that cannot be."""
+        if self.status == "scheduled" and self.publish_at == at:
+            return
+        self.require_draft()
+        law.check_publication(at, as_of)
+        self._require_ready(seen)
+        self.publish_at = at
+        move(self, law.UPDATE_MOVES, "scheduled", f"user:{by.id}", as_of, note=law.instant_words(at, self.case.zone))
+
+    def publish_by_the_clock(self, as_of: dt.datetime) -> None:
+        """The time that was set has come. Needs it to be held; safe twice, and silent when it was taken back."""
+        if self.status == "scheduled" and self.publish_at is not None and self.publish_at <= as_of:
+            self.publish("clock", as_of)
+
+    def take_back(self, by: User, as_of: dt.datetime) -> None:
+        """Its owner goes on writing, as long as it is not published. Needs it to be held."""
+        self.publish_at = None
+        move(self, law.UPDATE_MOVES, "draft", f"user:{by.id}", as_of)
+
+    def _require_ready(self, seen: int | None) -> None:
+        if seen not in (None, self.version):
+            raise Refused("This update was changed since you opened this page, so nothing was published. Look again.")
+        if self.missing():
+            raise Refused("Something is missing still, so nothing was published. " + self.missing()[0][1])
+        if not self.case.is_public:
+            raise Refused("Our staff have taken this case out of sight, so nothing was published. The draft is kept.")
 
 
 class FinalReport(Base):
@@ -1614,7 +1819,8 @@ class Round(Base):
         )
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
-                     wants_updates: bool, as_of: dt.datetime, came_from: str = "") -> Pledge:  # fmt: skip
+                     wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
+                     message_public: bool = False) -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
         Needs the round to be held. Raises Refused when the round has ended.
@@ -1633,6 +1839,7 @@ class Round(Base):
             retried=0, reminded=0, stop_trying=False, came_from=came_from,
         )  # fmt: skip
         pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        pledge.say(message, message_public)
         db.session.add(pledge)
         db.session.flush()
         Event.write(pledge, "started", "supporter", as_of, after="started")
@@ -2105,6 +2312,8 @@ class Pledge(Base):
             f"amount_pence BETWEEN {law.SMALLEST_PLEDGE} AND {law.LARGEST_PLEDGE}", name="amount_in_bounds"
         ),
         sa.CheckConstraint("refunded_pence BETWEEN 0 AND amount_pence", name="refund_within_amount"),
+        one_of("message_for", law.MESSAGES_FOR),
+        sa.CheckConstraint("(message IS NULL) = (message_for IS NULL)", name="message_for_somebody"),
         sa.CheckConstraint("agreement_pence = amount_pence", name="agreed_to_the_amount"),
         sa.CheckConstraint(
             f"asked_pence > amount_pence AND asked_pence <= {law.LARGEST_PLEDGE}", name="only_more_is_asked"
@@ -2132,6 +2341,10 @@ class Pledge(Base):
     wants_updates: Mapped[bool]
     # Whence its supporter came to the form, until that was counted; "" from then on.
     came_from: Mapped[str] = mapped_column(sa.String(80))
+    # What the supporter wrote with it, and for whom; for everyone means as a comment, once a moderator has read it.
+    message: Mapped[str | None] = mapped_column(sa.Text)
+    message_for: Mapped[str | None] = mapped_column(sa.String(20))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"))
     agreement_version: Mapped[int]
     agreement_at: Mapped[dt.datetime]
     agreement_pence: Mapped[Pence]
@@ -2169,6 +2382,7 @@ class Pledge(Base):
     tries: Mapped[int]
 
     round: Mapped[Round] = relationship()
+    comment: Mapped[Comment | None] = relationship()
     agreements: Mapped[list[Agreement]] = relationship(order_by="Agreement.id")
     attempts: Mapped[list[ChargeAttempt]] = relationship(order_by="ChargeAttempt.number")
 
@@ -2200,6 +2414,11 @@ class Pledge(Base):
     @property
     def public_name(self) -> str:
         return "Anonymous" if self.anonymous else self.name
+
+    @property
+    def is_supporters(self) -> bool:
+        """Whether it counted and was not taken back, so that its supporter reads what is for supporters."""
+        return self.confirmed_at is not None and self.status != "cancelled"
 
     @classmethod
     def search(cls, its_round: Round, words: str, after: int, limit: int) -> list[Self]:
@@ -2284,6 +2503,11 @@ class Pledge(Base):
         self._put_in_force(self._agree(amount_pence, as_of))
         self.name, self.email, self.anonymous, self.wants_updates = name, email, anonymous, wants_updates
 
+    def say(self, message: str, public: bool) -> None:
+        """What the supporter writes with the pledge: to the case owner alone, or for everyone to read."""
+        self.message = message or None
+        self.message_for = ("everyone" if public else "owner") if message else None
+
     def _agree(self, amount_pence: int, as_of: dt.datetime) -> Agreement:
         """Keep what was agreed to, in its words, whether it holds at once or with a card that is still to be saved."""
         if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
@@ -2308,14 +2532,16 @@ class Pledge(Base):
         in_force = (self.agreement_at, self.agreement_pence)
         return next((one for one in reversed(self.agreements) if (one.agreed_at, one.amount_pence) == in_force), None)
 
-    def promised(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool) -> bool:
+    def promised(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+                 message: str = "", message_public: bool = False) -> bool:  # fmt: skip
         """Whether exactly this is what the row already says."""
-        return (self.amount_pence, self.name, self.email, self.anonymous, self.wants_updates) == (
-            amount_pence, name, email, anonymous, wants_updates,
+        said = (self.message or "", self.message_for == "everyone")
+        return (self.amount_pence, self.name, self.email, self.anonymous, self.wants_updates, *said) == (
+            amount_pence, name, email, anonymous, wants_updates, message, bool(message) and message_public,
         )  # fmt: skip
 
     def promise_again(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
-                      as_of: dt.datetime) -> None:  # fmt: skip
+                      as_of: dt.datetime, message: str = "", message_public: bool = False) -> None:  # fmt: skip
         """Change a pledge before its card was saved, or take up one whose card page has ended.
 
         Its old card page must have been expired at Stripe.
@@ -2326,6 +2552,7 @@ class Pledge(Base):
         self._move("started", "supporter", as_of)
         before = self.amount_pence, self.email, (self.name, self.anonymous)
         self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        self.say(message, message_public)
         self.session_id = self.session_url = self.session_params = self.session_expires_at = None
         if before[0] != amount_pence:
             self._note("changed", as_of, f"from {pounds(before[0])} to {pounds(amount_pence)}")
@@ -2527,7 +2754,26 @@ class Pledge(Base):
         self.confirmed_at = as_of
         self.round.count(self.amount_pence, 1, as_of)
         Source.count(self.round, came_from, "confirmed", as_of)
+        self._comment(as_of)
         Letter.owe("confirmed", self, "confirmed", as_of)
+
+    def _comment(self, as_of: dt.datetime) -> None:
+        """A message that is for everyone waits for a moderator from now on, as any other comment does.
+
+        One that was sent before in the same words, by whomever, is not this supporter's to change.
+        """
+        if self.message is None or self.message_for != "everyone" or self.round.case.comments_locked:
+            return
+        name = "" if self.anonymous else self.name
+        taken = self.round.case.take_comment(name, self.email, self.message, as_of)
+        if taken.is_new:
+            self.comment = taken
+
+    def _take_comment_back(self, as_of: dt.datetime) -> None:
+        """What nobody has read yet goes with the pledge; what is public by now stays its author's to withdraw."""
+        held = Comment.hold(self.comment_id) if self.comment_id else None
+        if held is not None and held.status == "pending" and held.public_body is None:
+            held.withdraw(as_of)
 
     def cancel(self, as_of: dt.datetime) -> None:
         """The supporter takes the pledge back; final once it was said. Needs the round to be held."""
@@ -2540,6 +2786,7 @@ class Pledge(Base):
         self.ended_because, self.next_at = "supporter", as_of
         if counted:
             self.round.count(-self.amount_pence, -1, as_of)
+            self._take_comment_back(as_of)
             Letter.owe("cancelled", self, "cancelled", as_of)
 
     def release(self, because: str, by: str, as_of: dt.datetime) -> None:
@@ -3656,6 +3903,9 @@ class Comment(Base):
     created_at: Mapped[dt.datetime]
     decided_at: Mapped[dt.datetime | None] = mapped_column(index=True)
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    # What the case owner answers, which is public with it.
+    answer: Mapped[str | None] = mapped_column(sa.Text)
+    answered_at: Mapped[dt.datetime | None]
     # Set while it stands in the moderators' queue: since when it waits for their answer.
     waits_since: Mapped[dt.datetime | None]
     # How many reports of readers no moderator has answered yet.
@@ -3833,6 +4083,37 @@ class Comment(Base):
         self.reports += 1
         self.waits_since = self.waits_since or as_of
         Event.write(self, "reported", "reader", as_of, note=law.REPORTS[reason])
+
+    # What the case owner does
+
+    def answer_by(self, owner: User, words: str, as_of: dt.datetime) -> None:
+        """The case owner's answer, public with the comment at once; moderators read it in their log.
+
+        Another one takes the place of the one before. Silent for the same words. Needs the comment to be held.
+        """
+        self._require_public()
+        if words != self.answer:
+            Event.write(self, "answer_changed" if self.answer else "answered", f"user:{owner.id}", as_of, note=words)
+            self.answer, self.answered_at = words, as_of
+
+    def ask_second_look(self, owner: User, words: str, as_of: dt.datetime) -> None:
+        """The case owner asks the moderators to look again: it stays public, and stands in the queue with the words.
+
+        Once for each time that it was decided. Needs the comment to be held.
+        """
+        self._require_public()
+        asked = insert_once(
+            Report, comment_id=self.id, reason=law.OF_OWNER, words=words, network=f"version {self.version}", at=as_of
+        )
+        if not asked:
+            raise Refused("You have asked the moderators already. They have not answered yet.")
+        self.reports += 1
+        self.waits_since = self.waits_since or as_of
+        Event.write(self, "look_again", f"user:{owner.id}", as_of, note=words)
+
+    def _require_public(self) -> None:
+        if self.public_body is None:
+            raise Refused("This comment is not public any more.")
 
     # What moderators do
 
@@ -4124,9 +4405,14 @@ class LogLine:
     who: str
 
     @classmethod
-    def newest(cls, size: int, before: int = 0) -> list[LogLine]:
-        """The newest lines, or those before the event of this number; as many queries for one as for all."""
+    def newest(cls, size: int, before: int = 0, only: Iterable[str] = ()) -> list[LogLine]:
+        """The newest lines, or those before the event of this number; as many queries for one as for all.
+
+        `only` names what the lines are to tell of.
+        """
         found = sa.select(Event).where(Event.subject_kind == "comment")
+        if only:
+            found = found.where(Event.what.in_(only))
         if before:
             found = found.where(Event.id < before)
         events = list(db.session.scalars(found.order_by(Event.id.desc()).limit(size)))
@@ -4150,10 +4436,13 @@ class LogLine:
 
 
 class Report(Base):
-    """What a reader says against a public comment."""
+    """What a reader, or the case owner, says against a public comment."""
 
     __tablename__ = "reports"
-    __table_args__ = (sa.UniqueConstraint("comment_id", "network", "reason"), one_of("reason", law.REPORTS))
+    __table_args__ = (
+        sa.UniqueConstraint("comment_id", "network", "reason"),
+        one_of("reason", (*law.REPORTS, law.OF_OWNER)),
+    )
 
     id: Mapped[Key]
     comment_id: Mapped[int] = mapped_column(sa.ForeignKey("comments.id"), index=True)

@@ -58,8 +58,8 @@ def newest_migration() -> str:
     texts = "\n".join(file.read_text(encoding="utf-8") for file in (MIGRATIONS / "versions").glob("*.py"))
     names = re.findall(r"^revision = ['\"](\w+)['\"]$", texts, re.MULTILINE)
     followed = re.findall(r"^down_revision = ['\"](\w+)['\"]$", texts, re.MULTILINE)
-    (newest,) = set(names) - set(followed)
-    return str(newest)
+    # There is none while the first one is being written.
+    return str(next(iter(set(names) - set(followed)), ""))
 
 
 def _connect_database(app: Flask) -> None:

@@ -40,6 +40,7 @@ JOBS = {
     "release_cancelled": "jobs.cancelled_cases",
     "send_refunds": "jobs.refunds",
     "launch_case": "jobs.launches",
+    "publish_update": "jobs.launches",
     "send_letters": "jobs.post",
     "examine_books": "jobs.doctor",
     "begin_reconciliation": "jobs.reconcile",

@@ -36,6 +36,7 @@ from models import (
     Refund,
     Round,
     StripeEvent,
+    Update,
     db,
 )
 
@@ -59,6 +60,7 @@ REPAIRING = dt.timedelta(days=1)
 REMOVING_CARDS = dt.timedelta(days=1)
 READING_NEWS = dt.timedelta(hours=1)
 POSTING = dt.timedelta(hours=6)
+PUBLISHING = dt.timedelta(hours=1)
 REFUNDING = dt.timedelta(days=1)
 # A letter that was given up is named for so long after it was owed.
 NAMING_REFUSED = dt.timedelta(days=8)
@@ -453,7 +455,7 @@ def _wrong_end(kind: str, table: Any) -> Callable[[dt.datetime], Asked]:
         of_row = sa.and_(Event.subject_kind == kind, Event.subject_id == table.id, Event.after.is_not(None))
         last = sa.select(Event.after).where(of_row).order_by(Event.id.desc()).limit(1).scalar_subquery()
         # What has no history yet is as it was born.
-        ended = sa.func.coalesce(last, {"round": "open", "case": "draft"}.get(kind, "nothing"))
+        ended = sa.func.coalesce(last, {"round": "open", "case": "draft", "update": "draft"}.get(kind, "nothing"))
         return sa.select(table.id, table.status, ended.label("ended")).where(ended != table.status).order_by(table.id)
 
     return ask
@@ -544,6 +546,7 @@ RECORDS = (
     Check("Pledge {id} is {status}, but its history ends with {ended}.", _wrong_end("pledge", Pledge)),
     Check("Round {id} is {status}, but its history ends with {ended}.", _wrong_end("round", Round)),
     Check("Case {id} is {status}, but its history ends with {ended}.", _wrong_end("case", Case)),
+    Check("Update {id} is {status}, but its history ends with {ended}.", _wrong_end("update", Update)),
     Check("Pledge {id} went from {before} to {after}, which the law does not allow.",
           _unlawful("pledge", law.PLEDGE_MOVES)),
     Check("Round {id} went from {before} to {after}, which the law does not allow.",
@@ -625,6 +628,11 @@ def _refund_unanswered(as_of: dt.datetime) -> Asked:
     return sa.select(Refund.id, Refund.pledge_id.label("pledge")).where(too_long | forgotten)
 
 
+def _unpublished(as_of: dt.datetime) -> Asked:
+    waits = sa.and_(Update.status == "scheduled", Update.publish_at < as_of - PUBLISHING)
+    return sa.select(Update.id).where(waits).order_by(Update.id)
+
+
 WAITING = (
     Check("Pledge {id} has been {status} for longer than a charge takes.", _due_too_long),
     Check("Pledge {id} is still {status}: nobody knows whether it was charged.", _unknown_too_long),
@@ -637,6 +645,7 @@ WAITING = (
     Check("Old card {id} of pledge {pledge} has not been removed.", _old_card_left),
     Check("Stripe's event {id} ({type}) has not been worked on, after {tries} tries.", _unread),
     Check("Refund {id} of pledge {pledge} was asked for and never answered.", _refund_unanswered),
+    Check("Update {id} waits to be published, and its time has long passed.", _unpublished),
 )
 
 CHECKS = (*ROUNDS, *PLEDGES, *LEDGER, *RECORDS, *WAITING)

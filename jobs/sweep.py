@@ -28,6 +28,7 @@ from models import (
     Refund,
     Round,
     StripeEvent,
+    Update,
     User,
     begin_writing,
     db,
@@ -126,6 +127,10 @@ def _launches(as_of: dt.datetime) -> Due:
     return list(Case.due_live(as_of))
 
 
+def _updates(as_of: dt.datetime) -> Due:
+    return list(Update.due(as_of))
+
+
 def _letters(as_of: dt.datetime) -> Due:
     return [None] if Letter.unsent(as_of) else []
 
@@ -155,6 +160,7 @@ TIMETABLE: dict[str, Callable[[dt.datetime], Due]] = {
     "release_cancelled": _cancelled,
     "send_refunds": _refunds,
     "launch_case": _launches,
+    "publish_update": _updates,
     "send_letters": _letters,
     "examine_books": _examinations,
     "begin_reconciliation": _comparisons,

@@ -105,6 +105,7 @@ def hang() -> Gallery:
     private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
     after_the_charge, staff_pages = _money_back(staff)
     edited = _case("live").updates[0].id
+    updates = _updates(owner)
     departure, promises = _promises(owner, staff)
     workshop, reviews = _drafts(owner, staff)
     comments = _comments(moderator, another)
@@ -113,7 +114,7 @@ def hang() -> Gallery:
     rooms = {
         "readers": [*_public_pages(), *comments, *_account_pages()],
         "supporters": [*_pledge_forms(), *private_pages, *departure, *after_the_charge],
-        "desks": [*_desks(edited), *workshop],
+        "desks": [*_desks(edited), *workshop, *updates],
         "staff": [*staff_pages, *reviews, *promises, *users],
     }  # fmt: skip
     return Gallery(rooms, people)
@@ -501,6 +502,42 @@ def _users(staff: User, another: User) -> list[Shown]:
     ]
 
 
+def _updates(owner: User) -> list[Shown]:
+    """Updates in each state, what supporters wrote, and comments that are answered or to be looked at again."""
+    case, own = _case("live"), "/owner/cases/live"
+    drawn = [Drawing(size, "image/png", side, side // 2, PICTURE) for size, side in (("large", 1_600), ("small", 480))]
+    draft, waits, shown = (case.begin_update(owner, f"gallery-form-key-number-{n}", now()) for n in range(3))
+    for one in (draft, waits, shown):
+        one.write({"title": "We meet on Monday", "body": "In the **old hall**.", "audience": "supporters"}, 0, now())
+        one.hang_picture(drawn, "The old hall, with its doors open.", owner, now())
+    waits.publish_later(now() + 24 * 60 * MINUTE, owner, now())
+    shown.publish("test", now())
+    its_round = _round("live")
+    wrote, said = a_pledge(its_round), a_pledge(its_round)
+    wrote.say("I was a pupil there.\n\nKeep going.", public=False)
+    said.say("Good luck to us all.", public=True)
+    for pledge in (wrote, said):
+        confirm(pledge)
+    answered = case.answerable_comments()[0]
+    answered.answer_by(owner, "Thank you. We shall.", now())
+    answered.ask_second_look(owner, "The second sentence names a pupil.", now())
+    keep()
+    return [
+        Shown("update draft", f"{own}/updates/{draft.id}", "owner"),
+        Shown("update to look at", f"{own}/updates/{draft.id}/look", "owner"),
+        Shown("update at no time", f"{own}/updates/{draft.id}/look", "owner", press="Publish at this time"),
+        Shown("update that waits", f"{own}/updates/{waits.id}", "owner"),
+        Shown("update's picture", f"{own}/updates/{draft.id}/picture", "owner"),
+        Shown("update's picture wrong", f"{own}/updates/{draft.id}/picture", "owner", press="Save the picture",
+              typed={"What the picture shows": ""}),
+        Shown("messages", f"{own}/messages", "owner"),
+        Shown("own case's comments", f"{own}/comments", "owner"),
+        Shown("supporter's updates", f"/pledges/{wrote.link()}/updates"),
+        _private("with a message", wrote),
+        _private("with a public message", said),
+    ]  # fmt: skip
+
+
 def _private(state: str, pledge: Pledge, path: str = "", **shown: Any) -> Shown:
     return Shown(f"pledge {state}", f"/pledges/{pledge.link()}{path}", **shown)
 
@@ -515,11 +552,13 @@ def _desks(edited: int) -> list[Shown]:
         "What became of the case": "## We won\n\nThe *regulations* were quashed.",
         "What for, line 1": "The claim", "Cost, in pounds, line 1": "2,000",
     }  # fmt: skip
+    look = "Save, and look before it goes out"
     return [
         Shown("queue", "/moderation", "moderator"),
         Shown("queue by risk", "/moderation?order=risk&flagged=signs", "moderator"),
         Shown("queue of nothing", "/moderation?case=nowhere", "moderator"),
         Shown("queue wrong", "/moderation", "moderator", press="Reject"),
+        Shown("answers", "/moderation/answers", "moderator"),
         Shown("decided", "/moderation/decided", "moderator"),
         Shown("not your page", "/owner", "moderator", status=403),
         Shown("desk", "/owner", "owner"),
@@ -545,9 +584,10 @@ def _desks(edited: int) -> list[Shown]:
         Shown("own pledges", "/owner/cases/moving/pledges", "owner"),
         Shown("own pledges not found", "/owner/cases/moving/pledges?q=nobody", "owner"),
         Shown("update form", new, "owner"),
-        Shown("update form wrong", new, "owner", press="Publish"),
-        Shown("update preview", new, "owner", press="Preview", typed=news),
+        Shown("update form wrong", new, "owner", press=look),
+        Shown("update looked at", new, "owner", press=look, typed=news),
         Shown("update edited", f"/owner/cases/live/updates/{edited}", "owner"),
+        Shown("update preview", f"/owner/cases/live/updates/{edited}", "owner", press="Preview", typed=news),
         Shown("queue decided", "/moderation", "moderator", press="Approve"),
         Shown("queue after a decision", "/moderation", "moderator"),
     ]

@@ -32,14 +32,14 @@ def test_an_owner_looks_at_an_update_publishes_it_and_mends_it(house: House, pag
     page.get_by_role("link", name="Post an update").click()
     page.get_by_label("Title").fill("A hearing is listed")
     page.get_by_label("Your update").fill(WORDS)
-    page.get_by_role("button", name="Preview").click()
+    page.get_by_role("button", name="Save, and look before it goes out").click()
     preview = page.get_by_role("region", name="Preview, not published")
     expect(preview.get_by_role("heading", name="A hearing is listed")).to_be_visible()
     expect(preview.get_by_role("heading", name="When")).to_be_visible()
     expect(preview.get_by_role("link", name="the court")).to_have_attribute("href", "https://example.org/court")
     expect(preview).to_contain_text("<script>alert(1)</script>")
-    expect(page.get_by_label("Your update")).to_have_value(WORDS)
-    assert (_updates(slug), _letters_about_updates(slug)) == ([], 0)
+    assert _updates(slug) == [("A hearing is listed", WORDS, "draft", False)]
+    assert _letters_about_updates(slug) == 0
 
     page.get_by_role("button", name="Publish and send to 1 supporter").click()
     expect(page.get_by_role("status").first).to_have_text("Your update is published.")
@@ -67,13 +67,13 @@ def test_an_update_without_words_is_not_published_and_keeps_its_title(house: Hou
     _log_in(house, page, owner.email)
     page.goto(f"{house.url}/owner/cases/{slug}/updates/new")
     page.get_by_label("Title").fill("A hearing is listed")
-    page.get_by_role("button", name="Publish", exact=True).click()
+    page.get_by_role("button", name="Save, and look before it goes out").click()
     expect(page).to_have_title(re.compile("^Error: "))
     expect(page.locator("main > :first-child")).to_be_focused()
     page.get_by_role("link", name="Enter the text of your update.").click()
     expect(page.get_by_label("Your update")).to_be_focused()
     expect(page.get_by_label("Title")).to_have_value("A hearing is listed")
-    assert _updates(slug) == []
+    assert _updates(slug) == [("A hearing is listed", "", "draft", False)]
 
 
 def test_a_wrong_password_lets_nobody_in_and_keeps_the_address(house: House, page: "Page") -> None:

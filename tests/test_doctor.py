@@ -96,6 +96,11 @@ REFUND = (
     f"VALUES (1, 'k', 500, 'asked', 'asking', 1, {LONG_AGO}, '', 0)"
 )
 OLD_CARD = f"INSERT INTO old_cards (pledge_id, payment_method_id, next_at, tries) VALUES (6, 'pm_x', {LONG_AGO}, 0)"
+UPDATE = (
+    "INSERT INTO updates (case_id, author_id, form_key, title, body, picture_alt, audience, status, version, page, "
+    "saved_at, created_at, publish_at) VALUES "
+    f"(1, 1, 'k', 'News', 'Words', '', 'everyone', 'scheduled', 1, '', {LONG_AGO}, {LONG_AGO}, {LONG_AGO})"
+)
 
 # (what is done by hand, what the doctor says)
 CORRUPTIONS: list[tuple[list[str], list[str]]] = [
@@ -222,6 +227,8 @@ CORRUPTIONS: list[tuple[list[str], list[str]]] = [
     ([OLD_CARD], ["Old card 1 of pledge 6 has not been removed."]),
     ([EVENT], ["Stripe's event 1 (charge.succeeded) has not been worked on, after 3 tries."]),
     ([REFUND], ["Refund 1 of pledge 1 was asked for and never answered."]),
+    ([UPDATE], ["Update 1 is scheduled, but its history ends with draft.",
+                "Update 1 waits to be published, and its time has long passed."]),
 ]  # fmt: skip
 
 

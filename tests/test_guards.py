@@ -100,8 +100,8 @@ def test_a_draft_is_seen_by_its_owner_alone_and_takes_no_update(app: Flask, clie
     assert client.get("/cases/a-draft").status_code == 404
     assert "A draft" in browser.get("/owner").text
     assert "A draft" in browser.get("/owner/cases/a-draft").text
-    typed = {"title": "News", "body": "Words.", "form_token": token_on(browser, "/owner")}
-    answer = browser.post("/owner/cases/a-draft/updates", data=typed)
+    typed = {"title": "News", "body": "Words.", "form_token": token_on(browser, "/owner"), "audience": "everyone"}
+    answer = browser.post("/owner/cases/a-draft/updates", data={**typed, "form_key": "a-form-key-of-this-test"})
     assert answer.status_code == 409 and "This case is not live yet." in answer.text
 
 

@@ -1,6 +1,7 @@
 """The case owner's desk: own cases and nobody else's, pledges by public names, updates posted once."""
 
 import datetime as dt
+import secrets
 from typing import Any
 
 import pytest
@@ -32,11 +33,19 @@ def letters_owed() -> list[Letter]:
     return list(db.session.scalars(sa.select(Letter).where(Letter.kind == "update").order_by(Letter.id)))
 
 
-def post(client: FlaskClient, address: str, gets: int = 303, **typed: Any) -> Any:
+def send(client: FlaskClient, address: str, gets: int = 303, **typed: Any) -> Any:
     """Send an update's form with the token of the desk."""
     answer = client.post(address, data={**NEWS, "form_token": token(client, "/owner"), **typed})
     assert answer.status_code == gets, answer.text
     return answer
+
+
+def publish(client: FlaskClient, address: str, **typed: Any) -> Any:
+    """Write an update, look at it, and publish it; `address` is that of all updates."""
+    draft = {"form_key": secrets.token_urlsafe(24), "audience": "everyone", "then": "look", **typed}
+    looks_at = send(client, address, **draft).location
+    (version,) = {str(field["value"]) for field in read(client, looks_at).select("[name=version]")}
+    return send(client, looks_at.replace("/look", "/publication"), version=version)
 
 
 # --- The desk ----------------------------------------------------------------------------------------------
@@ -97,7 +106,9 @@ def test_a_draft_has_a_page_for_its_owner_but_no_public_page_and_no_updates(app:
     client = logged_in(app, owner)
     page = read(client, f"/owner/cases/{case.slug}")
     assert not page.select(f"a[href^='/cases/{case.slug}'], a.button")
-    refused = post(client, f"/owner/cases/{case.slug}/updates", gets=409)
+    assert client.get(f"/owner/cases/{case.slug}/updates/new").location == f"/owner/cases/{case.slug}"
+    key = secrets.token_urlsafe(24)
+    refused = send(client, f"/owner/cases/{case.slug}/updates", gets=409, form_key=key, audience="everyone")
     assert "This case is not live yet. Updates can be posted once it is." in refused.text
     assert updates() == []
 
@@ -167,18 +178,20 @@ def test_the_form_explains_markdown_in_three_lines(app: Flask) -> None:
     ]
 
 
-def test_a_preview_keeps_the_text_and_publishes_nothing(app: Flask) -> None:
+def test_a_look_at_it_before_it_goes_out_publishes_nothing(app: Flask) -> None:
     owner = a_user()
     case = a_case(owner=owner)
-    client = logged_in(app, owner)
-    page = read(client, f"/owner/cases/{case.slug}/updates", method="POST",
-                data={**NEWS, "form_token": token(client, "/owner"), "preview": "1"})  # fmt: skip
+    client, address = logged_in(app, owner), f"/owner/cases/{case.slug}/updates"
+    form: dict[str, Any] = {"form_key": secrets.token_urlsafe(24), "audience": "everyone", "then": "look"}
+    page = read(client, send(client, address, **form).location)
     assert said(page, ".preview .update") == "We wrote to the department The letter It went out today."
     assert page.select_one(".preview .update h4") and page.select_one(".preview .update em")
+    page = read(client, f"{address}/{updates()[0].id}")
     assert [typed["value"] for typed in page.select("#title")] == [NEWS["title"]]
     assert [typed.text.strip() for typed in page.select("#body")] == [NEWS["body"]]
-    assert updates() == []
+    assert [update.status for update in updates()] == ["draft"]
     assert letters_owed() == []
+    assert NEWS["title"] not in client.get(f"/cases/{case.slug}").text
 
 
 def test_the_button_counts_the_people_who_will_get_a_letter_and_they_get_one_each(app: Flask) -> None:
@@ -186,27 +199,31 @@ def test_the_button_counts_the_people_who_will_get_a_letter_and_they_get_one_eac
     case = a_case(owner=owner)
     address = f"/owner/cases/{case.slug}/updates"
     client = logged_in(app, owner)
-    assert _buttons(client, f"{address}/new") == ["Preview", "Publish"]
+    form: dict[str, Any] = {"form_key": secrets.token_urlsafe(24), "audience": "everyone", "then": "look"}
+    look = send(client, address, **form).location
+    assert _buttons(client, look) == ["Publish", "Publish at this time"]
     confirm(a_pledge(case.round, email="ada@example.org", wants_updates=True))
     confirm(a_pledge(case.round, email="Ada@Example.org", wants_updates=True))
     keep()
-    assert _buttons(client, f"{address}/new") == ["Preview", "Publish and send to 1 supporter"]
+    assert _buttons(client, look) == ["Publish and send to 1 supporter", "Publish at this time"]
     confirm(a_pledge(case.round, email="ben@example.org", wants_updates=True))
     confirm(a_pledge(case.round, email="cy@example.org"))
     confirm(a_pledge(case.round, email="dee@example.org", wants_updates=True)).cancel(now())
     a_pledge(case.round, email="eve@example.org", wants_updates=True)
     keep()
-    assert _buttons(client, f"{address}/new") == ["Preview", "Publish and send to 2 supporters"]
-    post(client, address)
+    assert _buttons(client, look) == ["Publish and send to 2 supporters", "Publish at this time"]
+    send(client, look.replace("/look", "/publication"), version="1")
     written = [letters.write(letter) for letter in letters_owed()]
     assert sorted(str(message["To"]).casefold() for message in written) == [
         "ada winter <ada@example.org>", "ada winter <ben@example.org>",
     ]  # fmt: skip
-    assert all("/unsubscription" in message.get_content() for message in written)
+    for message in written:
+        assert "/unsubscription" in message.get_content()
+        assert "/unsubscription" in message["List-Unsubscribe"]
 
 
 def _buttons(client: FlaskClient, address: str) -> list[str]:
-    return [said(button) for button in read(client, address).select("#update-form button")]
+    return [said(button) for button in read(client, address).select("main button")]
 
 
 def test_a_card_that_came_too_late_brings_no_updates(app: Flask) -> None:
@@ -222,11 +239,23 @@ def test_the_same_form_sent_twice_is_one_update_and_one_letter_each(app: Flask) 
     confirm(a_pledge(case.round, wants_updates=True))
     keep()
     client, address = logged_in(app, owner), f"/owner/cases/{case.slug}/updates"
-    places = [post(client, address).location for _ in range(3)]
+    form: dict[str, Any] = {
+        "form_key": secrets.token_urlsafe(24), "audience": "everyone", "then": "look", "page": "one page",
+    }  # fmt: skip
+    looks = {send(client, address, **form).location for _ in range(3)}
+    number = updates()[0].id
+    assert looks == {f"{address}/{number}/look"}
+    places = [send(client, f"{address}/{number}/publication", version="1").location for _ in range(3)]
     assert len(updates()) == len(letters_owed()) == 1
-    assert set(places) == {f"/cases/{case.slug}#update-{updates()[0].id}"}
+    assert set(places) == {f"/cases/{case.slug}#update-{number}"}
     assert said(read(client, places[0]), ".notice") == "Your update is published."
-    post(client, address, body="Other words")
+    # What was typed stays, though the form is of no use any more.
+    page = read(client, address, 409, method="POST",
+                data={**NEWS, **form, "body": "Other words", "form_token": token(client, "/owner")})  # fmt: skip
+    assert "This update is published by now." in said(page, ".errors")
+    assert [typed.text.strip() for typed in page.select("#body")] == ["Other words"]
+    assert updates()[0].body == NEWS["body"]
+    publish(client, address, body="Other words")
     assert len(updates()) == len(letters_owed()) == 2
 
 
@@ -236,17 +265,17 @@ def test_an_edit_is_marked_and_mailed_to_nobody_and_an_unchanged_one_leaves_no_m
     confirm(a_pledge(case.round, wants_updates=True))
     keep()
     client = logged_in(app, owner)
-    post(client, f"/owner/cases/{case.slug}/updates")
+    publish(client, f"/owner/cases/{case.slug}/updates")
     number = updates()[0].id
     address = f"/owner/cases/{case.slug}/updates/{number}"
     page = read(client, address)
     assert [typed["value"] for typed in page.select("#title")] == [NEWS["title"]]
-    post(client, address, body=NEWS["body"].replace("\n", "\r\n"))
+    send(client, address, body=NEWS["body"].replace("\n", "\r\n"))
     assert updates()[0].edited_at is None
     assert "edited" not in said(read(client, f"/cases/{case.slug}"), ".update")
-    post(client, address, gets=200, body="Mended", preview="1")
+    send(client, address, gets=200, body="Mended", preview="1")
     assert updates()[0].body == NEWS["body"]
-    post(client, address, body="Mended words")
+    send(client, address, body="Mended words")
     assert "· edited" in said(read(client, f"/cases/{case.slug}"), ".update")
     assert "Mended words" in said(read(client, f"/cases/{case.slug}"), ".update")
     assert len(letters_owed()) == 1
@@ -262,20 +291,21 @@ def test_fields_that_the_form_does_not_have_change_nothing(app: Flask) -> None:
         "author_id": other.id, "case_id": theirs.id, "status": "draft", "published_at": "2022-01-01",
         "slug": theirs.slug, "owner_id": other.id, "target_pence": "1", "id": "99",
     }  # fmt: skip
-    post(client, f"/owner/cases/{case.slug}/updates", **extra)
+    publish(client, f"/owner/cases/{case.slug}/updates", **extra)
     number = updates()[0].id
-    post(client, f"/owner/cases/{case.slug}/updates/{number}", **{**extra, "body": "Mended"})
+    send(client, f"/owner/cases/{case.slug}/updates/{number}", **{**extra, "body": "Mended"})
     found = [(u.id, u.author_id, u.case_id, u.status, u.body) for u in updates()]
     assert found == [(number, owner.id, case.id, "published", "Mended")]
     assert (case.owner_id, case.status, case.round.target_pence) == (owner.id, "live", 600_000)
 
 
-def test_an_update_without_words_comes_back_with_a_summary(app: Flask) -> None:
+def test_an_update_without_words_comes_back_with_a_summary_and_the_rest_is_kept(app: Flask) -> None:
     owner = a_user()
     client, slug = logged_in(app, owner), a_case(owner=owner).slug
-    form = {"title": " ", "body": "Half a thought", "form_token": token(client, "/owner")}
+    form = {"title": " ", "body": "Half a thought", "form_token": token(client, "/owner"), "then": "look",
+            "form_key": secrets.token_urlsafe(24), "audience": "everyone"}  # fmt: skip
     page = read(client, f"/owner/cases/{slug}/updates", status=422, method="POST", data=form)
     assert page.title and page.title.text.startswith("Error: Post an update")
     assert [(a["href"], a.text) for a in page.select("main > .errors:first-child a")] == [("#title", "Enter a title.")]
     assert [typed.text.strip() for typed in page.select("#body")] == ["Half a thought"]
-    assert updates() == []
+    assert [(update.title, update.body, update.status) for update in updates()] == [("", "Half a thought", "draft")]

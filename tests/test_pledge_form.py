@@ -46,7 +46,7 @@ def test_the_form_asks_for_what_a_pledge_needs_and_says_what_will_happen(client:
     assert [said(label) for label in page.select("form label")] == [
         "£10", "£25", "£50", "£100", "Another amount", "Another amount, in pounds", "Your name",
         "Show me as “Anonymous” instead of my name", "Your e-mail address", "Keep me updated about this case by e-mail",
-        AGREEMENT,
+        "A message, if you like", "Show my message on the case page too", AGREEMENT,
     ]  # fmt: skip
     assert not page.select("[checked]")
     assert not page.select("form [data-hx-post], form[data-hx-post], form[data-hx-boost]")
@@ -135,7 +135,8 @@ def test_while_stripe_is_away_the_pledge_waits_on_its_private_page(client: Flask
 def test_a_mistake_keeps_all_that_was_typed_with_a_summary_first(client: FlaskClient) -> None:
     slug = a_case().slug
     typed = {"amount": "other", "other_amount": "4.99", "name": " Ada <b> ", "email": "ada at home",
-             "anonymous": "y", "wants_updates": "y", "form_key": KEY}  # fmt: skip
+             "anonymous": "y", "wants_updates": "y", "message": "Go on!\n<b>", "message_public": "y",
+             "form_key": KEY}  # fmt: skip
     page = read(client, f"/cases/{slug}/pledges", status=422, method="POST", data=typed)
     assert page.title and page.title.text.startswith("Error: Pledge for ")
     assert [(link["href"], link.text) for link in page.select("main > .errors:first-child a")] == [
@@ -148,9 +149,10 @@ def test_a_mistake_keeps_all_that_was_typed_with_a_summary_first(client: FlaskCl
         assert field and field["aria-invalid"] == "true"
     kept = {str(field["name"]): field["value"] for field in page.select("form input:not([type=radio], [name=agreed])")}
     assert kept == {"form_key": KEY, "other_amount": "4.99", "name": "Ada <b>", "email": "ada at home",
-                    "anonymous": "y", "wants_updates": "y"}  # fmt: skip
+                    "anonymous": "y", "wants_updates": "y", "message_public": "y"}  # fmt: skip
+    assert [typed.text for typed in page.select("textarea")] == ["Go on!\n<b>"]
     ticked = [str(field["id"]) for field in page.select("[checked]")]
-    assert ticked == ["amount-other", "anonymous", "wants_updates"]
+    assert ticked == ["amount-other", "anonymous", "wants_updates", "message_public"]
     assert pledges_of(slug) == []
 
 

@@ -28,10 +28,13 @@ class Terms(NamedTuple):
     email: str
     anonymous: bool
     wants_updates: bool
+    message: str
+    message_public: bool
 
     @classmethod
     def of(cls, pledge: Pledge) -> "Terms":
-        return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.anonymous, pledge.wants_updates)
+        said = pledge.message or "", pledge.message_for == "everyone"
+        return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.anonymous, pledge.wants_updates, *said)
 
 
 def private_page(pledge: Pledge) -> str:
@@ -109,7 +112,7 @@ def change_terms(made: Pledge, terms: Terms) -> AnyResponse:
         return _while_stripe_is_away(back, pledge_id, trouble)
     held = Pledge.hold(pledge_id)
     if held.session_key == key:
-        held.promise_again(*terms, as_of=now())
+        held.promise_again(**terms._asdict(), as_of=now())
         note_card_page(held)
     elif not held.promised(*terms):
         return redirect(back, 303)

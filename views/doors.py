@@ -39,7 +39,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What our forms carry besides the words that somebody typed into them.
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
-    "case", "promise",
+    "case", "promise", "form_key",
     # A password is typed again rather than shown.
     "password",
 )  # fmt: skip
@@ -94,7 +94,7 @@ def _admit_larger_body() -> None:
     """Whether somebody is logged in is read from the signed cookie alone; the guard looks into the books later."""
     if request.endpoint == "owners.save_draft" and session.get("_user_id"):
         request.max_content_length = request.max_form_memory_size = MEGABYTE
-    if request.endpoint == "owners.keep_picture" and session.get("_user_id"):
+    if request.endpoint in ("owners.keep_picture", "owners.keep_update_picture") and session.get("_user_id"):
         # A picture that is somewhat too large is told so at its field.
         request.max_content_length = 2 * config.current().largest_picture_mb * MEGABYTE
 

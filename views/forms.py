@@ -119,6 +119,12 @@ class PledgeForm(TypedForm):
     )  # fmt: skip
     anonymous = BooleanField("Show me as “Anonymous” instead of my name")
     wants_updates = BooleanField("Keep me updated about this case by e-mail")
+    message = TextAreaField(
+        "A message, if you like",
+        [Readable(lines=True), Length(max=law.LONGEST_MESSAGE, message="Use at most 1,000 characters.")],
+        filters=[unix_lines],
+    )
+    message_public = BooleanField("Show my message on the case page too")
     agreed = BooleanField("", [Told("Tick the box to allow the charge, or do not pledge.")])
     form_key = HiddenField()
     # Whence somebody came to the form. What is none of ours is no reason to refuse a pledge: it is not counted.
@@ -276,22 +282,6 @@ class RefundForm(TypedForm):
             self.pence = parse_pounds(field.data)
         except NotMoney as wrong:
             raise ValidationError(str(wrong)) from wrong
-
-
-class UpdateForm(TypedForm):
-    """An update in Markdown."""
-
-    title = StringField(
-        "Title",
-        [Told("Enter a title."), Readable(), Length(max=160, message="Use at most 160 characters.")],
-        filters=[trim],
-    )
-    body = TextAreaField(
-        "Your update",
-        [Told("Enter the text of your update."), Readable(lines=True),
-         Length(max=20_000, message="Use at most 20,000 characters.")],
-        filters=[unix_lines],
-    )  # fmt: skip
 
 
 class LoginForm(TypedForm):

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import law
 from jobs import ring
 from law import Refused
-from models import Background, Comment, Queue, Waiting, begin_reading, db
+from models import Background, Comment, LogLine, Queue, Waiting, begin_reading, db
 from views import doors, hypermedia, words
 from views.comment_forms import RejectionForm
 from views.forms import readable
@@ -28,6 +28,8 @@ DONE = {
     "reject": "Rejected: the comment by {name} is not public.",
     "spam": "Spam: the comment by {name} is not public.",
 }
+# What case owners do to comments, as the history calls it.
+OF_OWNERS = ("answered", "answer_changed", "look_again")
 # What the address of the queue may ask for, beside where its page begins.
 ASKED = ("case", "over", "flagged", "order", "like")
 
@@ -59,6 +61,16 @@ def decided() -> str:
         "moderators/decided.html", **_shown(found[:DECISIONS_A_PAGE], _now()), skip=skip,
         older=skip + DECISIONS_A_PAGE if len(found) > DECISIONS_A_PAGE else None,
     )  # fmt: skip
+
+
+@moderators.get("/answers")
+def answers() -> str:
+    """What case owners have answered, which no moderator read before, and what they ask to be looked at again."""
+    before = request.args.get("before", "")
+    number = int(before) if before.isascii() and before.isdecimal() and len(before) < 10 else 0
+    lines = LogLine.newest(PAGE + 1, number, OF_OWNERS)
+    more = lines[PAGE - 1].event.id if len(lines) > PAGE else None
+    return render_template("moderators/answers.html", lines=lines[:PAGE], more=more)
 
 
 @moderators.get("/comments/<row:comment_id>")

@@ -1,11 +1,11 @@
 """The supporter's private page: what the pledge is at, and all that can be done about it there, by plain forms."""
 
-from flask import redirect, render_template, request
+from flask import abort, redirect, render_template, request
 from flask.wrappers import Response
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
-from models import Bounce, Pledge, Round, db
+from models import Bounce, Pledge, Round, Update, db
 from money import pounds
 from views import hypermedia, words
 from views.card_pages import (
@@ -18,7 +18,7 @@ from views.card_pages import (
     to_card_page,
 )
 from views.forms import AgreedAmountForm, AmountForm, NameForm
-from views.public import now
+from views.public import now, send_picture
 from views.supporters import shown, supporters
 
 
@@ -162,6 +162,23 @@ def updates(pledge: Pledge) -> Response:
         held.unsubscribe(now())
     db.session.commit()
     return _changed(held, "You get updates about this case." if held.wants_updates else "You get no more updates.")
+
+
+@supporters.get("/pledges/<link>/updates")
+def read_updates(pledge: Pledge) -> str:
+    """All updates of the case, with those that are for supporters alone once the pledge counts."""
+    return render_template("pledges/updates.html", updates=_readable_by(pledge), **shown(pledge))
+
+
+@supporters.get("/pledges/<link>/pictures/<sha256>")
+def update_picture(pledge: Pledge, sha256: str) -> AnyResponse:
+    hung = (one for update in _readable_by(pledge) for one in update.pictures if one.sha256 == sha256)
+    return send_picture(next(hung, None) or abort(404))
+
+
+def _readable_by(pledge: Pledge) -> list[Update]:
+    published = pledge.round.case.published_updates()
+    return [update for update in published if pledge.is_supporters or update.is_for_everyone]
 
 
 @supporters.get("/pledges/<link>/unsubscription")

@@ -106,11 +106,12 @@ def comment_thanks(slug: str) -> str:
 
 @public.get("/pictures/<sha256>")
 def picture(sha256: str) -> AnyResponse:
-    """A picture of a public case, for everybody and for ever; that of a draft only for its owner and for staff."""
+    """A picture of a public page, for everybody and for ever; that of a draft, or of an update that is for supporters
+    only, is for its owner and for staff."""
     hung = Picture.with_hash(sha256)
-    seen = [one for one in hung if one.case.is_public]
+    seen = [one for one in hung if one.is_public]
     if not seen and current_user.is_authenticated:
-        seen = [one for one in hung if one.case.is_seen_by(current_user)]
+        seen = [one for one in hung if one.is_seen_by(current_user)]
         doors.never_store()
     return send_picture(seen[0] if seen else abort(404))
 
@@ -150,8 +151,10 @@ def total_mark(its_case: Case, as_of: dt.datetime) -> str:
 
 
 def comments_mark(its_case: Case, shown: list[Comment], as_of: dt.datetime) -> str:
-    """Changes when a comment is approved or taken back, and when the round ends and the page may stop asking."""
-    newest = max((int(c.decided_at.timestamp() * 1000) for c in shown if c.decided_at), default=0)
+    """Changes when a comment is approved, answered or taken back, and when the round ends and the page may stop
+    asking."""
+    moments = [moment for c in shown for moment in (c.decided_at, c.answered_at) if moment]
+    newest = max((int(moment.timestamp() * 1000) for moment in moments), default=0)
     # When one of a full page is taken back an earlier one comes in, so that only the first is another.
     first = f".{shown[0].id}" if len(shown) == COMMENTS_A_PAGE else ""
     return f"{len(shown)}.{newest}{first}{'' if its_case.round.is_open(as_of) else '.ended'}"

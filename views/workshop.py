@@ -95,13 +95,13 @@ def keep_picture(slug: str) -> AnyResponse | tuple[str, int]:
     db.session.rollback()
     form = PictureForm(request.form)
     form.validate()
-    drawings = _drawings(form, has_one)
+    drawn = drawings(form, has_one)
     held = Case.hold(case_id)
-    if drawings or (has_one and not form.alt.errors):
-        held.hang_picture(drawings, held.picture_alt if form.alt.errors else str(form.alt.data), _now())
+    if drawn or (has_one and not form.alt.errors):
+        held.hang_picture(drawn, held.picture_alt if form.alt.errors else str(form.alt.data), _now())
         db.session.commit()
     if form.errors:
-        return render_template("owners/picture.html", case=held, form=form, kept=bool(drawings)), 422
+        return render_template("owners/picture.html", case=held, form=form, kept=bool(drawn)), 422
     flash("The picture is saved.")
     return redirect(url_for("owners.picture", slug=held.slug), 303)
 
@@ -152,7 +152,7 @@ def replace_preview_link(slug: str) -> AnyResponse:
     return redirect(url_for("owners.launch", slug=slug, _anchor="preview-link"), 303)
 
 
-def _drawings(form: PictureForm, has_one: bool) -> list[Drawing]:
+def drawings(form: PictureForm, has_one: bool) -> list[Drawing]:
     """The picture that was sent, drawn anew; what is wrong with it is told at its field."""
     sent, most = request.files.get("file"), config.current().largest_picture_mb
     file = sent.read() if sent else b""

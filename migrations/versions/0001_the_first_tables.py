@@ -260,6 +260,8 @@ def upgrade() -> None:
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('decided_by_id', sa.Integer(), nullable=True),
+    sa.Column('answer', sa.Text(), nullable=True),
+    sa.Column('answered_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('waits_since', sa.DateTime(timezone=True), nullable=True),
     sa.Column('reports', sa.Integer(), nullable=False),
     sa.Column('claimed_by_id', sa.Integer(), nullable=True),
@@ -309,23 +311,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_final_reports')),
     sa.UniqueConstraint('case_id', name=op.f('uq_final_reports_case_id'))
     )
-    op.create_table('pictures',
-    sa.Column('id', sa.Integer(), nullable=False),
-    sa.Column('case_id', sa.Integer(), nullable=False),
-    sa.Column('size', sa.String(length=10), nullable=False),
-    sa.Column('sha256', sa.String(length=64), nullable=False),
-    sa.Column('media_type', sa.String(length=20), nullable=False),
-    sa.Column('width', sa.Integer(), nullable=False),
-    sa.Column('height', sa.Integer(), nullable=False),
-    sa.Column('content', sa.LargeBinary(), nullable=False),
-    sa.CheckConstraint("size IN ('large', 'small')", name=op.f('ck_pictures_known_size')),
-    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_pictures_case_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_pictures')),
-    sa.UniqueConstraint('case_id', 'size', name=op.f('uq_pictures_case_id_size'))
-    )
-    with op.batch_alter_table('pictures', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_pictures_sha256'), ['sha256'], unique=False)
-
     op.create_table('rounds',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -362,19 +347,31 @@ def upgrade() -> None:
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
     sa.Column('author_id', sa.Integer(), nullable=False),
+    sa.Column('form_key', sa.String(length=64), nullable=False),
     sa.Column('title', sa.String(length=160), nullable=False),
     sa.Column('body', sa.Text(), nullable=False),
+    sa.Column('picture_alt', sa.String(length=300), nullable=False),
+    sa.Column('audience', sa.String(length=20), nullable=False),
     sa.Column('status', sa.String(length=20), nullable=False),
+    sa.Column('version', sa.Integer(), nullable=False),
+    sa.Column('page', sa.String(length=40), nullable=False),
+    sa.Column('saved_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('publish_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('published_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('edited_at', sa.DateTime(timezone=True), nullable=True),
+    sa.CheckConstraint("audience IN ('everyone', 'supporters')", name=op.f('ck_updates_known_audience')),
+    sa.CheckConstraint("status != 'published' OR published_at IS NOT NULL", name=op.f('ck_updates_published_at_a_time')),
+    sa.CheckConstraint("status != 'scheduled' OR publish_at IS NOT NULL", name=op.f('ck_updates_scheduled_for_a_time')),
     sa.CheckConstraint("status IN ('draft', 'published', 'scheduled')", name=op.f('ck_updates_known_status')),
     sa.ForeignKeyConstraint(['author_id'], ['users.id'], name=op.f('fk_updates_author_id')),
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_updates_case_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_updates'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_updates')),
+    sa.UniqueConstraint('form_key', name=op.f('uq_updates_form_key'))
     )
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_updates_case_id'), ['case_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_updates_publish_at'), ['publish_at'], unique=False)
 
     op.create_table('days',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -397,6 +394,27 @@ def upgrade() -> None:
     with op.batch_alter_table('old_texts', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_old_texts_comment_id'), ['comment_id'], unique=False)
 
+    op.create_table('pictures',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=True),
+    sa.Column('update_id', sa.Integer(), nullable=True),
+    sa.Column('size', sa.String(length=10), nullable=False),
+    sa.Column('sha256', sa.String(length=64), nullable=False),
+    sa.Column('media_type', sa.String(length=20), nullable=False),
+    sa.Column('width', sa.Integer(), nullable=False),
+    sa.Column('height', sa.Integer(), nullable=False),
+    sa.Column('content', sa.LargeBinary(), nullable=False),
+    sa.CheckConstraint("size IN ('large', 'small')", name=op.f('ck_pictures_known_size')),
+    sa.CheckConstraint('(case_id IS NULL) != (update_id IS NULL)', name=op.f('ck_pictures_of_one_thing')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_pictures_case_id')),
+    sa.ForeignKeyConstraint(['update_id'], ['updates.id'], name=op.f('fk_pictures_update_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_pictures')),
+    sa.UniqueConstraint('case_id', 'size', name=op.f('uq_pictures_case_id_size')),
+    sa.UniqueConstraint('update_id', 'size', name=op.f('uq_pictures_update_id_size'))
+    )
+    with op.batch_alter_table('pictures', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_pictures_sha256'), ['sha256'], unique=False)
+
     op.create_table('pledges',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('round_id', sa.Integer(), nullable=False),
@@ -410,6 +428,9 @@ def upgrade() -> None:
     sa.Column('anonymous', sa.Boolean(), nullable=False),
     sa.Column('wants_updates', sa.Boolean(), nullable=False),
     sa.Column('came_from', sa.String(length=80), nullable=False),
+    sa.Column('message', sa.Text(), nullable=True),
+    sa.Column('message_for', sa.String(length=20), nullable=True),
+    sa.Column('comment_id', sa.Integer(), nullable=True),
     sa.Column('agreement_version', sa.Integer(), nullable=False),
     sa.Column('agreement_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('agreement_pence', sa.BigInteger(), nullable=False),
@@ -439,11 +460,14 @@ def upgrade() -> None:
     sa.Column('ended_because', sa.String(length=40), nullable=True),
     sa.Column('next_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('tries', sa.Integer(), nullable=False),
+    sa.CheckConstraint("message_for IN ('everyone', 'owner')", name=op.f('ck_pledges_known_message_for')),
     sa.CheckConstraint("status IN ('abandoned', 'action_required', 'cancelled', 'charged', 'charged_back', 'charging', 'confirmed', 'declined', 'disputed', 'dropped', 'due', 'refunded', 'released', 'started', 'unknown')", name=op.f('ck_pledges_known_status')),
+    sa.CheckConstraint('(message IS NULL) = (message_for IS NULL)', name=op.f('ck_pledges_message_for_somebody')),
     sa.CheckConstraint('agreement_pence = amount_pence', name=op.f('ck_pledges_agreed_to_the_amount')),
     sa.CheckConstraint('amount_pence BETWEEN 500 AND 1000000', name=op.f('ck_pledges_amount_in_bounds')),
     sa.CheckConstraint('asked_pence > amount_pence AND asked_pence <= 1000000', name=op.f('ck_pledges_only_more_is_asked')),
     sa.CheckConstraint('refunded_pence BETWEEN 0 AND amount_pence', name=op.f('ck_pledges_refund_within_amount')),
+    sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_pledges_comment_id')),
     sa.ForeignKeyConstraint(['round_id'], ['rounds.id'], name=op.f('fk_pledges_round_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_pledges')),
     sa.UniqueConstraint('form_key', name=op.f('uq_pledges_form_key')),
@@ -504,7 +528,7 @@ def upgrade() -> None:
     sa.Column('words', sa.Text(), nullable=False),
     sa.Column('network', sa.String(length=24), nullable=False),
     sa.Column('at', sa.DateTime(timezone=True), nullable=False),
-    sa.CheckConstraint("reason IN ('contempt', 'harassment', 'other', 'personal', 'protected', 'spam', 'untrue')", name=op.f('ck_reports_known_reason')),
+    sa.CheckConstraint("reason IN ('contempt', 'harassment', 'other', 'owner', 'personal', 'protected', 'spam', 'untrue')", name=op.f('ck_reports_known_reason')),
     sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_reports_comment_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_reports')),
     sa.UniqueConstraint('comment_id', 'network', 'reason', name=op.f('uq_reports_comment_id_network_reason'))
@@ -731,12 +755,17 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_pledges_customer_id'))
 
     op.drop_table('pledges')
+    with op.batch_alter_table('pictures', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_pictures_sha256'))
+
+    op.drop_table('pictures')
     with op.batch_alter_table('old_texts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_old_texts_comment_id'))
 
     op.drop_table('old_texts')
     op.drop_table('days')
     with op.batch_alter_table('updates', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_updates_publish_at'))
         batch_op.drop_index(batch_op.f('ix_updates_case_id'))
 
     op.drop_table('updates')
@@ -746,10 +775,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_rounds_case_id'))
 
     op.drop_table('rounds')
-    with op.batch_alter_table('pictures', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_pictures_sha256'))
-
-    op.drop_table('pictures')
     op.drop_table('final_reports')
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_document_links_case_id'))
