@@ -71,6 +71,7 @@ of_drafts = some.sampled_from([
     "title", "slug", "story", "firm", "target", "days", "end_date", "end_time", "zone", "budget-0-words",
     "budget-0-amount", "budget-99999999999-amount", "budget-x-words", "budget-", "links-0-title", "links-0-url",
     "version", "page", "case", "then", "by_itself", "alt", "file", "later-date", "later-time", "changes-reason", "seen",
+    "body", "audience", "form_key",
 ])  # fmt: skip
 typed = some.one_of(anything, some.sampled_from(["2026-12-10", "2027-03-28", "01:30", "24:00", "0001-01-01", "²", "٣",
                                                  "Europe/London", "America/Scoresbysund", "https://[", "https://a.b:99999",
@@ -82,9 +83,15 @@ typed = some.one_of(anything, some.sampled_from(["2026-12-10", "2027-03-28", "01
 def test_no_form_of_the_workshop_or_of_a_review_breaks_us(
     site: Site, form: dict[str, list[str]], header: dict[str, str]
 ) -> None:
+    update = f"/owner/cases/the-case/updates/{site.values['update_id']}"
     draft, review = f"/owner/cases/{site.slugs['owners.draft']}", f"/staff/reviews/{site.slugs['staff.review']}"
     for person, page, where in (
         (site.owner, "/owner", ["/owner/cases", f"{draft}/draft", f"{draft}/picture"]),
+        (
+            site.owner,
+            "/owner",
+            ["/owner/cases/the-case/updates", update, f"{update}/timed-publication", f"{update}/picture"],
+        ),
         (site.staff, "/staff", [f"{review}/{way}" for way in ("timed-approval", "changes", "rejection", "approval")]),
     ):
         browser = logged_in(site.app, person)
