@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pytest
 from flask import Flask
 
 from models import begin_writing, db
@@ -26,6 +27,19 @@ def at_once(app: Flask, *work: Callable[[], T], within: float = 60.0) -> list[T]
 
     with ThreadPoolExecutor(len(work)) as pool:
         return [begun.result(within) for begun in [pool.submit(one, do) for do in work]]
+
+
+def meet_after(monkeypatch: pytest.MonkeyPatch, room: Any, name: str, people: int, within: float = 60.0) -> None:
+    """Nobody goes on from this function of a room before so many have come there: each of them has seen by then what
+    was so before any of them acted. Whoever holds a lock there keeps the others from coming, and the test fails."""
+    together, real = threading.Barrier(people), getattr(room, name)
+
+    def slowly(*given: Any) -> Any:
+        result = real(*given)
+        together.wait(within)
+        return result
+
+    monkeypatch.setattr(room, name, slowly)
 
 
 def in_another_thread(app: Flask, do: Callable[[], T], within: float = 15.0) -> T:
