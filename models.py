@@ -2514,6 +2514,7 @@ class Pledge(Base):
             raise Refused("A pledge is at least £5 and at most £10,000.")
         agreement = Agreement(
             version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
+            deadline=self.round.deadline, target_pence=self.round.target_pence,
             words=self.round.agreement(pounds(amount_pence)), agreed_at=as_of,
         )  # fmt: skip
         self.agreements.append(agreement)
@@ -3514,6 +3515,9 @@ class Agreement(Base):
     amount_pence: Mapped[Pence]
     # The amount until then; none for the first agreement of a pledge.
     before_pence: Mapped[Pence | None] = mapped_column(sa.BigInteger)
+    # The promise that the words name.
+    deadline: Mapped[dt.datetime]
+    target_pence: Mapped[Pence]
     words: Mapped[str] = mapped_column(sa.Text)
     agreed_at: Mapped[dt.datetime]
 

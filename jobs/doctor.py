@@ -248,13 +248,16 @@ def _undecided(as_of: dt.datetime) -> Asked:
     return sa.select(Round.id, Round.status).where(late)
 
 
-def _another_promise(as_of: dt.datetime) -> Asked:
-    """A promise is changed by a request that staff have agreed to, and by nothing else but a demonstration."""
-    moved = sa.exists().where(
+def _moved_by_hand() -> Any:
+    """Whether the deadline of a round was moved for a demonstration, which nobody may do with a real promise."""
+    return sa.exists().where(
         Event.subject_kind == "round", Event.subject_id == Round.id, Event.what == "deadline_moved"
     )
+
+
+def _another_promise(as_of: dt.datetime) -> Asked:
     other = sa.or_(
-        sa.and_(Round.deadline != PromiseChange.new_deadline, ~moved),
+        sa.and_(Round.deadline != PromiseChange.new_deadline, ~_moved_by_hand()),
         Round.target_pence != PromiseChange.new_target_pence,
     )
     asked = sa.select(Round.id, PromiseChange.id.label("change")).join(PromiseChange)
@@ -331,6 +334,26 @@ def _never_agreed(as_of: dt.datetime) -> Asked:
     return _pledges(Pledge.amount_pence).where(~agreed)
 
 
+def _agreed_to_another(as_of: dt.datetime) -> Asked:
+    """Whoever counts agreed to the promise of its round, or to the one that was changed into it with consent."""
+    in_force = sa.and_(
+        Agreement.pledge_id == Pledge.id,
+        Agreement.amount_pence == Pledge.amount_pence,
+        Agreement.agreed_at == Pledge.agreement_at,
+    )
+    same = sa.and_(
+        sa.or_(Agreement.deadline == Round.deadline, _moved_by_hand()), Agreement.target_pence == Round.target_pence
+    )
+    changed = sa.exists().where(
+        PromiseChange.round_id == Round.id,
+        PromiseChange.status == "consented",
+        PromiseChange.old_deadline == Agreement.deadline,
+        PromiseChange.old_target_pence == Agreement.target_pence,
+    )
+    asked = _pledges(Round.id.label("round")).join(Round).join(Agreement, in_force)
+    return asked.where(Pledge.status.in_(("confirmed", *OF_A_MET_ROUND)), ~same, ~changed)
+
+
 PLEDGES = (
     Check("Pledge {id} is {status}, but its round {round} is {decision}.", _charged_for_nothing),
     Check("Charge attempt {id} was made for pledge {pledge}, but its round {round} is {status}.", _asked_for_nothing),
@@ -340,6 +363,10 @@ PLEDGES = (
     Check("Pledge {id} has {times} charges that succeeded.", _paid_twice),
     Check("Pledge {id} is {status}, which its charge attempts do not say.", _success_without_state),
     Check("Pledge {id} is of {amount_pence} pence, to which nobody has agreed.", _never_agreed),
+    Check(
+        "Pledge {id} is {status}, and agreed to another deadline or target than its round {round} has.",
+        _agreed_to_another,
+    ),
 )
 
 

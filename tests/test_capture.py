@@ -83,7 +83,7 @@ def due(card: tuple[str, str], count: int, ago: dt.timedelta = dt.timedelta(0)) 
     """A case that was met with so many pledges of £25, all due and with a card that works; where it stands."""
     slug = with_cards(card, count, ends_in=dt.timedelta(hours=1))
     its_round = Round.hold(case_at(slug).round.id)
-    its_round.deadline = now() - ago - dt.timedelta(seconds=1)
+    its_round.move_deadline(now() - ago - dt.timedelta(seconds=1), "test", now())
     its_round.close(now() - ago)
     its_round.settle(now() - ago)
     keep()

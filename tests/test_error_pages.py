@@ -68,7 +68,7 @@ def test_a_closed_case_takes_no_pledge_and_says_so(client: FlaskClient) -> None:
     its_round = a_case(slug="the-case", pledged=[9_500]).round
     pledge = a_pledge(its_round)
     link = pledge.link()
-    its_round.deadline = now() - dt.timedelta(seconds=1)
+    its_round.move_deadline(now() - dt.timedelta(seconds=1), "test", now())
     keep()
     before = everything()
     terms = {"amount": "25", "name": "Ada", "email": "ada@example.org", "agreed": "y", "form_key": "k" * 32}

@@ -66,7 +66,7 @@ def _the_deadline_moves(case: Case, moderator: User) -> None:
 
 
 def _the_deadline_passes(case: Case, moderator: User) -> None:
-    case.round.deadline = now() - dt.timedelta(seconds=1)
+    case.round.move_deadline(now() - dt.timedelta(seconds=1), "test", now())
 
 
 def _the_case_is_cancelled(case: Case, moderator: User) -> None:

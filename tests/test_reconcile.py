@@ -60,7 +60,7 @@ def a_pledge_at_stripe(its_round: Round, sandbox: SandboxProcess, amount: int = 
 
 def settle(its_round: Round) -> None:
     """The deadline comes, and the round is decided; nothing is charged yet."""
-    its_round.deadline = now() - SECOND
+    its_round.move_deadline(now() - SECOND, "test", now())
     round_id = its_round.id
     keep()
     deadline_capture.settle_round(round_id)

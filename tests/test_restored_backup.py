@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+import law
 from jobs import cancelled_cases, cards, doctor, refunds
 from models import Pledge, Round, db
 from tests.at_stripe import DECLINES_LATER, WORKS, calls, move_clock, saved_card, sdk
@@ -22,6 +23,8 @@ def days_pass(sandbox: SandboxProcess, hours: int) -> None:
     move_clock(sandbox, dt.timedelta(hours=hours))
     for its_round in db.session.scalars(sa.select(Round)):
         its_round.deadline = now() - dt.timedelta(hours=hours)
+        for pledge in its_round.pledges(*law.PLEDGE_MOVES):
+            pledge.agreements[-1].deadline = its_round.deadline
     keep()
 
 

@@ -570,6 +570,8 @@ def upgrade() -> None:
     sa.Column('version', sa.Integer(), nullable=False),
     sa.Column('amount_pence', sa.BigInteger(), nullable=False),
     sa.Column('before_pence', sa.BigInteger(), nullable=True),
+    sa.Column('deadline', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('target_pence', sa.BigInteger(), nullable=False),
     sa.Column('words', sa.Text(), nullable=False),
     sa.Column('agreed_at', sa.DateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(['pledge_id'], ['pledges.id'], name=op.f('fk_agreements_pledge_id')),
