@@ -21,6 +21,7 @@ from views import (
     dashboard,
     doors,
     endings,
+    people,
     private_page,
     promises,
     repairs,
@@ -41,7 +42,7 @@ from views.webhooks import webhooks
 
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
-ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings)
+ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
 ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets)
 ROOMS_OF_THE_PUBLIC = (comments,)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.

@@ -225,6 +225,8 @@ OLD_ADDRESS_MAY_OBJECT = dt.timedelta(days=30)
 # So long a link works with which somebody confirms an address, takes up an invitation, or sets another password.
 SIGN_UP_WAITS = dt.timedelta(days=3)
 INVITATION_WAITS = dt.timedelta(days=7)
+# So many may work on a case beside its owner.
+MOST_EDITORS = 10
 RESET_WAITS = dt.timedelta(minutes=30)
 
 # An approved case may wait so long for the time at which it goes live.

@@ -494,11 +494,31 @@ class Invitation(Base):
     public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
     email: Mapped[str] = mapped_column(sa.String(254), index=True)
     role: Mapped[str] = mapped_column(sa.String(20))
+    # The case on which somebody is asked to work, by its owner.
+    case_id: Mapped[int | None] = mapped_column(sa.ForeignKey("cases.id"), index=True)
     # Nobody for those of the operator's command.
     invited_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"), index=True)
     invited_at: Mapped[dt.datetime]
     accepted_at: Mapped[dt.datetime | None]
     taken_back_at: Mapped[dt.datetime | None]
+
+    case: Mapped[Case | None] = relationship()
+    invited_by: Mapped[User | None] = relationship()
+
+    @classmethod
+    def to_case(cls, its_case: Case, email: str, by: User, as_of: dt.datetime) -> Invitation:
+        """The owner of a case asks somebody to work on it. Needs the case to be held.
+
+        The same for every address: whether somebody has an account here is nobody's to find out. Asked twice it is
+        one invitation, as long as that works.
+        """
+        email = email.lower()
+        found = sa.select(cls).where(cls.case_id == its_case.id, cls.email == email)
+        if waiting := [one for one in db.session.scalars(found) if one.state(as_of) == "waiting"]:
+            return waiting[0]
+        if len(its_case.editor_invitations(as_of)) + len(its_case.editors) >= law.MOST_EDITORS:
+            raise Refused(f"At most {law.MOST_EDITORS} people can work on a case beside its owner.")
+        return cls._write(email, "owner", by, as_of, case_id=its_case.id)
 
     @classmethod
     def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime) -> Invitation:
@@ -508,7 +528,11 @@ class Invitation(Base):
             raise Refused(f"There is already a user with the address {email}.")
         if any(one.waits(as_of) for one in db.session.scalars(sa.select(cls).where(cls.email == email))):
             raise Refused(f"{email} is invited already. Take that invitation back first.")
-        invitation = cls(public_id=secrets.token_urlsafe(16), email=email, role=role,
+        return cls._write(email, role, by, as_of)
+
+    @classmethod
+    def _write(cls, email: str, role: str, by: User | None, as_of: dt.datetime, case_id: int | None = None) -> Self:
+        invitation = cls(public_id=secrets.token_urlsafe(16), email=email, role=role, case_id=case_id,
                          invited_by_id=by.id if by else None, invited_at=as_of)  # fmt: skip
         db.session.add(invitation)
         db.session.flush()
@@ -540,8 +564,13 @@ class Invitation(Base):
         return self.invited_at + law.INVITATION_WAITS
 
     def waits(self, as_of: dt.datetime) -> bool:
-        """Whether the link still opens an account."""
-        return self.state(as_of) == "waiting" and User.at(self.email) is None
+        """Whether the link still opens an account, or a case to somebody who has one."""
+        reader = User.at(self.email)
+        fits = reader is None or (
+            self.case is not None and reader.role == "owner" and reader.disabled_at is None
+            and not self.case.is_worked_on_by(reader)
+        )  # fmt: skip
+        return self.state(as_of) == "waiting" and fits
 
     def state(self, as_of: dt.datetime) -> str:
         if self.accepted_at is not None:
@@ -556,10 +585,23 @@ class Invitation(Base):
             raise Refused("This invitation was used already, was taken back, or has run out. Ask for another one.")
         self.accepted_at = as_of
         user = User.admit(self.email, name, self.role, password_hash, as_of)
+        self._join_case(user, as_of)
         Event.write(self, "accepted", f"user:{user.id}", as_of)
         by = f"user:{self.invited_by_id}" if self.invited_by_id else "operator"
         Event.write(user, "invited", by, as_of, after=self.role)
         return user
+
+    def accept_as(self, person: User, as_of: dt.datetime) -> None:
+        """Somebody who has an account, and is logged in, takes up an invitation to a case. Needs to be held."""
+        if self.case is None or person.email != self.email or not self.waits(as_of):
+            raise Refused("This invitation was used already, was taken back, or has run out. Ask for another one.")
+        self.accepted_at = as_of
+        self._join_case(person, as_of)
+        Event.write(self, "accepted", f"user:{person.id}", as_of)
+
+    def _join_case(self, person: User, as_of: dt.datetime) -> None:
+        if self.case is not None and insert_once(Editor, case_id=self.case.id, user_id=person.id, added_at=as_of):
+            Event.write(self.case, "editor_joined", f"user:{person.id}", as_of, note=person.name)
 
     def take_back(self, by: str, as_of: dt.datetime) -> None:
         """Silent when that was done. Needs to be held."""
@@ -576,6 +618,20 @@ class Invitation(Base):
         for invitation in db.session.scalars(found.with_for_update().execution_options(populate_existing=True)):
             if invitation.state(as_of) == "waiting":
                 invitation.take_back(by, as_of)
+
+
+class Editor(Base):
+    """Somebody who works on a case beside its owner."""
+
+    __tablename__ = "editors"
+    __table_args__ = (sa.UniqueConstraint("case_id", "user_id"),)
+
+    id: Mapped[Key]
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    added_at: Mapped[dt.datetime]
+
+    user: Mapped[User] = relationship()
 
 
 class PasswordReset(Base):
@@ -729,6 +785,7 @@ class Case(Base):
     notice: Mapped[str] = mapped_column(sa.Text)
 
     owner: Mapped[User] = relationship(back_populates="cases")
+    editors: Mapped[list[Editor]] = relationship(order_by="Editor.id", viewonly=True)
     rounds: Mapped[list[Round]] = relationship(back_populates="case", order_by="Round.id")
     updates: Mapped[list[Update]] = relationship(back_populates="case", order_by="Update.id.desc()")
     budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
@@ -866,7 +923,50 @@ class Case(Base):
 
     def is_seen_by(self, person: User) -> bool:
         """Whether somebody may see it before it is public."""
-        return person.role == "staff" or person.id == self.owner_id
+        return person.role == "staff" or self.is_worked_on_by(person)
+
+    # Its people
+
+    @classmethod
+    def of(cls, person: User) -> sa.ColumnElement[bool]:
+        """For a query: those that somebody owns or helps to edit."""
+        return sa.or_(
+            cls.owner_id == person.id, cls.id.in_(sa.select(Editor.case_id).where(Editor.user_id == person.id))
+        )
+
+    def is_worked_on_by(self, person: User) -> bool:
+        return person.id == self.owner_id or any(editor.user_id == person.id for editor in self.editors)
+
+    def editor_invitations(self, as_of: dt.datetime) -> list[Invitation]:
+        """Those that were not taken up yet, the newest first."""
+        found = sa.select(Invitation).where(Invitation.case_id == self.id).order_by(Invitation.id.desc())
+        return [one for one in db.session.scalars(found) if one.state(as_of) == "waiting"]
+
+    def remove_editor(self, user_id: int, by: User, as_of: dt.datetime) -> None:
+        """By the owner, or by whoever leaves. Silent when that was done. What they have written stays."""
+        found = sa.select(Editor).where(Editor.case_id == self.id, Editor.user_id == user_id)
+        if (editor := db.session.scalar(found)) is not None:
+            Event.write(self, "editor_left", f"user:{by.id}", as_of, note=editor.user.name)
+            db.session.delete(editor)
+
+    def note_writer(self, by: User, as_of: dt.datetime) -> None:
+        """That somebody has written on the draft: one line in an hour, since a draft keeps itself again and again."""
+        mine = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id, Event.who == f"user:{by.id}")
+        last = sa.select(sa.func.max(Event.at)).where(mine, Event.what == "written")
+        if (before := db.session.scalar(last)) is None or before <= as_of - dt.timedelta(hours=1):
+            Event.write(self, "written", f"user:{by.id}", as_of)
+
+    def desk_history(self, size: int) -> list[tuple[Event, str]]:
+        """(line, who) of what was done to the case, its promise and its updates, newest first; staff have no names."""
+        lines = self.whole_history(size, kinds=("case", "round", "promise_change", "update"))
+        known = {int(line.who[5:]) for line in lines if line.who.startswith("user:")}
+        people = {f"user:{one.id}": one for one in db.session.scalars(sa.select(User).where(User.id.in_(known)))}
+
+        def name(who: str) -> str:
+            person = people.get(who)
+            return who if person is None else person.name if person.role == "owner" else "staff"
+
+        return [(line, name(line.who)) for line in lines]
 
     @property
     def budget_pence(self) -> int:
@@ -925,8 +1025,8 @@ class Case(Base):
 
     @classmethod
     def owned_by(cls, owner: User) -> list[Self]:
-        """For their owner: the newest first."""
-        found = sa.select(cls).where(cls.owner_id == owner.id).order_by(cls.id.desc())
+        """For their owner, and for whoever helps to edit them: the newest first."""
+        found = sa.select(cls).where(cls.of(owner)).order_by(cls.id.desc())
         return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds))))
 
     @classmethod
@@ -1189,8 +1289,9 @@ class Case(Base):
         mine = of_case | of_rounds | of_changes
         return list(db.session.scalars(sa.select(Event).where(mine).order_by(Event.id.desc())))
 
-    def whole_history(self, size: int, before: int = 0) -> list[Event]:
-        """A page of all that happened to the case and to whatever belongs to it, newest first."""
+    def whole_history(self, size: int, before: int = 0, kinds: Iterable[str] = ()) -> list[Event]:
+        """A page of all that happened to the case and to whatever belongs to it, or to some kinds of that; newest
+        first."""
         its_rounds = sa.select(Round.id).where(Round.case_id == self.id)
         its_pledges = sa.select(Pledge.id).where(Pledge.round_id.in_(its_rounds))
         belongs: dict[str, Any] = {"case": [self.id], "round": its_rounds, "pledge": its_pledges}
@@ -1199,7 +1300,10 @@ class Case(Base):
         belongs |= {"comment": sa.select(Comment.id).where(Comment.case_id == self.id)}
         belongs |= {"refund": sa.select(Refund.id).where(Refund.pledge_id.in_(its_pledges))}
         belongs |= {"dispute": sa.select(Dispute.id).where(Dispute.pledge_id.in_(its_pledges))}
-        of_it = (sa.and_(Event.subject_kind == kind, Event.subject_id.in_(ids)) for kind, ids in belongs.items())
+        of_it = [
+            sa.and_(Event.subject_kind == kind, Event.subject_id.in_(ids))
+            for kind, ids in belongs.items() if not kinds or kind in kinds
+        ]  # fmt: skip
         found = sa.select(Event).where(sa.or_(*of_it)).order_by(Event.id.desc()).limit(size)
         return list(db.session.scalars(found.where(Event.id < before) if before else found))
 

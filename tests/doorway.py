@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 import app as application
 from models import Comment, Invitation, PasswordReset, SignUp, Update, User, db
-from tests.made import a_case, a_draft, a_pledge, a_user, keep, look_anew, now
+from tests.made import a_case, a_draft, a_pledge, a_user, case_at, keep, look_anew, now
 from views import admissions, comments, doors
 from views.supporters import PURPOSES
 
@@ -72,6 +72,10 @@ class Site:
         forgotten = PasswordReset.ask(self.moderator.email, now())
         keep()
         self.values |= {"invitation_id": invited.id, "user_id": self.owner.id}
+        asked = Invitation.to_case(case_at("the-case"), "asked@example.org", db.session.merge(self.owner), now())
+        keep()
+        # Of the two kinds of invitations owners see those to their own cases.
+        self.invitations = {"owners.take_invitation_back": asked.id}
         self.links = {
             "invitation": invited.link(),
             "sign-up": signed_up.link(),
@@ -92,6 +96,7 @@ class Site:
         slug = self.slugs.get(rule.endpoint, "the-case")
         link = self.draft_link if rule.endpoint.startswith("drafts.") else self.links[purpose]
         values = {**self.values, "slug": slug, "link": link, **changed}
+        values["invitation_id"] = self.invitations.get(rule.endpoint, values["invitation_id"])
         with self.app.test_request_context():
             return self.app.url_map.bind("").build(rule.endpoint, {name: values[name] for name in rule.arguments})
 

@@ -70,6 +70,17 @@ class OwnPasswordForm(TypedForm):
     )
 
 
+class EditorForm(TypedForm):
+    """Whom the owner of a case asks to work on it."""
+
+    email = StringField(
+        "E-mail address",
+        [Told("Enter an e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+         EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+
+
 class InviteForm(TypedForm):
     """Whom staff invite, and as what."""
 

@@ -7,7 +7,7 @@ done in a transaction that writes.
 
 from flask import abort, redirect, render_template, request, session, url_for
 from flask.wrappers import Response
-from flask_login import login_user
+from flask_login import current_user, login_user
 from werkzeug.wrappers import Response as AnyResponse
 
 import config
@@ -113,11 +113,16 @@ def confirm_sign_up(opened: SignUp) -> AnyResponse | tuple[str, int]:
 
 @accounts.get("/invitations/<link>")
 def invitation(opened: Invitation) -> str:
+    if User.at(opened.email) is not None:
+        return render_template("accounts/case_invitation.html", opened=opened)
     return render_template("accounts/invitation.html", form=JoinForm(), opened=opened)
 
 
 @accounts.post("/invitations/<link>")
 def accept_invitation(opened: Invitation) -> AnyResponse | tuple[str, int]:
+    """Whoever has an account by now takes it up while logged in; everybody else opens one."""
+    if User.at(opened.email) is not None:
+        return _join_case(opened)
     form = JoinForm(request.form)
     if not form.validate_for(opened.email):
         return render_template("accounts/invitation.html", form=form, opened=opened), 422
@@ -128,6 +133,17 @@ def accept_invitation(opened: Invitation) -> AnyResponse | tuple[str, int]:
     its_hash = hashed(str(form.password.data))
     held = Invitation.hold(number) or abort(404)
     return _welcome(held.accept(str(form.name.data), its_hash, now()))
+
+
+def _join_case(opened: Invitation) -> AnyResponse:
+    number, link = opened.id, opened.link()
+    if not current_user.is_authenticated:
+        return redirect(url_for("accounts.log_in", next=url_for("accounts.invitation", link=link)), 303)
+    held = Invitation.hold(number) or abort(404)
+    held.accept_as(current_user, now())
+    slug = held.case.slug if held.case else abort(404)
+    db.session.commit()
+    return redirect(url_for("owners.case", slug=slug), 303)
 
 
 def hashed(password: str) -> str:

@@ -5,7 +5,7 @@ import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Blueprint, abort, render_template
+from flask import Blueprint, abort, render_template, request
 from flask_login import current_user
 
 from models import Case, Update, db
@@ -14,6 +14,13 @@ from views import doors
 owners = Blueprint("owners", __name__, url_prefix="/owner")
 doors.admit(owners, "owner")
 
+# What binds the owner, or lets others in: those who help to edit the case have no part in it.
+OWNER_ALONE = frozenset({
+    "owners.submit", "owners.take_back", "owners.replace_preview_link", "owners.promise", "owners.ask_promise_change",
+    "owners.withdraw_promise_change", "owners.cancellation", "owners.cancel_case", "owners.report_form",
+    "owners.publish_report", "owners.invite_editor", "owners.take_invitation_back",
+})  # fmt: skip
+
 
 @owners.get("")
 def desk() -> str:
@@ -21,9 +28,11 @@ def desk() -> str:
 
 
 def own(slug: str) -> Case:
-    """A case of the person who is logged in; anybody else's does not exist for them."""
-    found = sa.select(Case).where(Case.slug == slug, Case.owner_id == current_user.id)
-    return db.session.scalar(found) or abort(404)
+    """A case of the person who is logged in, or one that they help to edit; anybody else's does not exist for them."""
+    found = db.session.scalar(sa.select(Case).where(Case.slug == slug, Case.of(current_user))) or abort(404)
+    if request.endpoint in OWNER_ALONE and found.owner_id != current_user.id:
+        abort(403, "Only the owner of this case can do that. Ask them, or go back to the case.")
+    return found
 
 
 def own_update(slug: str, update_id: int) -> Update:

@@ -64,6 +64,7 @@ def save_draft(slug: str) -> AnyResponse:
     except Refused as refused:
         db.session.rollback()
         return _again(held, form, 409, problem=str(refused))
+    held.note_writer(current_user, as_of)
     db.session.commit()
     if form.error_list():
         return _again(held, form, 422, saved_at=as_of)
@@ -179,7 +180,7 @@ def as_it_would_look(case: Case) -> dict[str, Any]:
 def _own_draft(slug: str) -> Case:
     """The case of this address; a page that was opened before the address changed names it by its number."""
     number = request.form.get("case", "")
-    mine = sa.select(Case).where(Case.owner_id == current_user.id)
+    mine = sa.select(Case).where(Case.of(current_user))
     case = db.session.scalar(mine.where(Case.slug == slug))
     if case is None and number.isascii() and number.isdecimal() and len(number) < 10:
         case = db.session.scalar(mine.where(Case.id == int(number)))

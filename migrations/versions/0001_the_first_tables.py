@@ -212,24 +212,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
 
-    op.create_table('invitations',
-    sa.Column('id', sa.Integer(), nullable=False),
-    sa.Column('public_id', sa.String(length=40), nullable=False),
-    sa.Column('email', sa.String(length=254), nullable=False),
-    sa.Column('role', sa.String(length=20), nullable=False),
-    sa.Column('invited_by_id', sa.Integer(), nullable=True),
-    sa.Column('invited_at', sa.DateTime(timezone=True), nullable=False),
-    sa.Column('accepted_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('taken_back_at', sa.DateTime(timezone=True), nullable=True),
-    sa.CheckConstraint("role IN ('moderator', 'owner', 'staff')", name=op.f('ck_invitations_known_role')),
-    sa.ForeignKeyConstraint(['invited_by_id'], ['users.id'], name=op.f('fk_invitations_invited_by_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_invitations')),
-    sa.UniqueConstraint('public_id', name=op.f('uq_invitations_public_id'))
-    )
-    with op.batch_alter_table('invitations', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_invitations_email'), ['email'], unique=False)
-        batch_op.create_index(batch_op.f('ix_invitations_invited_by_id'), ['invited_by_id'], unique=False)
-
     op.create_table('budget_lines',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -300,6 +282,19 @@ def upgrade() -> None:
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_document_links_case_id'), ['case_id'], unique=False)
 
+    op.create_table('editors',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('user_id', sa.Integer(), nullable=False),
+    sa.Column('added_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_editors_case_id')),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_editors_user_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_editors')),
+    sa.UniqueConstraint('case_id', 'user_id', name=op.f('uq_editors_case_id_user_id'))
+    )
+    with op.batch_alter_table('editors', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_editors_user_id'), ['user_id'], unique=False)
+
     op.create_table('final_reports',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -311,6 +306,27 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_final_reports')),
     sa.UniqueConstraint('case_id', name=op.f('uq_final_reports_case_id'))
     )
+    op.create_table('invitations',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
+    sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('role', sa.String(length=20), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=True),
+    sa.Column('invited_by_id', sa.Integer(), nullable=True),
+    sa.Column('invited_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('accepted_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('taken_back_at', sa.DateTime(timezone=True), nullable=True),
+    sa.CheckConstraint("role IN ('moderator', 'owner', 'staff')", name=op.f('ck_invitations_known_role')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_invitations_case_id')),
+    sa.ForeignKeyConstraint(['invited_by_id'], ['users.id'], name=op.f('fk_invitations_invited_by_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_invitations')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_invitations_public_id'))
+    )
+    with op.batch_alter_table('invitations', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_invitations_case_id'), ['case_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_invitations_email'), ['email'], unique=False)
+        batch_op.create_index(batch_op.f('ix_invitations_invited_by_id'), ['invited_by_id'], unique=False)
+
     op.create_table('rounds',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -777,7 +793,17 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_rounds_case_id'))
 
     op.drop_table('rounds')
+    with op.batch_alter_table('invitations', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_invitations_invited_by_id'))
+        batch_op.drop_index(batch_op.f('ix_invitations_email'))
+        batch_op.drop_index(batch_op.f('ix_invitations_case_id'))
+
+    op.drop_table('invitations')
     op.drop_table('final_reports')
+    with op.batch_alter_table('editors', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_editors_user_id'))
+
+    op.drop_table('editors')
     with op.batch_alter_table('document_links', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_document_links_case_id'))
 
@@ -796,11 +822,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_budget_lines_case_id'))
 
     op.drop_table('budget_lines')
-    with op.batch_alter_table('invitations', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_invitations_invited_by_id'))
-        batch_op.drop_index(batch_op.f('ix_invitations_email'))
-
-    op.drop_table('invitations')
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
