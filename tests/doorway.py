@@ -72,10 +72,10 @@ class Site:
         forgotten = PasswordReset.ask(self.moderator.email, now())
         keep()
         self.values |= {"invitation_id": invited.id, "user_id": self.owner.id}
-        asked = Invitation.to_case(case_at("the-case"), "asked@example.org", db.session.merge(self.owner), now())
+        to_help = Invitation.to_case(case_at("the-case"), "asked@example.org", db.session.merge(self.owner), now())
         keep()
         # Of the two kinds of invitations owners see those to their own cases.
-        self.invitations = {"owners.take_invitation_back": asked.id}
+        self.invitations = {"owners.take_invitation_back": to_help.id}
         self.links = {
             "invitation": invited.link(),
             "sign-up": signed_up.link(),

@@ -165,7 +165,7 @@ def test_an_editor_is_removed_by_the_owner_or_leaves_and_sees_the_case_no_more(a
 
 def test_who_did_what_is_in_the_history_by_name_and_staff_have_none(app: Flask, owner: User) -> None:
     browser = an_editor(app, owner, "named@example.org")
-    editor = User.at("named@example.org")
+    editor = db.session.scalars(sa.select(User).where(User.email == "named@example.org")).one()
     case_at("the-case").publish_update(db.session.merge(editor), "News", "Words.", now())
     keep()
     staff = a_user("staff", name="Secret Staffer")
