@@ -5,6 +5,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+import click
 from flask import Flask
 from markupsafe import Markup
 
@@ -78,9 +79,9 @@ def _integrity(file: Path) -> str:
 
 
 def _connect_migrations(app: Flask) -> None:
-    """Only where somebody has loaded Flask-Migrate to use it, as each `flask` command does: a web server never will,
+    """Only for the commands of `flask`, and where somebody has loaded Flask-Migrate to use it: a web server never will,
     and Alembic comes with it."""
-    if "flask_migrate" in sys.modules:
+    if click.get_current_context(silent=True) or "flask_migrate" in sys.modules:
         from flask_migrate import Migrate
 
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
