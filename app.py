@@ -2,10 +2,10 @@
 
 import base64
 import hashlib
-import os
 import sys
 from pathlib import Path
 
+import click
 from flask import Flask
 from markupsafe import Markup
 
@@ -97,9 +97,9 @@ def _integrity(file: Path) -> str:
 
 
 def _connect_migrations(app: Flask) -> None:
-    """Only for the `flask` command, or where somebody has loaded Flask-Migrate to use it: a web server never will, and
-    Alembic comes with it."""
-    if "flask_migrate" in sys.modules or os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+    """Only for the commands of `flask`, and where somebody has loaded Flask-Migrate to use it: a web server never will,
+    and Alembic comes with it."""
+    if click.get_current_context(silent=True) or "flask_migrate" in sys.modules:
         from flask_migrate import Migrate
 
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
