@@ -227,8 +227,10 @@ def _version(postgres: Path) -> int:
 
 def hold(folder: Path) -> int:
     """A lock in the folder that the kernel lets go of when this process ends, however it ends."""
-    held = os.open(folder / "in-use", os.O_CREAT | os.O_RDWR, 0o600)
+    # It gets its name only once it is locked: other tests that begin at this moment would sweep the folder up.
+    held = os.open(folder / "not-yet-in-use", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (folder / "not-yet-in-use").rename(folder / "in-use")
     return held
 
 
