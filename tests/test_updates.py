@@ -135,7 +135,8 @@ def test_what_was_saved_in_another_window_is_not_overwritten_and_what_was_typed_
 def test_what_is_wrong_is_told_at_its_field_and_the_rest_is_kept(
     desk: Desk, typed: dict[str, str], field: str, words: str
 ) -> None:
-    page = desk.save(422, **{"title": "A title", "body": "Words", **typed})
+    form: dict[str, Any] = {"title": "A title", "body": "Words", **typed}
+    page = desk.save(422, **form)
     assert page.title and page.title.text.startswith("Error: ")
     assert [link["href"] for link in page.select("main > .errors:first-child a")] == [f"#{field}"]
     assert words in said(page, f"#{field}-error")
@@ -321,7 +322,7 @@ def test_a_picture_is_drawn_anew_and_shown_above_the_text(desk: Desk, client: Fl
     assert (shown["src"], shown["alt"]) == (src, "The old hall.")
     assert client.get(src).headers["Cache-Control"] == "public, max-age=31536000, immutable"
     # Of one that is published a change of the picture is an edit.
-    assert desk.update.edited_at is None
+    assert [desk.update.edited_at] == [None]
     desk.send(f"{desk.own}/picture/removal", 303)
     assert desk.update.edited_at is not None and desk.update.pictures == []
     assert client.get(src).status_code == 404
