@@ -521,7 +521,7 @@ def _updates(owner: User) -> list[Shown]:
     answered = case.answerable_comments()[0]
     answered.answer_by(owner, "Thank you. We shall.", now())
     answered.ask_second_look(owner, "The second sentence names a pupil.", now())
-    keep()
+    db.session.flush()
     return [
         Shown("update draft", f"{own}/updates/{draft.id}", "owner"),
         Shown("update to look at", f"{own}/updates/{draft.id}/look", "owner"),
