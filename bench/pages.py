@@ -66,11 +66,11 @@ class Cost:
 
 @contextmanager
 def counted() -> Iterator[list[str]]:
-    """Every query that is sent to the database meanwhile."""
+    """Every query that is sent to the database meanwhile; what begins a transaction is none."""
     sent: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.startswith(("PRAGMA", "BEGIN")):
+        if not statement.startswith(("PRAGMA", "BEGIN", "SET ")):
             sent.append(statement)
 
     sa.event.listen(db.engine, "before_cursor_execute", note)

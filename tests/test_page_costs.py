@@ -17,6 +17,7 @@ from jobs import doctor
 from law import Refused
 from models import Case, Comment, Day, Letter, Pledge, Round, begin_writing, db
 from tests.doorway import logged_in
+from tests.growth import copies_of_pledge, sqlites_steps
 from tests.made import a_case, a_user, keep, now
 from tests.reading import read, said
 
@@ -128,3 +129,32 @@ def test_staff_find_a_case_by_its_title_and_turn_the_pages_of_the_list(
     assert [len(page) for page in titles] == [2, 2, 1]
     assert {title for page in titles for title in page} == {f"Case {number} of pages" for number in range(5)}
     assert "No case is called like “100%”." in said(read(client, "/staff?q=100%25"), "main")
+
+
+@pytest.mark.only_on("sqlite", why="SQLite's own steps are counted, which are the same on every machine")
+def test_the_owners_pages_take_no_more_steps_for_a_thousand_pledges_than_for_a_hundred(app: Flask) -> None:
+    owner = a_user()
+    case = a_case(owner=owner, pledged=[2_500])
+    number, slug = case.round.pledges("confirmed")[0].id, case.slug
+    keep()
+    client = logged_in(app, owner)
+    # The pages of a hundred are full already.
+    copies_of_pledge(number, 99)
+    addresses = [
+        f"/owner/cases/{slug}",
+        f"/owner/cases/{slug}/figures",
+        f"/owner/cases/{slug}/pledges",
+        f"/cases/{slug}",
+    ]
+    few = {address: _steps(client, address) for address in addresses}
+    copies_of_pledge(number, 900)
+    many = {address: _steps(client, address) for address in addresses}
+    assert {address: steps for address, steps in many.items() if steps > few[address] + 1} == {}
+
+
+def _steps(client: FlaskClient, address: str) -> int:
+    """In thousands."""
+    with sqlites_steps() as steps:
+        assert client.get(address).status_code == 200
+        begin_writing()
+    return steps.thousands

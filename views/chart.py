@@ -7,7 +7,6 @@ import law
 from models import Day, Round
 
 WIDTH, HEIGHT = 600, 200
-LONGEST_CHART = 90
 
 
 @dataclass(frozen=True)
