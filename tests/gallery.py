@@ -461,9 +461,11 @@ def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
 
 def _account_pages() -> list[Shown]:
     """How people get an account, and get back into it. The links are those of rows that the gallery has made."""
+    email = a_user("moderator", name="Forgetful").email
+    begin_writing()
     signed_up = SignUp.ask("river@example.org", "River Watch", "no password has this hash", now())
     invited = Invitation.send("a.very.long.address@department.university.example", "moderator", None, now())
-    forgotten = PasswordReset.ask(a_user("moderator", name="Forgetful").email, now())
+    forgotten = PasswordReset.ask(email, now())
     joining, again = f"/invitations/{invited.link()}", f"/password-resets/{forgotten.link()}"
     keep()
     return [

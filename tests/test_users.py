@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from cli import invite
 from law import Refused
 from models import Event, Invitation, Letter, User, db
-from tests.crowd import at_once, meet_after
+from tests.crowd import at_once, in_another_thread, meet_after
 from tests.doorway import everything, logged_in, token_on
 from tests.made import PASSWORD, a_case, a_user, keep, look_anew, now
 from tests.mailbox import letters_to, link_in_letter_to
@@ -209,6 +209,28 @@ def test_an_invitation_that_is_used_many_times_at_once_makes_one_user(
     answers = at_once(app, *[lambda name=name: join(name) for name in ("Ada", "Ben", "Cy", "Di")])
     assert sorted(answers) == [303, 409, 409, 409]
     assert the_user("new@example.org").name == ("Ada", "Ben", "Cy", "Di")[answers.index(303)]
+
+
+def test_an_invitation_that_is_taken_back_in_the_moment_it_is_used_opens_nothing(
+    app: Flask, client: FlaskClient, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.invite()
+    link = link_in_letter_to("new@example.org", "invitations")
+    (number,) = db.session.scalars(sa.select(Invitation.id)).all()
+    keep()
+    hashes = admissions.hash_password
+
+    def slowly(password: str) -> str:
+        assert in_another_thread(app, lambda: desk.send(f"/invitations/{number}/end")).status_code == 303
+        return hashes(password)
+
+    monkeypatch.setattr(admissions, "hash_password", slowly)
+    answer = client.post(link, data={"name": "Nia", "password": CHOSEN})
+    assert (
+        answer.status_code == 409 and "This invitation was used already, was taken back, or has run out." in answer.text
+    )
+    look_anew()
+    assert db.session.scalars(sa.select(User.email)).all() == ["staff@example.org"]
 
 
 def test_the_operator_invites_by_a_command(app: Flask, client: FlaskClient) -> None:
