@@ -95,6 +95,11 @@ REFUND = (
     "INSERT INTO refunds (pledge_id, form_key, amount_pence, reason, status, asked_by_id, asked_at, code, tries) "
     f"VALUES (1, 'k', 500, 'asked', 'asking', 1, {LONG_AGO}, '', 0)"
 )
+CHANGED = (
+    "INSERT INTO promise_changes (round_id, status, old_deadline, new_deadline, old_target_pence, new_target_pence, "
+    "reason, answer, asked_by_id, asked_at, decided_at) SELECT id, 'consented', deadline, deadline, target_pence, "
+    f"target_pence - {{}}, 'x', '', 1, {LONG_AGO}, '2046-01-01 00:00:00.000000' FROM rounds WHERE id = {{}}"
+)
 OLD_CARD = f"INSERT INTO old_cards (pledge_id, payment_method_id, next_at, tries) VALUES (6, 'pm_x', {LONG_AGO}, 0)"
 UPDATE = (
     "INSERT INTO updates (case_id, author_id, form_key, title, body, picture_alt, audience, status, version, page, "
@@ -129,6 +134,11 @@ CORRUPTIONS: list[tuple[list[str], list[str]]] = [
     ([f"UPDATE rounds SET deadline = {LONG_AGO} WHERE id = 3",
       f"UPDATE agreements SET deadline = {LONG_AGO} WHERE pledge_id = 6"],
      ["Round 3 is still open, long after its deadline."]),
+    (["UPDATE cases SET status = 'closed' WHERE id = 1"],
+     ["Case 1 is closed, which its final report, or the lack of one, does not say.",
+      "Case 1 is closed, but its history ends with funded."]),
+    ([CHANGED.format(1, 2)], ["Round 2 has another deadline or target than change 1 of its promise says."]),
+    ([CHANGED.format(0, 3)], ["Pledge 6 was made before change 1 of the promise, and its supporter was not told."]),
     # Pledges
     (["UPDATE pledges SET round_id = 2 WHERE id = 2",
       "UPDATE rounds SET settled_total_pence = 7500, settled_count = 3, target_pence = 7500 WHERE id = 1",

@@ -1,0 +1,98 @@
+"""A changed promise and a final report in Chromium: the owner asks, staff agree, one supporter leaves; and the end."""
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import expect
+
+from models import Letter, db
+from tests.house import House, eventually
+from tests.journey import a_real_pledge, states, the_deadline_comes
+from tests.made import PASSWORD, a_case, a_user, case_at, look_anew, pledges_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_promise_is_changed_and_one_supporter_leaves_while_the_other_stays(
+    house: House, page: "Page", way: str
+) -> None:
+    owner, staff = a_user("owner"), a_user("staff").email
+    owner_email = owner.email
+    title = f"A case whose promise changes, {way}"
+    slug = a_case(target=600_000, title=title, owner=owner).slug
+    for pounds in (25, 40):
+        a_real_pledge(house, slug, pounds)
+    _log_in(house, page, owner_email)
+    page.get_by_role("link", name=title).click()
+    page.get_by_role("link", name="Change the deadline or the target").click()
+    page.get_by_label("Target, in pounds").fill("50")
+    page.get_by_role("button", name="Ask our staff").click()
+    expect(page.get_by_role("alert")).to_contain_text("Say why the promise should change.")
+    expect(page.get_by_label("Target, in pounds")).to_have_value("50")
+    page.get_by_label("Why the promise should change").fill("The court has lowered its fee.")
+    page.get_by_role("button", name="Ask our staff").click()
+    expect(page.get_by_role("status").first).to_contain_text("Our staff have your request.")
+    assert case_at(slug).round.target_pence == 600_000
+    page.get_by_role("button", name="Log out").click()
+
+    _log_in(house, page, staff)
+    page.locator("p.warn").filter(has_text=title).get_by_role("link").click()
+    page.get_by_role("button", name="Agree: change the promise").click()
+    expect(page.get_by_role("status").first).to_contain_text("The promise is changed")
+    assert case_at(slug).round.target_pence == 5_000
+    page.get_by_role("button", name="Log out").click()
+
+    leaves, stays = pledges_of(slug)
+    for pledge in (leaves, stays):
+        assert eventually(lambda pledge=pledge: _told(f"pledge:{pledge.id}"))  # type: ignore[misc]
+    page.goto(f"{house.url}/pledges/{leaves.link('leave')}/departure")
+    expect(page.locator("main")).to_contain_text("£50, before: £6,000")
+    assert states(slug) == ["confirmed", "confirmed"]
+    page.get_by_role("button", name="Cancel my pledge of £25").click()
+    expect(page.get_by_role("heading", name="Your pledge is cancelled")).to_be_visible()
+    assert states(slug) == ["cancelled", "confirmed"]
+    page.goto(f"{house.url}/cases/{slug}")
+    expect(page.locator("#pledge-total")).to_contain_text("£40 pledged of £50 target")
+    expect(page.locator("#pledge-total")).to_contain_text("The court has lowered its fee.")
+
+
+def test_once_the_money_is_in_a_final_report_closes_the_case(house: House, page: "Page", way: str) -> None:
+    owner, title = a_user("owner"), f"A case that ends, {way}"
+    email = owner.email
+    slug = a_case(target=2_500, title=title, owner=owner).slug
+    a_real_pledge(house, slug, 25)
+    the_deadline_comes(slug)
+    assert eventually(lambda: states(slug) == ["charged"])
+    _log_in(house, page, email)
+    page.get_by_role("link", name=title).click()
+    expect(page.get_by_role("region", name="What came in")).to_contain_text(re.compile(r"Charged\s*£25"))
+    page.get_by_role("link", name="write the final report").click()
+    page.get_by_label("What became of the case").fill("We **won**.")
+    page.get_by_label("What for, line 1").fill("The claim")
+    page.get_by_label("Cost, in pounds, line 1").fill("24.50")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("region", name="Preview, not published")).to_contain_text("Together")
+    page.get_by_role("button", name="Publish the report").click()
+    expect(page.get_by_role("region", name="Final report")).to_contain_text("We won.")
+    expect(page.get_by_role("region", name="Final report")).to_contain_text("£24.50")
+    assert case_at(slug).status == "closed"
+
+
+def _told(subject: str) -> bool:
+    """Whether the letter about the change has gone out."""
+    look_anew()
+    told = sa.select(Letter).where(Letter.kind == "promise_changed", Letter.subject == subject)
+    letter = db.session.scalar(told)
+    return letter is not None and letter.sent_at is not None
+
+
+def _log_in(house: House, page: "Page", email: str) -> None:
+    page.goto(f"{house.url}/login")
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
