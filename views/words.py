@@ -31,7 +31,6 @@ def teach(app: Flask) -> None:
     app.add_template_global(time_left)
     app.add_template_filter(unlinked)
     app.add_template_filter(month)
-    app.add_template_filter(day)
     app.add_template_filter(date)
     app.add_template_filter(source)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
@@ -54,13 +53,8 @@ def month(moment: dt.datetime) -> str:
     return f"{moment:%B %Y}"
 
 
-def day(one: dt.date) -> str:
-    """ "Thursday 26 November"; rounds are too short for the year to be missed."""
-    return f"{one:%A} {date(one)}"
-
-
 def date(one: dt.date) -> str:
-    """ "26 November"."""
+    """ "26 November"; rounds are too short for the year to be missed."""
     return f"{one.day} {one:%B}"
 
 
