@@ -38,6 +38,9 @@ NOTICE = dt.timedelta(days=2)
 # Once the money has come in, its owner is reminded of the supporters after so long without an update.
 SILENCE = dt.timedelta(days=15)
 
+# Why a promise was changed stands beside it, in the panel of the pledges.
+LONGEST_REASON = 1_000
+
 # How much a case may say, in characters, and how many rows its tables may have.
 LONGEST_TITLE, LONGEST_SLUG, LONGEST_SUMMARY = 160, 80, 300
 LONGEST_STORY, LONGEST_PART, LONGEST_LINE = 40_000, 5_000, 200

@@ -269,7 +269,7 @@ class PromiseForm(LiveFromForm):
     reason = TextAreaField(
         "Why the promise should change",
         [Told("Say why the promise should change."), Readable(lines=True),
-         Length(max=law.LONGEST_PART, message=f"Use at most {law.LONGEST_PART:,} characters.")],
+         Length(max=law.LONGEST_REASON, message=f"Use at most {law.LONGEST_REASON:,} characters.")],
         filters=[unix_lines],
     )  # fmt: skip
 
