@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from cli import invite
 from law import Refused
-from models import Event, Invitation, Letter, User, db
+from models import Event, Invitation, Letter, User, db, hash_password
 from tests.crowd import at_once, in_another_thread, meet_after
 from tests.doorway import everything, logged_in, token_on
 from tests.made import PASSWORD, a_case, a_user, keep, look_anew, now
@@ -218,7 +218,7 @@ def test_an_invitation_that_is_taken_back_in_the_moment_it_is_used_opens_nothing
     link = link_in_letter_to("new@example.org", "invitations")
     (number,) = db.session.scalars(sa.select(Invitation.id)).all()
     keep()
-    hashes = admissions.hash_password
+    hashes = hash_password
 
     def slowly(password: str) -> str:
         assert in_another_thread(app, lambda: desk.send(f"/invitations/{number}/end")).status_code == 303
