@@ -2,6 +2,7 @@
 
 import datetime as dt
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import sqlalchemy as sa
@@ -15,10 +16,11 @@ import demo.seed
 import law
 import passwords
 import payments
-from jobs import cards, deadline_capture, doctor, reconcile, ring, work
+from jobs import cards, deadline_capture, doctor, post, reconcile, ring, work
 from jobs import sweep as the_sweep
 from law import Refused
 from models import (
+    Bounce,
     Case,
     Invitation,
     Letter,
@@ -41,8 +43,8 @@ demonstration = AppGroup("demo", help="The demonstration: its data and its deadl
 def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
-        create_user, invite, create_case, cancel_case, capture, ask_again, post_again, decide_card, examine_books,
-        compare, worker, sweep,
+        create_user, invite, create_case, cancel_case, capture, ask_again, post_again, take_bounce, decide_card,
+        examine_books, compare, worker, sweep,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
@@ -204,15 +206,30 @@ def ask_again(slug: str) -> None:
 
 
 @click.command("post-again")
-def post_again() -> None:
-    """Try once more every letter that was given up, since its mailbox was said not to exist."""
+@click.argument("address", default="")
+def post_again(address: str) -> None:
+    """Believe ADDRESS again, or each one whose letters came back, and try once more what was given up or withheld."""
     begin_writing()
+    lifted = Bounce.lift(address)
+    if address and not lifted:
+        raise click.ClickException(f"Letters to {address} did not come back, so nothing is withheld from it.")
     letters = Letter.given_up()
     for letter in letters:
         letter.next_at = _now()
     db.session.commit()
     ring("send_letters")
     click.echo(f"Letters that are tried again: {len(letters)}.")
+
+
+@click.command("take-bounce")
+@click.argument("message", type=click.File("rb"), default="-")
+def take_bounce(message: BinaryIO) -> None:
+    """Read a MESSAGE that came to BOUNCES_TO, from standard input when none is named: a letter that came back stops
+    all others to its address."""
+    begin_writing()
+    done = post.take_back(message.read())
+    db.session.commit()
+    click.echo(done)
 
 
 @click.command("decide-card")

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
 
     mail_url: str = "file:var/letters"
     mail_from: str = "Standing <letters@example.org>"
+    bounces_to: str = ""
 
     htmx_src: str = (
         "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"
@@ -128,6 +129,11 @@ class Settings(BaseSettings):
         if bool(where.username) != bool(where.password):
             raise ValueError("must have both a user and a password, or neither")
         return url
+
+    @field_validator("bounces_to")
+    @classmethod
+    def _an_address_or_none(cls, written: str) -> str:
+        return cls._an_address(written) if written else written
 
     @field_validator("mail_from", "contact_email")
     @classmethod

@@ -162,6 +162,12 @@ def write(letter: Letter) -> EmailMessage:
     return message
 
 
+def address_of(message: EmailMessage) -> str:
+    """The one address that a letter goes to."""
+    (address,) = message["To"].addresses
+    return str(address.addr_spec)
+
+
 @dataclass(frozen=True)
 class Trouble:
     """Why a letter was not taken, in a few words; `for_good` when the mail server knows no such mailbox."""
@@ -210,7 +216,8 @@ def _hand_to_server(message: EmailMessage, scheme: str, host: str, port: int | N
             if scheme == "smtp":
                 server.starttls(context=trusted)
             server.login(unquote(user), unquote(password))
-        server.send_message(message)
+        # Where reports of failed deliveries are sent, which may be another mailbox than the one of the answers.
+        server.send_message(message, from_addr=config.current().bounces_to or None)
 
 
 def _drop_into_folder(message: EmailMessage, folder: Path) -> None:

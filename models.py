@@ -45,6 +45,8 @@ ADDRESSES_A_DAY = 5
 # Whoever asks for lost links again within this time gets one letter.
 FIND_PAUSE = dt.timedelta(minutes=10)
 # A letter whose mailbox is said not to exist is tried again this often, and for so long.
+# What stands in a letter's row when it was not even tried, since its reader's address sends letters back.
+WITHHELD = "withheld: letters to this address come back"
 REFUSED_LETTER_PAUSE, REFUSED_LETTER_FOR = dt.timedelta(hours=6), dt.timedelta(days=1)
 
 # --- The database ------------------------------------------------------------------------------------------
@@ -3765,6 +3767,11 @@ class Letter(Base):
                 for one in ids[first : first + 1_000]
             ])  # fmt: skip
 
+    @classmethod
+    def numbered(cls, number: str) -> Self | None:
+        """The letter whose Message-ID begins with this number."""
+        return db.session.scalar(sa.select(cls).where(cls.message_id == number))
+
     def was_followed_by(self, kind: str) -> bool:
         """Whether a letter of this kind has been owed to the same reader since."""
         since = sa.and_(Letter.kind == kind, Letter.subject == self.subject, Letter.id > self.id)
@@ -3785,8 +3792,8 @@ class Letter(Base):
     @classmethod
     def undelivered(cls) -> list[Self]:
         """For staff: the oldest fifty that could not be sent so far."""
-        found = sa.select(cls).where(cls.sent_at.is_(None), cls.trouble != "").order_by(cls.id).limit(50)
-        return list(db.session.scalars(found))
+        failed = sa.and_(cls.sent_at.is_(None), cls.trouble.not_in(("", WITHHELD)))
+        return list(db.session.scalars(sa.select(cls).where(failed).order_by(cls.id).limit(50)))
 
     @classmethod
     def claim(cls, letter_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:
@@ -3814,10 +3821,53 @@ class Letter(Base):
         self.trouble = trouble
         self.next_at = as_of + REFUSED_LETTER_PAUSE if as_of - self.created_at < REFUSED_LETTER_FOR else None
 
+    def withhold(self) -> None:
+        """Its address sends letters back, so it is kept, and written only when the operator says that all is well."""
+        self.trouble, self.next_at = WITHHELD, None
+
     @classmethod
     def given_up(cls) -> list[Self]:
+        """What nothing will send any more by itself: refused for a day, or withheld."""
         found = sa.select(cls).where(cls.sent_at.is_(None), cls.next_at.is_(None))
         return list(db.session.scalars(found.order_by(cls.id)))
+
+
+class Bounce(Base):
+    """An address whose letters come back. Nothing more is written to it until the operator lifts that."""
+
+    __tablename__ = "bounces"
+
+    id: Mapped[Key]
+    # In lower case: mail servers tell apart nothing that differs in its letters alone.
+    address: Mapped[str] = mapped_column(sa.String(254), unique=True)
+    letter_id: Mapped[int] = mapped_column(sa.ForeignKey("letters.id"))
+    why: Mapped[str] = mapped_column(sa.String(200))
+    at: Mapped[dt.datetime]
+    letter: Mapped[Letter] = relationship()
+
+    @classmethod
+    def record(cls, address: str, letter: Letter, why: str, as_of: dt.datetime) -> None:
+        """Write to this address no more; the first reason is kept."""
+        insert_once(cls, address=address.lower(), letter_id=letter.id, why=why[:200], at=as_of)
+
+    @classmethod
+    def holds(cls, address: str) -> bool:
+        """Whether letters to this address come back."""
+        return db.session.scalar(sa.select(cls.id).where(cls.address == address.lower())) is not None
+
+    @classmethod
+    def latest(cls, most: int = 50) -> list[Self]:
+        """For staff: the newest, with the letters that came back."""
+        found = sa.select(cls).options(sa.orm.joinedload(cls.letter)).order_by(cls.id.desc()).limit(most)
+        return list(db.session.scalars(found))
+
+    @classmethod
+    def lift(cls, address: str = "") -> int:
+        """Believe one address again, or every one. Returns how many."""
+        lifted = sa.delete(cls)
+        if address:
+            lifted = lifted.where(cls.address == address.lower())
+        return int(db.session.execute(lifted).rowcount)  # type: ignore[attr-defined]
 
 
 class Event(Base):

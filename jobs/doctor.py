@@ -18,6 +18,7 @@ import law
 from jobs import ring
 from models import (
     DISPUTE_LETTERS,
+    WITHHELD,
     Agreement,
     Case,
     ChargeAttempt,
@@ -483,9 +484,10 @@ def _never_sent(as_of: dt.datetime) -> Asked:
 
 def _given_up(as_of: dt.datetime) -> Asked:
     """Mailboxes that do not exist are nothing to mend, so after a while it has been said often enough."""
-    refused = sa.and_(Letter.next_at.is_(None), Letter.trouble != "", Letter.created_at > as_of - NAMING_REFUSED)
+    given_up = sa.and_(Letter.sent_at.is_(None), Letter.next_at.is_(None))
+    refused = sa.and_(Letter.trouble.not_in(("", WITHHELD)), Letter.created_at > as_of - NAMING_REFUSED)
     asked = sa.select(Letter.id, Letter.kind, Letter.subject, Letter.trouble)
-    return asked.where(Letter.sent_at.is_(None), refused).order_by(Letter.id)
+    return asked.where(given_up, refused).order_by(Letter.id)
 
 
 RECORDS = (

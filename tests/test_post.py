@@ -38,8 +38,12 @@ class MailServer:
     to_the_recipient: str = "250 OK"
     to_the_letter: str = "250 OK"
     thinks_for: float = 0
+    # How often a recipient was named, and by whom each letter was sent as the envelope has it.
+    asked: int = 0
+    senders: list[str] = field(default_factory=list)
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+        self.asked += 1
         if self.to_the_recipient.startswith("250"):
             envelope.rcpt_tos.append(address)
         return self.to_the_recipient
@@ -47,6 +51,7 @@ class MailServer:
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         await asyncio.sleep(self.thinks_for)
         if self.to_the_letter.startswith("250"):
+            self.senders.append(envelope.mail_from)
             self.came.append(message_from_bytes(envelope.content, policy=policy.default))
         return self.to_the_letter
 
@@ -55,14 +60,14 @@ class MailServer:
 def mail(app: Flask) -> Iterator[MailServer]:
     """A mail server on this machine, which the application knows as its own."""
     server = MailServer(free_port())
-    _send_to(app, f"smtp://127.0.0.1:{server.port}")
+    send_to(app, f"smtp://127.0.0.1:{server.port}")
     listening = Controller(server, hostname="127.0.0.1", port=server.port)
     listening.start()
     yield server
     listening.stop()
 
 
-def _send_to(app: Flask, mail_url: str) -> None:
+def send_to(app: Flask, mail_url: str) -> None:
     app.config["STANDING"] = app.config["STANDING"].model_copy(update={"mail_url": mail_url})
 
 
@@ -180,10 +185,10 @@ def test_a_mail_server_that_is_too_slow_is_left_and_the_letter_kept(
 def test_while_the_mail_server_is_away_nothing_is_lost(app: Flask, mail: MailServer) -> None:
     owe("ada@example.org", "bo@example.org")
     here = app.config["STANDING"].mail_url
-    _send_to(app, f"smtp://127.0.0.1:{free_port()}")
+    send_to(app, f"smtp://127.0.0.1:{free_port()}")
     send_letters()
     assert [(row.sent_at, row.trouble.split(":")[0]) for row in rows()] == [(None, "ConnectionRefusedError")] * 2
-    _send_to(app, here)
+    send_to(app, here)
     with later(3):
         send_letters()
     assert sorted(came["To"].addresses[0].addr_spec for came in mail.came) == ["ada@example.org", "bo@example.org"]
@@ -268,7 +273,7 @@ def test_a_password_and_letters_go_only_to_a_server_whose_certificate_is_good(
     listening = Controller(server, hostname="127.0.0.1", port=server.port, authenticator=log_in, **tls)
     listening.start()
     try:
-        _send_to(app, f"{scheme}://standing:p%40ss@127.0.0.1:{server.port}")
+        send_to(app, f"{scheme}://standing:p%40ss@127.0.0.1:{server.port}")
         owe("ada@example.org")
         send_letters()
         assert (server.came, passwords) == ([], []) and "CERTIFICATE_VERIFY_FAILED" in rows()[0].trouble

@@ -5,7 +5,7 @@ from flask.wrappers import Response
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
-from models import Pledge, db
+from models import Bounce, Pledge, db
 from money import pounds
 from views import hypermedia
 from views.card_pages import (
@@ -26,7 +26,7 @@ from views.supporters import shown, supporters
 def pledge_page(pledge: Pledge) -> Response:
     return hypermedia.refreshed(
         "pledges/pledge.html", "pledges/_pledge_state.html", pledge.status, **shown(pledge),
-        address_asked=pledge.address_asked(now()),
+        address_asked=pledge.address_asked(now()), comes_back=Bounce.holds(pledge.email),
     )  # fmt: skip
 
 
@@ -156,5 +156,5 @@ def unsubscribe(pledge: Pledge) -> str:
 
 def _changed(held: Pledge, notice: str) -> Response:
     """Back to the private page, where the change is told; for htmx only what has changed of it."""
-    state = shown(held) | {"address_asked": held.address_asked(now())}
+    state = shown(held) | {"address_asked": held.address_asked(now()), "comes_back": Bounce.holds(held.email)}
     return hypermedia.done(private_page(held), notice, "pledges/_pledge_state.html", mark=held.status, **state)

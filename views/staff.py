@@ -14,7 +14,7 @@ from flask_login import current_user
 import config
 from jobs import doctor, reconcile, ring
 from law import Refused
-from models import Case, Dispute, Examination, Lease, Letter, LogLine, Pledge, Reconciliation, Refund, Round, db
+from models import Bounce, Case, Dispute, Examination, Lease, Letter, LogLine, Pledge, Reconciliation, Refund, Round, db
 from money import pounds
 from views import doors, hypermedia
 from views.forms import ReasonForm, RefundForm, readable
@@ -90,6 +90,7 @@ def _books() -> dict[str, Any]:
     return {
         "examination": examination, "comparisons": comparisons, "findings": findings, "under_way": under_way,
         "next_examination": next_ones[0], "next_comparison": next_ones[1], "late": late, "as_of": as_of, **stuck,
+        "bounces": Bounce.latest(),
         "awaited": under_way is not None or any(comes is not None and comes <= as_of for comes in next_ones),
         "off": late or any(stuck.values()) or bool(findings) or bool(examination and examination.findings),
     }  # fmt: skip

@@ -150,6 +150,16 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
     sa.UniqueConstraint('email', name=op.f('uq_users_email'))
     )
+    op.create_table('bounces',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('address', sa.String(length=254), nullable=False),
+    sa.Column('letter_id', sa.Integer(), nullable=False),
+    sa.Column('why', sa.String(length=200), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['letter_id'], ['letters.id'], name=op.f('fk_bounces_letter_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_bounces')),
+    sa.UniqueConstraint('address', name=op.f('uq_bounces_address'))
+    )
     op.create_table('cases',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('slug', sa.String(length=80), nullable=False),
@@ -657,6 +667,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_cases_live_from'))
 
     op.drop_table('cases')
+    op.drop_table('bounces')
     op.drop_table('users')
     with op.batch_alter_table('stripe_events', schema=None) as batch_op:
         batch_op.drop_index('ix_stripe_events_waiting')
