@@ -15,7 +15,7 @@ from jobs import doctor
 from jobs.post import send_letters
 from models import WITHHELD, Bounce, Pledge, db
 from tests.doorway import logged_in
-from tests.made import a_user, now
+from tests.made import a_user, keep, now
 from tests.test_post import MailServer, later, mail, owe, rows, send_to
 
 __all__ = ["mail"]
@@ -104,6 +104,19 @@ def test_what_is_no_report_about_a_letter_of_ours_stops_nobodys_letters(
     report = {"number": rows()[0].message_id, "address": "ada.reads@example.org"} | changed
     number, address = report.pop("number"), report.pop("address")
     assert says in take(app, a_report(number, address, **report))  # type: ignore[arg-type]
+    assert bounced() == []
+
+
+def test_a_report_about_a_request_that_is_forgotten_by_now_is_read_without_a_traceback(
+    app: Flask, mail: MailServer
+) -> None:
+    PasswordReset.ask(a_user("owner", email="forgetful.owner@example.org").email, now())
+    keep()
+    send_letters()
+    (letter,) = rows()
+    db.session.execute(sa.delete(PasswordReset))
+    keep()
+    assert "forgotten since" in take(app, a_report(letter.message_id, "forgetful.owner@example.org"))
     assert bounced() == []
 
 
