@@ -336,7 +336,6 @@ def test_the_doctor_names_a_round_that_does_not_keep_its_changed_promise_and_who
     ]
 
 
-@pytest.mark.broken_books("a deadline is moved by hand")
 def test_the_doctor_names_a_pledge_that_agreed_to_another_promise_than_its_round_has(app: Flask) -> None:
     case = a_case(target=600_000, pledged=[9_500])
     its_round = db.session.merge(case).round
