@@ -158,7 +158,8 @@ def _pledges(plans: list[_Plan], chance: random.Random) -> None:
         told = [(numbers[key], *one) for key, one in made.items()]
         _insert(Agreement, [
             {"pledge_id": number, "version": law.AGREEMENT_VERSION, "amount_pence": pence, "before_pence": None,
-             "words": words[pence], "agreed_at": at} for number, at, pence, _ in told
+             "deadline": its_round.deadline, "target_pence": its_round.target_pence, "words": words[pence],
+             "agreed_at": at} for number, at, pence, _ in told
         ])  # fmt: skip
         _insert(Event, [
             step for number, at, _, cancelled in told for step in (

@@ -65,7 +65,7 @@ def test_an_amount_that_cannot_be_pledged_is_given_back_with_its_reason(
     answer = client.post("/cases/the-case/pledges", data={**TERMS, "other_amount": typed})
     assert answer.status_code == 422
     assert summary(answer) == [("other_amount", words)]
-    assert values(answer) == {**TERMS, "other_amount": typed.strip()}
+    assert values(answer) == {**TERMS, "other_amount": typed.strip(), "message": "", "promise": ""}
     assert everything() == before
 
 

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from jobs import doctor
 from jobs.post import send_letters
-from models import WITHHELD, Bounce, Pledge, db
+from models import WITHHELD, Bounce, PasswordReset, Pledge, db
 from tests.doorway import logged_in
 from tests.made import a_user, keep, now
 from tests.test_post import MailServer, later, mail, owe, rows, send_to

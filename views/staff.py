@@ -83,7 +83,7 @@ def desk() -> str:
 @staff.get("/books")
 def books() -> Response:
     """What the doctor and the reconciler found last, and what is stuck; htmx asks again while a result is awaited."""
-    return hypermedia.page_or_fragment("staff/books.html", "staff/_books.html", **_books())
+    return hypermedia.page_or_fragment("staff/books.html", "staff/_books.html", bounces=Bounce.latest(), **_books())
 
 
 @staff.post("/books/examinations")
@@ -105,7 +105,7 @@ def compare() -> Response:
 
 
 def _back_to_books(notice: str) -> Response:
-    return hypermedia.done(url_for("staff.books"), notice, "staff/_books.html", **_books())
+    return hypermedia.done(url_for("staff.books"), notice, "staff/_books.html", bounces=Bounce.latest(), **_books())
 
 
 def _books() -> dict[str, Any]:
@@ -119,7 +119,6 @@ def _books() -> dict[str, Any]:
     return {
         "examination": examination, "comparisons": comparisons, "findings": findings, "under_way": under_way,
         "next_examination": next_ones[0], "next_comparison": next_ones[1], "late": late, "as_of": as_of, **stuck,
-        "bounces": Bounce.latest(),
         "awaited": under_way is not None or any(comes is not None and comes <= as_of for comes in next_ones),
         "off": late or any(stuck.values()) or bool(findings) or bool(examination and examination.findings),
     }  # fmt: skip
