@@ -3060,12 +3060,16 @@ class Pledge(Base):
     @classmethod
     def in_trouble(cls) -> list[Self]:
         """For staff: the oldest fifty whose charge was asked for more than once, or has no answer."""
-        troubled = sa.or_(
+        return list(db.session.scalars(sa.select(cls).where(cls.is_troubled()).order_by(cls.id).limit(50)))
+
+    @classmethod
+    def is_troubled(cls) -> sa.ColumnElement[bool]:
+        """For a query; see `in_trouble`."""
+        return sa.or_(
             cls.status == "unknown",
             sa.and_(cls.status == "charging", cls.tries > 1),
             sa.and_(cls.status == "due", cls.tries > 0),
         )
-        return list(db.session.scalars(sa.select(cls).where(troubled).order_by(cls.id).limit(50)))
 
     def waits_to_be_charged(self, as_of: dt.datetime) -> bool:
         waits = self.status in TO_CHARGE and self.next_at is not None and self.next_at <= as_of
@@ -4701,8 +4705,17 @@ class Letter(Base):
     @classmethod
     def undelivered(cls) -> list[Self]:
         """For staff: the oldest fifty that could not be sent so far."""
-        failed = sa.and_(cls.sent_at.is_(None), cls.trouble.not_in(("", WITHHELD)))
-        return list(db.session.scalars(sa.select(cls).where(failed).order_by(cls.id).limit(50)))
+        return list(db.session.scalars(sa.select(cls).where(cls._failed()).order_by(cls.id).limit(50)))
+
+    @classmethod
+    def _failed(cls) -> sa.ColumnElement[bool]:
+        return sa.and_(cls.sent_at.is_(None), cls.trouble.not_in(("", WITHHELD)))
+
+    @classmethod
+    def any_stuck(cls) -> bool:
+        """Whether a letter could not be sent, or a charge is in trouble: one question for the desk, not two lists."""
+        stuck = sa.or_(sa.exists().where(cls._failed()), sa.exists().where(Pledge.is_troubled()))
+        return bool(db.session.scalar(sa.select(stuck)))
 
     @classmethod
     def claim(cls, letter_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:

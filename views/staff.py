@@ -63,9 +63,12 @@ SIGHTS = {
 @staff.get("")
 def desk() -> str:
     words, skip = _searched(), _number(request.args.get("skip", ""))
-    cases = Case.begun(words, skip, CASES_A_PAGE + 1)
+    cases, rounds, results = Case.begun(words, skip, CASES_A_PAGE + 1), Round.in_trouble(), _results()
     return render_template(
         "staff/desk.html",
+        rounds=rounds,
+        off=results["off"] or rounds or Letter.any_stuck(),
+        examination=results["examination"],
         cases=cases[:CASES_A_PAGE],
         words=words,
         more=skip + CASES_A_PAGE if len(cases) > CASES_A_PAGE else None,
@@ -73,7 +76,6 @@ def desk() -> str:
         changes=PromiseChange.waiting(_now()),
         disputes=Dispute.listed(),
         failed=Refund.failed(),
-        **_books(),
     )
 
 
@@ -109,18 +111,24 @@ def _back_to_books(notice: str) -> Response:
 
 
 def _books() -> dict[str, Any]:
-    """The last results, when the next ones come, and what is stuck; `off` says whether staff should look."""
+    """The last results, and what is stuck; `off` says whether staff should look."""
+    results = _results()
+    stuck = {"rounds": Round.in_trouble(), "charges": Pledge.in_trouble(), "letters": Letter.undelivered()}
+    return results | stuck | {"off": results["off"] or any(stuck.values())}
+
+
+def _results() -> dict[str, Any]:
+    """What the doctor and the reconciler found last, and when the next results come."""
     as_of = _now()
     examination, (comparisons, under_way) = Examination.last(), Reconciliation.recent(as_of - LAST_DAY)
     findings = list(dict.fromkeys(one for comparison in comparisons for one in comparison.findings))
     next_ones = Lease.due_at(doctor.LEASE, reconcile.HOURLY)
-    stuck = {"rounds": Round.in_trouble(), "charges": Pledge.in_trouble(), "letters": Letter.undelivered()}
     late = any(comes is not None and comes < as_of - LATE for comes in next_ones)
     return {
         "examination": examination, "comparisons": comparisons, "findings": findings, "under_way": under_way,
-        "next_examination": next_ones[0], "next_comparison": next_ones[1], "late": late, "as_of": as_of, **stuck,
+        "next_examination": next_ones[0], "next_comparison": next_ones[1], "late": late, "as_of": as_of,
         "awaited": under_way is not None or any(comes is not None and comes <= as_of for comes in next_ones),
-        "off": late or any(stuck.values()) or bool(findings) or bool(examination and examination.findings),
+        "off": late or bool(findings) or bool(examination and examination.findings),
     }  # fmt: skip
 
 
