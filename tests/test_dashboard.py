@@ -297,6 +297,17 @@ def _a_case_with_names(owner: User) -> Case:
     return case
 
 
+def test_a_message_stands_beside_the_pledge_that_it_came_with_as_text(app: Flask) -> None:
+    owner = a_user()
+    its_round = a_case(slug="with-a-message", owner=owner).round
+    pledge = a_pledge(its_round, 2_500, name="Ada Winter")
+    pledge.say("<b>Keep going</b>, for the pupils.", public=False)
+    confirm(pledge)
+    keep()
+    listed = read(logged_in(app, owner), "/owner/cases/with-a-message/pledges")
+    assert said(listed, ".rows tbody td:first-child") == "Ada Winter <b>Keep going</b>, for the pupils."
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
