@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from flask import Flask
+from flask.cli import ScriptInfo
 from markupsafe import Markup
 
 import cli
@@ -98,8 +99,9 @@ def _integrity(file: Path) -> str:
 
 def _connect_migrations(app: Flask) -> None:
     """Only for the commands of `flask`, and where somebody has loaded Flask-Migrate to use it: a web server never will,
-    and Alembic comes with it."""
-    if click.get_current_context(silent=True) or "flask_migrate" in sys.modules:
+    and Alembic comes with it. Granian has commands as well, but not of Flask's kind."""
+    command = click.get_current_context(silent=True)
+    if (command and isinstance(command.obj, ScriptInfo)) or "flask_migrate" in sys.modules:
         from flask_migrate import Migrate
 
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
