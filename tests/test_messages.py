@@ -169,6 +169,10 @@ def test_the_owner_reads_the_messages_of_pledges_that_count_by_public_names(app:
     assert "kanarie" not in client.get(f"/owner/cases/{slug}/messages").text.casefold()
 
 
+# Where the owner reads messages.
+OF_THE_OWNER = ("owners.messages", "owners.case", "owners.pledges")
+
+
 def test_a_message_to_the_owner_is_seen_by_nobody_else(
     app: Flask, client: FlaskClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,7 +186,7 @@ def test_a_message_to_the_owner_is_seen_by_nobody_else(
     browsers = {who: logged_in(app, getattr(site, who)) for who in ("moderator", "staff", "owner")}
     for rule, method in site.rules():
         who = doors.POLICIES[rule.endpoint.partition(".")[0]]
-        if method == "GET" and rule.endpoint not in ("static", "owners.messages"):
+        if method == "GET" and rule.endpoint not in ("static", *OF_THE_OWNER):
             for headers in ({}, {"HX-Request": "true"}):
                 answer = site.ask(browsers.get(who, client), rule, "GET", headers)
                 assert "kanarie" not in answer.text.casefold(), rule

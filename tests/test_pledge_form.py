@@ -148,7 +148,7 @@ def test_a_mistake_keeps_all_that_was_typed_with_a_summary_first(client: FlaskCl
         field = page.select_one(str(link["href"]))
         assert field and field["aria-invalid"] == "true"
     kept = {str(field["name"]): field["value"] for field in page.select("form input:not([type=radio], [name=agreed])")}
-    assert kept == {"form_key": KEY, "other_amount": "4.99", "name": "Ada <b>", "email": "ada at home",
+    assert kept == {"form_key": KEY, "promise": "", "other_amount": "4.99", "name": "Ada <b>", "email": "ada at home",
                     "anonymous": "y", "wants_updates": "y", "message_public": "y"}  # fmt: skip
     assert [typed.text for typed in page.select("textarea")] == ["Go on!\n<b>"]
     ticked = [str(field["id"]) for field in page.select("[checked]")]
