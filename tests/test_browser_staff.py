@@ -48,8 +48,8 @@ def test_staff_freeze_and_unfreeze_look_at_the_run_and_refund_a_part_and_then_th
     expect(run).to_contain_text("1, £25")
 
     page.get_by_role("link", name="The case and its switches").click()
-    page.get_by_role("link", name="Its pledges").click()
-    page.get_by_role("link", name=pledge.public_id).click()
+    page.get_by_role("link", name="Its pledges", exact=True).click()
+    page.get_by_role("link", name=pledge.public_id).first.click()
     for amount, pence, rest in (("10", 1_000, "At most £15"), ("15", 1_500, None)):
         page.get_by_label("Amount, in pounds").fill(amount)
         page.get_by_label("Reason, seen by staff only").fill(f"They asked for {amount}.")

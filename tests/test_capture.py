@@ -379,8 +379,9 @@ def test_what_a_busy_stripe_refused_as_the_slice_ended_waits_again_at_once(
 ) -> None:
     slug = due(saved_card(stripe), 1)
     fault(stripe, operation=CREATE, fault="rate_limit", times="always")
-    monkeypatch.setattr(deadline_capture, "CHARGING_SLICE", 0.2)
-    monkeypatch.setattr(charging, "FIRST_PAUSE", 0.5)
+    # Long enough for a claim on a busy machine.
+    monkeypatch.setattr(deadline_capture, "CHARGING_SLICE", 1.5)
+    monkeypatch.setattr(charging, "FIRST_PAUSE", 3.0)
     deadline_capture.charge_due()
     assert states_of(slug) == {"charging": 1}
     assert Pledge.waiting_to_charge(now(), 20) == pledges_of(slug)

@@ -131,7 +131,7 @@ def test_the_figures_are_asked_for_again_until_the_round_is_over(app: Flask) -> 
     assert said(changed, "#days tbody td:last-child") == "£120"
     # Without script the same address is a whole page.
     assert said(read(client, again), "#dashboard .total").startswith("£120 pledged of £6,000")
-    case_at(case.slug).round.deadline = now() - dt.timedelta(seconds=1)
+    case_at(case.slug).round.move_deadline(now() - dt.timedelta(seconds=1), "test", now())
     keep()
     over = BeautifulSoup(client.get(again, headers=HTMX).text, "html5lib").select_one("#dashboard")
     assert over and not over.get("data-hx-get") and not over.get("data-hx-trigger")

@@ -69,7 +69,8 @@ def test_an_update_goes_once_to_each_address_that_asked_and_stops_when_told(hous
 
 def _publish(owner: Reader, slug: str, title: str, text: str, goes_to: str) -> None:
     owner.open(f"/owner/cases/{slug}/updates/new")
-    owner.press(f"Publish and send to {goes_to}", title=title, body=text)
+    owner.press("Save, and look before it goes out", title=title, body=text)
+    owner.press(f"Publish and send to {goes_to}")
     assert owner.address.partition("#")[0].endswith(f"/cases/{slug}")
 
 

@@ -321,7 +321,8 @@ def test_a_mistake_in_the_refund_form_is_said_and_nothing_is_given_back(
     before = everything()
     answer = browser.post(f"{where}/refunds", data={**sent, **typed}, headers=SAME_ORIGIN)
     assert answer.status_code in status and words in answer.text
-    assert everything() == before and stripe_has(sandbox, pledge) == []
+    # Only that staff looked at the pledge is written down.
+    assert everything() | {"looks": []} == before | {"looks": []} and stripe_has(sandbox, pledge) == []
 
 
 def test_the_form_of_one_pledge_refunds_no_other(asks_the_sandbox: Flask, sandbox: SandboxProcess) -> None:

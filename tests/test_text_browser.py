@@ -95,7 +95,7 @@ def test_somebody_pledges_with_w3m_from_the_case_to_the_private_page(house: Hous
         typist.sees("£95 pledged of £6,000 target")
         typist.goes_to("Pledge now").types(ENTER).sees("How much would you like to pledge?")
         typist.fills("in pounds", "25").fills("Your name", "Ada Winter").fills("Your e-mail", "ada@example.org")
-        typist.goes_to("Keep me updated").types(TAB, ENTER)
+        typist.goes_to("on the case page too").types(TAB, ENTER)
         typist.goes_to("Continue to Stripe").types(ENTER).sees("Save your card")
         typist.fills("Card number", "4242 4242 4242 4242")
         typist.goes_to("Save this card").types(ENTER).sees("Thank you, Ada Winter. Your pledge of £25 counts.")
