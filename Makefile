@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench-capture bench-pages check format lock clean environment dev-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench-capture bench-keys bench-pages check format lock clean environment dev-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -56,6 +56,9 @@ soak: dev-environment ## Let everything go wrong in 5,000 lives of a case (LIVES
 
 bench-capture: dev-environment ## Measure the deadline capture (make bench-capture ARGS="500 10000 --rate 100 --limit 100")
 	@$(BIN)/python -m bench.capture $(ARGS)
+
+bench-keys: dev-environment ## Measure how soon a moderator sees what a key did (ARGS=50)
+	@$(BIN)/python -m bench.keys $(ARGS)
 
 bench-pages: dev-environment ## Measure the pages of a big house beside those of a small one (ARGS="--pledges 50000")
 	@$(BIN)/python -m bench.pages $(ARGS)

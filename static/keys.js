@@ -1,5 +1,5 @@
 // The moderators' keys, and where the focus goes after a decision. Each key presses a button of the page, and each
-// button works without this file. Decision record 23 says why there is a script at all.
+// button works without this file. Decision record 21 says why there is a script at all.
 "use strict";
 (() => {
   const desk = document.getElementById("desk");
