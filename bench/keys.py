@@ -18,13 +18,12 @@ from pathlib import Path
 from flask_migrate import upgrade
 from playwright.sync_api import sync_playwright
 
-import config
 from jobs import worker_is_there
 from models import Case, begin_writing, db
 from tests.house import House, eventually
 from tests.made import PASSWORD, a_case, a_user, keep, now
 
-HTMX = config.ROOT / "var" / "test-cache" / "htmx-2.0.11.min.js"
+HTMX = Path(__file__).parent.parent / "var" / "test-cache" / "htmx-2.0.11.min.js"
 PROMISED = 200
 # Notes when the key went down, when its comment showed the decision, and when the next one had the focus.
 WATCH = """() => {
@@ -63,7 +62,7 @@ def measure(comments: int) -> dict[str, list[float]]:
                 browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
                 page = browser.new_page()
                 headers = {"Content-Type": "text/javascript", "Access-Control-Allow-Origin": "*"}
-                cdn = config.Settings(environment="test").htmx_url
+                cdn = house.app.config["STANDING"].htmx_url
                 page.route(cdn, lambda route: route.fulfill(body=HTMX.read_bytes(), headers=headers))
                 slug, email = _waiting(comments), a_user("moderator").email
                 page.goto(f"{house.url}/login")
