@@ -43,7 +43,7 @@ def test_a_card_saved_before_the_deadline_counts_though_its_event_comes_after_it
 def test_a_card_saved_while_the_round_closes_comes_too_late_and_is_never_charged(house: House) -> None:
     slug = a_case(target=5_000).slug
     counts = a_real_pledge(house, slug, 50)
-    at_stripe, late = on_card_page(house, slug, 25, email="late@example.org")
+    at_stripe, late = on_card_page(house, slug, 25, email="late.while.closing@example.org")
     house.fault(operation="checkout.sessions.expire", fault="error", times="always")
     the_deadline_comes(slug)
     assert eventually(lambda: round_of(slug).trouble)
@@ -57,7 +57,7 @@ def test_a_card_saved_while_the_round_closes_comes_too_late_and_is_never_charged
     time_passes(slug)
     assert eventually(lambda: states(slug) == ["charged", "released"])
     assert round_of(slug).settled_total_pence == 5_000
-    told(house, "late@example.org", "Your £25 pledge came too late")
+    told(house, "late.while.closing@example.org", "Your £25 pledge came too late")
     assert "saved after the deadline" in at_stripe.open(f"/pledges/{late.link()}").words
     card = stripe_object(house, f"checkout/sessions/{late.session_id}?expand[]=setup_intent")["setup_intent"]
     assert eventually(lambda: not card_is_saved(house, card["payment_method"]))
