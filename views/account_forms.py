@@ -81,15 +81,9 @@ class EditorForm(TypedForm):
     )  # fmt: skip
 
 
-class InviteForm(TypedForm):
+class InviteForm(EditorForm):
     """Whom staff invite, and as what."""
 
-    email = StringField(
-        "E-mail address",
-        [Told("Enter an e-mail address."), Readable(), Length(max=254, message="This address is too long."),
-         EmailAddress()],
-        filters=[trim],
-    )  # fmt: skip
     role = RadioField(
         "Role",
         [AnyOf([*ROLES], message="Choose a role.")],
