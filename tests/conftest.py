@@ -24,6 +24,7 @@ from flask import Flask, has_app_context
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from jinja2.bccache import Bucket, BytecodeCache
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import app as application
@@ -70,6 +71,20 @@ class CompiledTemplates(BytecodeCache):
 
 
 Flask.jinja_options = {"bytecode_cache": CompiledTemplates()}
+
+_compile_builder = Rule._compile_builder
+_builders: dict[tuple[Any, ...], Any] = {}
+
+
+def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
+    """What builds the addresses of a rule is compiled once in a process of tests: it is made of the rule's text alone."""
+    made_of = (rule.rule, tuple(rule._trace), tuple((rule.defaults or {}).items()), append_unknown)
+    if made_of not in _builders:
+        _builders[made_of] = _compile_builder(rule, append_unknown)
+    return _builders[made_of]
+
+
+Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 
 
 # --- In this process ---------------------------------------------------------------------------------------

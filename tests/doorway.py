@@ -127,7 +127,7 @@ def logged_in(app: Flask, person: User) -> FlaskClient:
 
 def token_on(browser: FlaskClient, page: str) -> str:
     """The token in the forms of a page."""
-    field = BeautifulSoup(browser.get(page).text, "html5lib").select_one("input[name=form_token]")
+    field = BeautifulSoup(browser.get(page).text, "lxml").select_one("input[name=form_token]")
     assert field is not None, f"no form on {page} has a token"
     return str(field["value"])
 

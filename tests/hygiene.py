@@ -7,7 +7,7 @@ from bs4 import BeautifulSoup
 def check_page(html: str, address: str = "") -> None:
     """Assert that a page is clean: valid structure, one h1, unique ids, labelled fields, whole forms."""
     html5lib.HTMLParser(strict=True).parse(html)
-    page = BeautifulSoup(html, "html5lib")
+    page = BeautifulSoup(html, "lxml")
     where = f"on {address}"
     assert page.title and page.title.text.strip(), f"no title {where}"
     assert len(page.select("h1")) == 1, f"{len(page.select('h1'))} h1 {where}"
