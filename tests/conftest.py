@@ -77,7 +77,7 @@ _builders: dict[tuple[Any, ...], Any] = {}
 
 
 def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
-    """What builds the addresses of a rule is compiled once in a process of tests: it is made of the rule's text alone."""
+    """What builds the addresses of a rule is made of the rule's text alone, and compiled once in a process of tests."""
     made_of = (rule.rule, tuple(rule._trace), tuple((rule.defaults or {}).items()), append_unknown)
     if made_of not in _builders:
         _builders[made_of] = _compile_builder(rule, append_unknown)
