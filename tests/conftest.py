@@ -84,7 +84,7 @@ def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
     return _builders[made_of]
 
 
-Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
+Rule._compile_builder = _compile_builder_once  # type: ignore[assignment, method-assign]
 
 
 # --- In this process ---------------------------------------------------------------------------------------
