@@ -22,12 +22,14 @@ from views import (
     dashboard,
     doors,
     endings,
+    feeds,
     people,
     private_page,
     promises,
     repairs,
     resets,
     reviews,
+    sharing,
     updates,
     users,
     workshop,
@@ -45,7 +47,7 @@ from views.webhooks import webhooks
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
 ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets)
-ROOMS_OF_THE_PUBLIC = (comments,)
+ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 

@@ -64,6 +64,11 @@ NEEDED_WORDS: Mapping[str, str] = {
 WRITABLE_CASES = frozenset({"draft", "changes_requested"})
 HIDDEN_CASES = frozenset({"draft", "submitted", "changes_requested", "approved", "rejected"})
 
+# Of those that anybody may open, these stand in lists, feeds and the site map.
+LISTED_CASES = frozenset({"live", "funded", "missed", "closed"})
+# As many as the protocol of site maps allows in one: https://www.sitemaps.org/protocol.html.
+LARGEST_SITE_MAP = 50_000
+
 # What strangers see at a case's address: the case, a statement of staff in its place, or nothing.
 VISIBILITIES = ("public", "notice", "hidden")
 

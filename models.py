@@ -1017,11 +1017,27 @@ class Case(Base):
     def listed(cls) -> list[Case]:
         """What the home page shows: live cases first, then the ended ones, newest first."""
         ended = sa.case((cls.status == "live", 0), else_=1)
-        seen = sa.and_(cls.status.in_(("live", "funded", "missed", "closed")), cls.visibility == "public")
-        found = sa.select(cls).where(seen).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
+        found = sa.select(cls).where(cls._is_found()).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
             sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
         return list(db.session.scalars(found))
+
+    @classmethod
+    def newest(cls, limit: int) -> list[Case]:
+        """The public cases that went live last, newest first."""
+        found = sa.select(cls).where(cls._is_found()).order_by(cls.live_at.desc(), cls.id.desc()).limit(limit)
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.owner))))
+
+    @classmethod
+    def in_site_map(cls) -> list[str]:
+        """The addresses of all public cases, newest first, as many as one site map may hold."""
+        found = sa.select(cls.slug).where(cls._is_found()).order_by(cls.id.desc()).limit(law.LARGEST_SITE_MAP)
+        return list(db.session.scalars(found))
+
+    @classmethod
+    def _is_found(cls) -> sa.ColumnElement[bool]:
+        """Whether lists, feeds and site maps name it. A cancelled case can only be opened by its address."""
+        return sa.and_(cls.status.in_(law.LISTED_CASES), cls.visibility == "public")
 
     @classmethod
     def owned_by(cls, owner: User) -> list[Self]:
@@ -1043,6 +1059,12 @@ class Case(Base):
     def _at(cls, slug: str, visibility: str) -> Case | None:
         seen = sa.and_(cls.status.not_in(law.HIDDEN_CASES), cls.visibility == visibility)
         return db.session.scalar(sa.select(cls).where(cls.slug == slug, seen))
+
+    @classmethod
+    def numbered(cls, number: int) -> Case | None:
+        """The case of a short address if strangers may see it, or a statement in its place."""
+        found = db.session.get(cls, number)
+        return found if found and found.status not in law.HIDDEN_CASES and found.visibility != "hidden" else None
 
     @property
     def is_public(self) -> bool:
@@ -2307,8 +2329,8 @@ class Day(Base):
 
 
 class Source(Base):
-    """Whence people came to the pledge form on one day, and how many of the pledges that counted then: two numbers for
-    each label or host, and nothing about anybody. See docs/decisions/0027."""
+    """Whence people came on one day: how many opened a short address with a label, how many the pledge form, and how
+    many pledges counted then. Nothing about anybody stands beside it. See docs/decisions/0027."""
 
     __tablename__ = "sources"
     __table_args__ = (sa.UniqueConstraint("round_id", "day", "name"),)
@@ -2318,13 +2340,14 @@ class Source(Base):
     day: Mapped[dt.date]
     # As law.source writes it; "" for those of whom nothing is known.
     name: Mapped[str] = mapped_column(sa.String(80))
+    visited: Mapped[int]
     opened: Mapped[int]
     confirmed: Mapped[int]
 
     @classmethod
     def count(cls, its_round: Round, name: str, what: str, as_of: dt.datetime) -> None:
-        """One more `opened` or `confirmed`. A day takes so many names and no more, so that nobody can fill the table;
-        whoever comes later with a new one is counted among the others."""
+        """One more `visited`, `opened` or `confirmed`. A day takes so many names and no more, so that nobody can
+        fill the table; whoever comes later with a new one is counted among the others."""
         day = law.day_of(as_of, its_round.zone)
         of_day = sa.and_(cls.round_id == its_round.id, cls.day == day)
         for called in (name, law.OTHER_SOURCES):
@@ -2333,18 +2356,18 @@ class Source(Base):
                 return
             known = db.session.scalar(sa.select(sa.func.count()).where(of_day)) or 0
             if known < law.SOURCES_A_DAY or called == law.OTHER_SOURCES:
-                insert_once(cls, round_id=its_round.id, day=day, name=called, opened=0, confirmed=0)
+                insert_once(cls, round_id=its_round.id, day=day, name=called, visited=0, opened=0, confirmed=0)
                 db.session.execute(one_more.execution_options(synchronize_session=False))
                 return
 
     @classmethod
-    def sums(cls, its_round: Round) -> list[tuple[str, int, int]]:
-        """(name, opened, confirmed) of the whole round: those that brought most first, the others last."""
-        opened, confirmed = sa.func.sum(cls.opened), sa.func.sum(cls.confirmed)
-        found = sa.select(cls.name, opened, confirmed).where(cls.round_id == its_round.id).group_by(cls.name)
+    def sums(cls, its_round: Round) -> list[tuple[str, int, int, int]]:
+        """(name, visited, opened, confirmed) of the whole round: those that brought most first, the others last."""
+        visited, opened, confirmed = sa.func.sum(cls.visited), sa.func.sum(cls.opened), sa.func.sum(cls.confirmed)
+        found = sa.select(cls.name, visited, opened, confirmed).where(cls.round_id == its_round.id).group_by(cls.name)
         last = sa.case((cls.name == law.OTHER_SOURCES, 1), else_=0)
-        rows = db.session.execute(found.order_by(last, confirmed.desc(), opened.desc(), cls.name))
-        return [(row[0], int(row[1]), int(row[2])) for row in rows]
+        rows = db.session.execute(found.order_by(last, confirmed.desc(), opened.desc(), visited.desc(), cls.name))
+        return [(row[0], int(row[1]), int(row[2]), int(row[3])) for row in rows]
 
 
 @dataclass(frozen=True)

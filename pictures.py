@@ -1,18 +1,25 @@
 """Pictures of cases, opened with suspicion and drawn anew: of the file nothing is kept but what can be seen."""
 
+import functools
 import hashlib
 import io
 import struct
 import threading
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
-from PIL import Image, ImageOps
+import font_source_serif_pro as letters  # type: ignore[import-untyped]
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_MEGAPIXELS = 25
 # The longer side of each size that is kept, in pixels.
 SIZES = {"large": 1_600, "small": 480}
+# The picture that networks show beside a link, and the colours of the site.
+SHARED = (1_200, 630)
+PAPER, INK, SOFT, ACCENT, HAIRLINE = "#fbfaf6", "#1b1a17", "#57534a", "#0b4f5c", "#d9d4c7"
+MARGIN = 72
 # Ours is the limit, and it is looked at before any pixel is unpacked; Pillow's own only warns.
 Image.MAX_IMAGE_PIXELS = None
 # What Pillow raises for files that are not what they say.
@@ -90,3 +97,67 @@ def _drawing(whole: Image.Image, size: str, side: int) -> Drawing:
         sheet.save(kept, "JPEG", quality=82, optimize=True, progressive=True)
     media_type = "image/webp" if sheet.mode == "RGBA" else "image/jpeg"
     return Drawing(size, media_type, sheet.width, sheet.height, kept.getvalue())
+
+
+# --- Pictures of our own -----------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def share_picture(title: str, by: str, total: str, of_target: str, percent: int, site: str) -> bytes:
+    """The card of a case as PNG: its title, its owner, what is pledged, and a bar that is so full (0 to 100, or more).
+
+    The same words are drawn once, and the newest 64 pictures are kept.
+    """
+    sheet = Image.new("RGB", SHARED, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    whole = SHARED[0] - 2 * MARGIN
+    pen.text((MARGIN, 60), site, fill=ACCENT, font=_letters(34, "Semibold"))
+    lines, size = _fitted(title, whole)
+    for number, line in enumerate(lines):
+        pen.text((MARGIN, 128 + number * size * 1.2), line, fill=INK, font=_letters(size, "Semibold"))
+    pen.text((MARGIN, 368), _cut(by, _letters(34, "Regular"), whole), fill=SOFT, font=_letters(34, "Regular"))
+    pen.text((MARGIN, 430), total, fill=INK, font=_letters(64, "Semibold"))
+    beside = MARGIN + pen.textlength(total, font=_letters(64, "Semibold")) + 20
+    words = _cut(of_target, _letters(32, "Regular"), SHARED[0] - MARGIN - beside)
+    pen.text((beside, 459), words, fill=SOFT, font=_letters(32, "Regular"))
+    pen.rectangle((MARGIN, 534, MARGIN + whole, 558), fill=HAIRLINE)
+    if percent > 0:
+        pen.rectangle((MARGIN, 534, MARGIN + max(4, whole * min(100, percent) / 100), 558), fill=ACCENT)
+    kept = io.BytesIO()
+    sheet.quantize(64).save(kept, "PNG", optimize=True)
+    return kept.getvalue()
+
+
+@functools.lru_cache(maxsize=16)
+def _letters(size: int, weight: str) -> ImageFont.FreeTypeFont:
+    folder = Path(letters.__file__).parent / "files"
+    return ImageFont.truetype(str(folder / f"SourceSerifPro-{weight}.ttf"), size)
+
+
+def _fitted(title: str, width: float) -> tuple[list[str], int]:
+    """A title in at most three lines, in the largest letters in which it fits; the rest of a longer one is cut."""
+    lines, size = [title], 0
+    for size in (72, 62, 54):
+        lines = _lines(title, _letters(size, "Semibold"), width)
+        if len(lines) * size * 1.2 <= 230:
+            return lines, size
+    return [*lines[:2], _cut(" ".join(lines[2:]), _letters(size, "Semibold"), width)], size
+
+
+def _lines(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Broken between words; a word that is wider than a line is cut there."""
+    lines = [""]
+    for word in words.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines += [_cut(word, font, width)]
+    return [line for line in lines if line]
+
+
+def _cut(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(words) <= width:
+        return words
+    fitting = next(n for n in range(len(words), -1, -1) if font.getlength(words[:n].rstrip() + "…") <= width)
+    return words[:fitting].rstrip() + "…"

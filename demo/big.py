@@ -209,7 +209,7 @@ def _sources(its_round: Round, planned: list[tuple[dt.datetime, int, dt.datetime
              chance: random.Random) -> None:  # fmt: skip
     came = Counter((law.day_of(at, ZONE), chance.choice(SOURCES)) for at, _, _ in planned)
     _insert(Source, [
-        {"round_id": its_round.id, "day": date, "name": name, "opened": pledged * chance.randint(2, 6),
+        {"round_id": its_round.id, "day": date, "name": name, "visited": 0, "opened": pledged * chance.randint(2, 6),
          "confirmed": pledged} for (date, name), pledged in came.items()
     ])  # fmt: skip
 

@@ -159,7 +159,7 @@ def test_the_figures_and_pledges_of_another_owner_do_not_exist(app: Flask, end: 
 def _came(case: Case) -> dict[str, tuple[int, int]]:
     """Source -> how often the form was opened, how many pledges counted."""
     look_anew()
-    return {name: (opened, confirmed) for name, opened, confirmed in Source.sums(case.round)}
+    return {name: (opened, confirmed) for name, _, opened, confirmed in Source.sums(case.round)}
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,16 @@ def test_the_owner_reads_where_people_came_from_the_best_first_and_at_most_thirt
     for name in ("via:poster", "from:news.example.org", "", *(f"via:n-{n:02}" for n in range(12))):
         Source.count(case.round, name, "opened", now())
     Source.count(case.round, "via:poster", "confirmed", now())
+    Source.count(case.round, "via:poster", "visited", now())
     keep()
     page = read(logged_in(app, owner), f"/owner/cases/{case.slug}")
     rows = [[said(cell) for cell in row.select("td")] for row in page.select(".sources tbody tr")]
-    assert rows[:3] == [["your link “poster”", "1", "1"], ["not known", "1", "0"], ["news.example.org", "1", "0"]]
-    assert (len(rows), rows[-1]) == (13, ["others", "3", "0"])
+    assert rows[:3] == [
+        ["your link “poster”", "1", "1", "1"],
+        ["not known", "0", "1", "0"],
+        ["news.example.org", "0", "1", "0"],
+    ]
+    assert (len(rows), rows[-1]) == (13, ["others", "0", "3", "0"])
 
 
 def test_a_form_is_given_at_once_while_somebody_else_writes_and_is_then_not_counted(app: Flask) -> None:

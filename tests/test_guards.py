@@ -216,9 +216,9 @@ def test_no_get_and_no_head_changes_anything_but_who_looked_and_a_count(site: Si
     session_id = db.session.scalars(sa.text("SELECT session_id FROM pledges WHERE status = 'started'")).one()
     assert browsers[0].get(f"/pledges/return?session_id={session_id}").status_code == 303
     after = everything()
-    # The stranger alone opened the form, and counts: not those who are logged in, and no HEAD.
-    assert [row[3:] for row in after.pop("sources")] == [("", 1, 1)]
-    assert [row[3:] for row in before.pop("sources")] == [("", 0, 1)]
+    # The stranger alone opened the form and a short address, and counts: not those who are logged in, and no HEAD.
+    assert [row[3:] for row in after.pop("sources")] == [("", 0, 1, 1), ("via:poster", 1, 0, 0)]
+    assert [row[3:] for row in before.pop("sources")] == [("", 0, 0, 1)]
     # And that staff have looked at a supporter's data is written down.
     assert {row[3] for row in after.pop("looks")} == {"pledges of a case", "pledge"} and before.pop("looks") == []
     assert after == before

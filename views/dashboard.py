@@ -93,21 +93,21 @@ def _pace(week: list[chart.OneDay]) -> tuple[int, int, float] | None:
     return length, round(sum(day.pence for day in week) / length / 100) * 100, sum(day.pledges for day in week) / length
 
 
-def _sources(its_case: Case) -> list[tuple[str, int, int]]:
+def _sources(its_case: Case) -> list[tuple[str, int, int, int]]:
     found = Source.sums(its_case.round)
     rest = found[MOST_SOURCES:]
     if not rest:
         return found
-    others = (law.OTHER_SOURCES, sum(one[1] for one in rest), sum(one[2] for one in rest))
-    return [*found[:MOST_SOURCES], others]
+    _, visited, opened, confirmed = zip(*rest, strict=True)
+    return [*found[:MOST_SOURCES], (law.OTHER_SOURCES, sum(visited), sum(opened), sum(confirmed))]
 
 
 def _mark(shown: dict[str, Any]) -> str:
     """Changes exactly when something of the figures does."""
     its_round, as_of, sources = shown["round"], shown["as_of"], shown["sources"]
     left = time_left(its_round, as_of).replace(" ", "-") if shown["is_open"] else ""
-    opened, confirmed = sum(one[1] for one in sources), sum(one[2] for one in sources)
-    return f"{its_round.version}.{opened}.{confirmed}.{len(shown['days'])}.{left}"
+    visited, opened, confirmed = (sum(one[column] for one in sources) for column in (1, 2, 3))
+    return f"{its_round.version}.{visited}.{opened}.{confirmed}.{len(shown['days'])}.{left}"
 
 
 def _now() -> dt.datetime:

@@ -199,6 +199,16 @@ def never_store() -> None:
     g.private = True
 
 
+def may_be_framed() -> None:
+    """Any site may show this page in a frame; it holds no form and no script, so nothing can be pressed unawares."""
+    g.framed = True
+
+
+def may_be_shown_elsewhere() -> None:
+    """Pages of any site may show this picture."""
+    g.shown_elsewhere = True
+
+
 # --- Limits ------------------------------------------------------------------------------------------------
 
 
@@ -285,14 +295,21 @@ def _policy(settings: config.Settings, site_css: str, keys_integrity: str) -> st
     ))  # fmt: skip
 
 
+def _in_a_frame(policy: str) -> str:
+    """The policy of a page that other sites may frame: it may look as ours do, and do nothing."""
+    (style,) = (part for part in policy.split("; ") if part.startswith("style-src"))
+    return f"default-src 'none'; {style}; base-uri 'none'; form-action 'none'; frame-ancestors *"
+
+
 def _headers(policy: str, answer: Response) -> Response:
     settings = config.current()
-    answer.headers["Content-Security-Policy"] = policy
+    answer.headers["Content-Security-Policy"] = _in_a_frame(policy) if g.get("framed") else policy
     answer.headers["X-Content-Type-Options"] = "nosniff"
     # Not no-referrer: Chromium would then send "Origin: null" with our own forms.
     answer.headers["Referrer-Policy"] = "same-origin"
     answer.headers["Cross-Origin-Opener-Policy"] = "same-origin"
-    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    elsewhere = g.get("framed") or g.get("shown_elsewhere")
+    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin" if elsewhere else "same-origin"
     answer.headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
     if g.get("retry_after"):
         answer.headers["Retry-After"] = str(g.retry_after)

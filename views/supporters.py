@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy as sa
-import structlog
 from flask import Blueprint, abort, redirect, render_template, request
 from flask.wrappers import Response
 from flask_login import current_user
@@ -15,13 +14,13 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 import law
 from jobs.stripe_events import look_again_at_card
-from models import AddressChange, Case, Pledge, Round, Source, begin_reading, begin_writing, db, is_away
+from models import AddressChange, Case, Pledge, Round, db
 from views import doors, hypermedia, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
+from views.counting import count_source
 from views.forms import PledgeForm
 from views.public import found, now
 
-log = structlog.get_logger()
 supporters = Blueprint("supporters", __name__)
 doors.admit(supporters, "anyone, or the holder of a private link")
 # What the link of a route is for; any other link is unknown there.
@@ -57,7 +56,7 @@ def pledge_form(slug: str) -> tuple[str, int]:
     form = PledgeForm(form_key=secrets.token_urlsafe(24), came_from=came_from, **_prefilled())
     page, status = _pledge_page(its_case, form, 200)
     if status == 200 and request.method == "GET" and not current_user.is_authenticated:
-        _count_visit(round_id, came_from)
+        count_source(round_id, came_from, "opened", now())
     return page, status
 
 
@@ -157,20 +156,6 @@ def _came_from() -> str:
     if host == urlsplit(config.current().site_url).hostname:
         return law.source(label or parse_qs(before.query).get("via", [""])[0], "")
     return law.source(label, host)
-
-
-def _count_visit(round_id: int, came_from: str) -> None:
-    """The one thing that a GET writes. Nobody waits for it, and a form that was not counted is as good a form."""
-    try:
-        begin_writing(patient=False)
-        Source.count(db.session.get_one(Round, round_id), came_from, "opened", now())
-        db.session.commit()
-    except sa.exc.SQLAlchemyError as error:
-        db.session.rollback()
-        if not is_away(error):
-            raise
-        log.info("a visit was not counted", why=type(error).__name__)
-    begin_reading()
 
 
 def _prefilled() -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""How a case is passed on: its share picture, badge and frame for other sites, QR code, poster, the instant of its
+deadline for a calendar, and short addresses. These pages belong to the blueprint of the public.
+
+Whoever shows them elsewhere tells us nothing about their readers, and nothing here needs a script. The libraries that
+draw are loaded when the first is asked for, since most processes never draw.
+"""
+
+import datetime as dt
+import hashlib
+import io
+from urllib.parse import urlsplit
+
+from flask import abort, current_app, jsonify, make_response, redirect, render_template, request, url_for
+from flask_login import current_user
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+
+import config
+import law
+from models import Case, Round
+from money import pounds
+from views import doors
+from views.counting import count_source
+from views.public import found, now, public
+from views.words import time_left
+
+# What other sites show may be this old.
+A_MINUTE = 60
+FRAME = (480, 260)
+# The smallest frame in which the whole of it can be read.
+LEAST_FRAME = (240, 200)
+
+
+@public.get("/cases/<slug>/share.png")
+def share_picture(slug: str) -> AnyResponse:
+    """What networks show beside a link: 1200 by 630, drawn anew when the total or the time left has another word."""
+    import pictures
+
+    its_case = found(slug)
+    its_round, as_of = its_case.round, now()
+    total = f"pledged of {pounds(its_round.target_pence)} target, {_in_a_word(its_round, as_of)}"
+    words = (pounds(its_round.shown_pence), total) if its_round.status != "cancelled" else ("Cancelled", "")
+    by, site = f"by {its_case.owner.name}", config.current().site_name
+    drawn = pictures.share_picture(its_case.title, by, *words, its_round.percent, site)
+    return _for_elsewhere(drawn, "image/png")
+
+
+@public.get("/cases/<slug>/badge.svg")
+def badge(slug: str) -> AnyResponse:
+    """The total as a small picture in words, for a page that can show no frame."""
+    its_case = found(slug)
+    its_round = its_case.round
+    words = f"{pounds(its_round.shown_pence)} pledged of {pounds(its_round.target_pence)}"
+    if its_round.status == "cancelled":
+        words = "This case was cancelled"
+    drawn = render_template("cases/badge.svg", case=its_case, words=words, percent=min(100, its_round.percent))
+    return _for_elsewhere(drawn.encode(), "image/svg+xml")
+
+
+@public.get("/cases/<slug>/embed")
+def embed(slug: str) -> AnyResponse:
+    """A page for a frame of another site: the total, the time left, and a link. It asks for nothing but itself."""
+    its_case, as_of = found(slug), now()
+    doors.may_be_framed()
+    answer = make_response(render_template("cases/embed.html", case=its_case, round=its_case.round, as_of=as_of))
+    answer.cache_control.public, answer.cache_control.max_age = True, A_MINUTE
+    return answer
+
+
+@public.get("/oembed")
+def oembed() -> AnyResponse:
+    """Tells a site that has only the address of a case how to frame it (https://oembed.com, type "rich")."""
+    kind = request.args.get("format", "json")
+    if kind not in ("json", "xml"):
+        abort(501)
+    its_case = found(_slug_of(request.args.get("url", "")))
+    width, height = (_at_most(f"max{side}", whole, least)
+                     for side, whole, least in zip(("width", "height"), FRAME, LEAST_FRAME, strict=True))  # fmt: skip
+    frame = Markup('<iframe src="{}" width="{}" height="{}" title="{}" loading="lazy"></iframe>').format(
+        whole("public.embed", slug=its_case.slug), width, height, f"{its_case.title}: what is pledged"
+    )
+    said = {
+        "version": "1.0", "type": "rich", "title": its_case.title, "author_name": its_case.owner.name,
+        "provider_name": config.current().site_name, "provider_url": config.current().site_url,
+        "cache_age": A_MINUTE, "thumbnail_url": whole("public.share_picture", slug=its_case.slug),
+        "thumbnail_width": 1200, "thumbnail_height": 630,
+        "html": str(frame), "width": width, "height": height,
+    }  # fmt: skip
+    if kind == "json":
+        return jsonify(said)
+    answer = make_response(render_template("cases/oembed.xml", said=said))
+    answer.mimetype = "text/xml"
+    return answer
+
+
+@public.get("/cases/<slug>/qr.svg")
+def qr_code(slug: str) -> AnyResponse:
+    """The short address of the case for a camera; with `?via=poster` its visits are counted under that label."""
+    import segno
+
+    kept = io.BytesIO()
+    segno.make(short_address(found(slug), _label()), error="m", micro=False).save(
+        kept, kind="svg", xmldecl=False, scale=4, border=4, omitsize=False, svgclass=None, lineclass=None
+    )
+    return _for_elsewhere(kept.getvalue(), "image/svg+xml")
+
+
+@public.get("/cases/<slug>/poster")
+def poster(slug: str) -> str:
+    """One sheet for a notice board, to be printed: what it is about, and how to get there."""
+    its_case = found(slug)
+    return render_template("cases/poster.html", case=its_case, round=its_case.round,
+                           address=short_address(its_case, "poster"))  # fmt: skip
+
+
+@public.get("/cases/<slug>/deadline.ics")
+def deadline(slug: str) -> AnyResponse:
+    """The deadline for a calendar, in UTC, with a reminder a day before. Its number rises when the deadline moves."""
+    import icalendar
+
+    its_case = found(slug)
+    its_round = its_case.round
+    calendar, entry, alarm = icalendar.Calendar(), icalendar.Event(), icalendar.Alarm()
+    calendar.add("prodid", f"-//{config.current().site_name}//EN")
+    calendar.add("version", "2.0")
+    entry.add("uid", f"round-{its_round.id}@{urlsplit(config.current().site_url).hostname}")
+    entry.add("sequence", its_round.version)
+    entry.add("dtstamp", now())
+    entry.add("dtstart", its_round.deadline)
+    entry.add("summary", f"Last moment to pledge: {its_case.title}")
+    entry.add("description", law.instant_words(its_round.deadline, its_round.zone))
+    entry.add("url", whole("public.case", slug=slug))
+    alarm.add("action", "DISPLAY")
+    alarm.add("description", f"One day left: {its_case.title}")
+    alarm.add("trigger", -dt.timedelta(days=1))
+    entry.add_component(alarm)
+    calendar.add_component(entry)
+    answer = make_response(calendar.to_ical())
+    answer.mimetype = "text/calendar"
+    answer.headers.set("Content-Disposition", "attachment", filename=f"{slug}.ics")
+    return answer
+
+
+@public.get("/c/<row:number>")
+@public.get("/c/<row:number>/<label>")
+def short(number: int, label: str = "") -> AnyResponse:
+    """A short address leads to its case. A visit by a label is counted, and nothing of the visitor is."""
+    its_case = Case.numbered(number) or abort(404)
+    came_from = law.source(label, "")
+    if label and not came_from:
+        abort(404)
+    if came_from and request.method == "GET" and not current_user.is_authenticated:
+        count_source(its_case.round.id, came_from, "visited", now())
+    return redirect(url_for("public.case", slug=its_case.slug, via=label or None), 302)
+
+
+def short_address(its_case: Case, label: str = "") -> str:
+    """The shortest whole address of a case, short enough to be typed from a poster."""
+    return whole("public.short", number=its_case.id, **({"label": label} if label else {}))
+
+
+def whole(endpoint: str, **values: object) -> str:
+    """An address of ours as other sites and programs need it, by the name that the operator has set."""
+    return config.current().site_url + url_for(endpoint, **values)  # type: ignore[arg-type]
+
+
+def _label() -> str:
+    asked = request.args.get("via", "")
+    return asked if law.source(asked, "") else ""
+
+
+def _in_a_word(its_round: Round, as_of: dt.datetime) -> str:
+    """Where a round stands, for a picture that is some hours old when somebody sees it."""
+    if its_round.is_open(as_of):
+        return time_left(its_round, as_of) if its_round.deadline - as_of >= dt.timedelta(days=1) else "last day"
+    return {"met": "reached", "missed": "not reached"}.get(its_round.status, "ended")
+
+
+def _for_elsewhere(content: bytes, mimetype: str) -> AnyResponse:
+    """A picture that pages of other sites may show, and that says by its hash whether it has changed."""
+    doors.may_be_shown_elsewhere()
+    answer = make_response(content)
+    answer.mimetype = mimetype
+    answer.cache_control.public, answer.cache_control.max_age = True, A_MINUTE
+    answer.set_etag(hashlib.sha256(content).hexdigest()[:32])
+    return answer.make_conditional(request)
+
+
+def _slug_of(address: str) -> str:
+    """The case that one of our whole addresses names, or 404."""
+    try:
+        parts = urlsplit(address)
+        if f"{parts.scheme}://{parts.netloc}" != config.current().site_url:
+            abort(404)
+        endpoint, values = current_app.url_map.bind("").match(parts.path, method="GET")
+    except (HTTPException, ValueError):
+        abort(404)
+    return str(values["slug"]) if endpoint == "public.case" else abort(404)
+
+
+def _at_most(asked: str, whole_size: int, least: int) -> int:
+    """A side of the frame, as small as was asked for and as can be read."""
+    said = request.args.get(asked, "")
+    return (
+        max(least, min(whole_size, int(said))) if said.isascii() and said.isdecimal() and len(said) < 6 else whole_size
+    )
