@@ -66,6 +66,13 @@ HIDDEN_CASES = frozenset({"draft", "submitted", "changes_requested", "approved",
 
 # Of those that anybody may open, these stand in lists, feeds and the site map.
 LISTED_CASES = frozenset({"live", "funded", "missed", "closed"})
+# How readers may narrow the list down, and the states of the cases that they then see.
+CASE_FILTERS = {
+    "all": LISTED_CASES,
+    "live": frozenset({"live"}),
+    "ending-soon": frozenset({"live"}),
+    "funded": frozenset({"funded", "closed"}),
+}
 # As many as the protocol of site maps allows in one: https://www.sitemaps.org/protocol.html.
 LARGEST_SITE_MAP = 50_000
 

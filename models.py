@@ -738,6 +738,8 @@ class Case(Base):
         sa.CheckConstraint(f"wanted_pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="target_in_bounds"),
         sa.CheckConstraint(f"wanted_days BETWEEN 1 AND {law.LONGEST_ROUND.days}", name="length_in_bounds"),
         sa.CheckConstraint("wanted_days IS NULL OR wanted_end IS NULL", name="length_or_end"),
+        sa.Index("ix_cases_newest", "live_at", "id"),
+        sa.Index("ix_cases_of_court", "court", "live_at", "id"),
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
     )
 
@@ -1014,13 +1016,47 @@ class Case(Base):
         return found
 
     @classmethod
-    def listed(cls) -> list[Case]:
-        """What the home page shows: live cases first, then the ended ones, newest first."""
-        ended = sa.case((cls.status == "live", 0), else_=1)
-        found = sa.select(cls).where(cls._is_found()).order_by(ended, cls.live_at.desc(), cls.id.desc()).options(
+    def found(cls, words: str = "", state: str = "all", court: str = "", owner_id: int | None = None, after: int = 0,
+              limit: int = 20) -> list[Case]:  # fmt: skip
+        """The public cases in whose title, owner or text all these words are, in one of `law.CASE_FILTERS`; the
+        newest first, or the nearest deadline where that is "ending-soon". `after` is the last one of the page before.
+        """
+        asked = sa.select(cls).where(cls._is_found(), cls.status.in_(law.CASE_FILTERS[state]))
+        if court:
+            asked = asked.where(cls.court == court)
+        if owner_id is not None:
+            asked = asked.where(cls.owner_id == owner_id)
+        if sought := search_words(words):
+            asked = asked.where(cls.id.in_(CaseWords.holding(sought)))
+        place: tuple[Any, ...] = (cls.live_at, cls.id)
+        if state == "ending-soon":
+            asked = asked.join(Round, sa.and_(Round.case_id == cls.id, Round.status == "open"))
+            place = (Round.deadline, Round.id)
+        asked = cls._after(asked, place, after, forward=state == "ending-soon").limit(limit)
+        return list(db.session.scalars(asked.options(
             sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
-        )  # fmt: skip
-        return list(db.session.scalars(found))
+        )))  # fmt: skip
+
+    @classmethod
+    def _after(cls, asked: sa.Select[Case], place: tuple[Any, ...], after: int,
+               forward: bool) -> sa.Select[Case]:  # fmt: skip
+        """In this order, and only what comes after one case in it; that need not be listed any more."""
+        if after:
+            last = sa.select(*place).select_from(cls).join(Round, Round.case_id == cls.id).where(cls.id == after)
+            if (row := db.session.execute(last.order_by(Round.id.desc())).first()) and None not in row:
+                here, there = (
+                    sa.tuple_(*place),
+                    sa.tuple_(*(sa.literal(v, c.type) for v, c in zip(row, place, strict=True))),
+                )
+                asked = asked.where(here > there if forward else here < there)
+        return asked.order_by(*(column if forward else column.desc() for column in place))
+
+    @classmethod
+    def courts(cls) -> list[str]:
+        """The courts of the cases that are live, for choosing one: the most cases first, at most twenty."""
+        live = sa.and_(cls._is_found(), cls.status == "live", cls.court != "")
+        most = sa.select(cls.court).where(live).group_by(cls.court).order_by(sa.func.count().desc(), cls.court)
+        return list(db.session.scalars(most.limit(20)))
 
     @classmethod
     def newest(cls, limit: int) -> list[Case]:
@@ -1216,6 +1252,7 @@ class Case(Base):
         )  # fmt: skip
         db.session.add(opened)
         db.session.flush()
+        CaseWords.write(self)
         return opened
 
     def cancel(self, reason: str, by: str, as_of: dt.datetime) -> None:
@@ -1547,6 +1584,49 @@ class DocumentLink(Base):
     position: Mapped[int]
     title: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     url: Mapped[str] = mapped_column(sa.String(law.LONGEST_URL))
+
+
+class CaseWords(Base):
+    """The words by which a case is found, without capitals and accents; written when it goes live.
+
+    The database keeps an index of them (migration 0002): FTS5 in SQLite, GIN in PostgreSQL.
+    """
+
+    __tablename__ = "case_words"
+
+    case_id: Mapped[int] = mapped_column(sa.ForeignKey("cases.id"), primary_key=True)
+    words: Mapped[str] = mapped_column(sa.Text)
+
+    @classmethod
+    def write(cls, case: Case) -> None:
+        about = (
+            case.title,
+            case.owner.name,
+            case.summary,
+            case.story,
+            case.who_we_are,
+            case.firm,
+            case.lawyer,
+            case.court,
+        )
+        insert_once(cls, case_id=case.id, words=" ".join(search_words(" ".join(about), most=None)))
+
+    @classmethod
+    def holding(cls, sought: list[str]) -> sa.Select[int]:
+        """The ids of the cases in which each of these begins a word."""
+        if db.engine.dialect.name == "sqlite":
+            index = sa.table("case_search", sa.column("rowid", sa.Integer))
+            matches = sa.literal_column("case_search").op("MATCH")(" ".join(f'"{word}"*' for word in sought))
+            return sa.select(index.c.rowid).where(matches)
+        simple: sa.ColumnClause[str] = sa.literal_column("'simple'")
+        asked = sa.func.to_tsquery(simple, " & ".join(f"{word}:*" for word in sought))
+        return sa.select(cls.case_id).where(sa.func.to_tsvector(simple, cls.words).op("@@")(asked))
+
+
+def search_words(text: str, most: int | None = 10) -> list[str]:
+    """The words of a text as they are searched: small letters and digits, without accents; the first so many."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return re.findall(r"[^\W_]+", plain.casefold())[:most]
 
 
 class Picture(Base):

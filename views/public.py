@@ -13,6 +13,7 @@ from flask_login import current_user
 from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as AnyResponse
 
+import law
 from jobs import ring
 from models import Case, Comment, Picture, db
 from views import doors, hypermedia
@@ -20,13 +21,34 @@ from views.forms import CommentForm
 from views.words import time_left
 
 COMMENTS_A_PAGE = 50
+CASES_A_PAGE = 20
 public = Blueprint("public", __name__)
 doors.admit(public, "anyone")
 
 
 @public.get("/")
 def home() -> str:
-    return render_template("cases/home.html", cases=Case.listed(), as_of=now())
+    """The cases that somebody looks for, a page at a time. What makes no sense in the address is as if not asked."""
+    asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "court")}
+    asked["show"] = asked["show"] if asked["show"] in law.CASE_FILTERS else "all"
+    found = Case.found(asked["q"], asked["show"], asked["court"], after=number_of("after"), limit=CASES_A_PAGE + 1)
+    return render_template("cases/home.html", cases=found[:CASES_A_PAGE], more=len(found) > CASES_A_PAGE,
+                           courts=Case.courts(), asked=asked, is_narrowed=request.args.keys() & asked, as_of=now(),
+                           )  # fmt: skip
+
+
+@public.get("/owners/<row:number>")
+def owner(number: int) -> str:
+    """Somebody who has brought a case, and all of their cases that anybody may read."""
+    found = Case.found(owner_id=number, after=number_of("after"), limit=CASES_A_PAGE + 1)
+    return render_template("cases/owner.html", owner=(found or abort(404))[0].owner, cases=found[:CASES_A_PAGE],
+                           more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
+
+
+def number_of(name: str) -> int:
+    """The number of a row that the address names, or 0."""
+    said = request.args.get(name, "")
+    return int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0
 
 
 @public.get("/cases")
@@ -53,8 +75,7 @@ def pledge_total(slug: str) -> Response:
 
 @public.get("/cases/<slug>/comments")
 def comments(slug: str) -> Response:
-    its_case, as_of, before = found(slug), now(), request.args.get("before", "")
-    number = int(before) if before.isascii() and before.isdecimal() and len(before) < 10 else 0
+    its_case, as_of, number = found(slug), now(), number_of("before")
     shown, earlier = _comments(its_case, number)
     return hypermedia.refreshed(
         "cases/comments.html", "cases/_comments.html", comments_mark(its_case, shown, as_of),

@@ -209,6 +209,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
+        batch_op.create_index('ix_cases_newest', ['live_at', 'id'], unique=False)
+        batch_op.create_index('ix_cases_of_court', ['court', 'live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
 
@@ -225,6 +227,12 @@ def upgrade() -> None:
     with op.batch_alter_table('budget_lines', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_budget_lines_case_id'), ['case_id'], unique=False)
 
+    op.create_table('case_words',
+    sa.Column('case_id', sa.Integer(), nullable=False),
+    sa.Column('words', sa.Text(), nullable=False),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_case_words_case_id')),
+    sa.PrimaryKeyConstraint('case_id', name=op.f('pk_case_words'))
+    )
     op.create_table('comments',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -819,6 +827,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_comments_case_id'))
 
     op.drop_table('comments')
+    op.drop_table('case_words')
     with op.batch_alter_table('budget_lines', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_budget_lines_case_id'))
 
@@ -826,6 +835,8 @@ def downgrade() -> None:
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
+        batch_op.drop_index('ix_cases_of_court')
+        batch_op.drop_index('ix_cases_newest')
         batch_op.drop_index(batch_op.f('ix_cases_live_from'))
 
     op.drop_table('cases')
