@@ -45,8 +45,8 @@ demonstration = AppGroup("demo", help="The demonstration: its data and its deadl
 def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
-        create_user, invite, reset_second_factor, create_case, cancel_case, capture, ask_again, post_again, take_bounce, decide_card,
-        examine_books, compare,
+        create_user, invite, reset_second_factor, create_case, cancel_case, capture, ask_again, post_again, take_bounce,
+        decide_card, examine_books, compare,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
