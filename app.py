@@ -23,12 +23,14 @@ from views import (
     doors,
     endings,
     feeds,
+    own_account,
     people,
     private_page,
     promises,
     repairs,
     resets,
     reviews,
+    second_factors,
     sharing,
     updates,
     users,
@@ -46,7 +48,7 @@ from views.webhooks import webhooks
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
-ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets)
+ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
 ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
@@ -62,7 +64,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     app.config.from_mapping(_flask_settings(settings))
     _connect_migrations(app)
     doors.watch(app)
-    for room in (public, supporters, accounts, moderators, owners, staff, drafts, webhooks):
+    for room in (public, supporters, accounts, own_account.own_account, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
     keys = app.config["KEYS_INTEGRITY"]

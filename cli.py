@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
+import pyotp
 import sqlalchemy as sa
 from email_validator import EmailNotValidError, validate_email
 from flask import Flask
@@ -44,8 +45,8 @@ demonstration = AppGroup("demo", help="The demonstration: its data and its deadl
 def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
-        create_user, invite, create_case, cancel_case, capture, ask_again, post_again, take_bounce, decide_card,
-        examine_books, compare,
+        create_user, invite, reset_second_factor, create_case, cancel_case, capture, ask_again, post_again, take_bounce,
+        decide_card, examine_books, compare,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
@@ -90,6 +91,22 @@ def invite(role: str, email: str) -> None:
     db.session.commit()
     ring("send_letters")
     click.echo(f"A letter goes to {address}. Its link works until {until}.")
+
+
+@click.command("reset-second-factor")
+@click.option("--reason", required=True, help="For the history of this user, which staff read.")
+@click.argument("address")
+def reset_second_factor(reason: str, address: str) -> None:
+    """For somebody who has lost the app and the recovery codes, above all when nobody of staff can log in any more."""
+    begin_writing()
+    person = User.at(address)
+    if person is None or person.second_factor_at is None:
+        raise click.ClickException(f"There is no user {address} with a second factor.")
+    held = User.hold(person.id, person) or person
+    held.reset_second_factor(reason, None, _now())
+    db.session.commit()
+    ring("send_letters")
+    click.echo(f"{address} has no second factor any more, and is told so by letter.")
 
 
 @click.command("create-case")
@@ -338,6 +355,17 @@ def demo_deadline(slug: str, after: str) -> None:
             click.echo(line)
     else:
         click.echo(f"The deadline of {slug} is in {after}.")
+
+
+@demonstration.command("second-factor-code")
+@click.argument("address")
+def demo_second_factor_code(address: str) -> None:
+    """Print the six digits that the app of a user would show now."""
+    _only_in_development()
+    person = User.at(address)
+    if person is None or person.second_factor_at is None:
+        raise click.ClickException(f"There is no user {address} with a second factor.")
+    click.echo(pyotp.TOTP(person.second_factor_secret).now())
 
 
 @demonstration.command("expired")

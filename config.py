@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         "#sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"
     )
     sign_up: Literal["invitation", "open"] = "invitation"
+    second_factor: Literal["offered", "required"] = "offered"
     largest_picture_mb: Annotated[int, Field(ge=1, le=50)] = 8
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     rate_login: str = "10 per 15 minutes"
@@ -175,6 +176,11 @@ class Settings(BaseSettings):
     def is_https(self) -> bool:
         """Cookies are Secure and `__Host-` exactly when the site's own address is https."""
         return self.site_url.startswith("https://")
+
+    @property
+    def requires_second_factor(self) -> bool:
+        """Whether moderators and staff log in with nothing less: in production always."""
+        return self.environment == "production" or self.second_factor == "required"
 
     @property
     def trusted_hosts(self) -> list[str]:

@@ -243,6 +243,11 @@ INVITATION_WAITS = dt.timedelta(days=7)
 # So many may work on a case beside its owner.
 MOST_EDITORS = 10
 RESET_WAITS = dt.timedelta(minutes=30)
+# Who can do much to others: these keep their second factor, and where one is required they log in with nothing less.
+SECOND_FACTOR_ROLES = frozenset({"moderator", "staff"})
+# So long a log-in may stand between the password and the second factor, and so many codes help when the app is lost.
+HALF_LOG_IN_WAITS = dt.timedelta(minutes=10)
+RECOVERY_CODES = 10
 
 # An approved case may wait so long for the time at which it goes live.
 LONGEST_WAIT = dt.timedelta(days=90)

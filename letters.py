@@ -301,6 +301,8 @@ def _about_person(letter: Letter, person: User) -> dict[str, Any]:
     """What only one kind of letter to somebody who logs in speaks of."""
     if letter.kind == "password_changed":
         return {"changed_at": letter.created_at}
+    if letter.kind == "second_factor":
+        return {"what": letter.occasion.partition(":")[0], "at": letter.created_at}
     if letter.kind in OF_CASES:
         its_case = _case_of_occasion(letter)
         return {"case": its_case, "review_url": f"{config.current().site_url}/staff/reviews/{its_case.slug}"}

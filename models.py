@@ -20,12 +20,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+import pyotp
 import sqlalchemy as sa
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from flask import current_app
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
+from pyotp.exceptions import OTPVerificationError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -289,6 +291,11 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     password_at: Mapped[dt.datetime]
     # Since when this person cannot log in; everybody else has none.
     disabled_at: Mapped[dt.datetime | None]
+    # Since when a log-in asks for the digits of an authenticator app too. What the app and we share is read only to
+    # compare with it; the digits of a step of 30 seconds are taken once, so none of an earlier one than the last.
+    second_factor_at: Mapped[dt.datetime | None]
+    second_factor_secret: Mapped[str] = mapped_column(sa.String(64), deferred=True)
+    second_factor_step: Mapped[int] = mapped_column(deferred=True)
 
     cases: Mapped[list[Case]] = relationship(back_populates="owner", order_by="Case.id.desc()")
 
@@ -306,6 +313,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         added = insert_once(
             cls, email=email.lower(), name=name, bio=bio, picture="", role=role, password_hash=password_hash,
             session_version=1, uses_keys=True, created_at=as_of, password_at=as_of,
+            second_factor_secret="", second_factor_step=0,
         )  # fmt: skip
         user = cls.at(email)
         if user is None or not added:
@@ -356,6 +364,73 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Log-out: every cookie given out so far stops working."""
         self.session_version += 1
 
+    # The second factor
+
+    @property
+    def needs_second_factor(self) -> bool:
+        """Whether there is none, though this role should have one."""
+        return self.role in law.SECOND_FACTOR_ROLES and self.second_factor_at is None
+
+    def set_second_factor(self, secret: str, digits: str, as_of: dt.datetime) -> list[str]:
+        """From now on a log-in asks for what an app makes of this secret. Returns the recovery codes, which nobody can
+        show again; none when the digits are wrong, since then the app would lock its owner out.
+
+        Everybody else who is logged in is logged out: they came in without it. Needs the user to be held.
+        """
+        step = _step_of(secret, digits, as_of)
+        if step is None:
+            return []
+        what = "replaced" if self.second_factor_at else "set_up"
+        self.second_factor_at, self.second_factor_secret, self.second_factor_step = as_of, secret, step
+        self.end_sessions()
+        self._tell_of_second_factor(what, f"user:{self.id}", as_of)
+        return RecoveryCode.draw(self)
+
+    def take_code(self, digits: str, recovery_code: str, as_of: dt.datetime) -> bool:
+        """Whether these are the digits of now, give or take one step, or one of the recovery codes. Either is taken
+        once, so what somebody has looked at over a shoulder opens nothing. Needs the user to be held."""
+        if self.second_factor_at is None:
+            return False
+        step = _step_of(self.second_factor_secret, digits, as_of)
+        if step is not None and step > self.second_factor_step:
+            self.second_factor_step = step
+            return True
+        if RecoveryCode.take(self, recovery_code):
+            self._tell_of_second_factor("recovery_code_used", f"user:{self.id}", as_of)
+            return True
+        return False
+
+    def renew_recovery_codes(self, as_of: dt.datetime) -> list[str]:
+        """New ones, which end the old. Needs the user to be held."""
+        self._tell_of_second_factor("recovery_codes_renewed", f"user:{self.id}", as_of)
+        return RecoveryCode.draw(self)
+
+    def recovery_codes_left(self) -> int:
+        return len(RecoveryCode.of(self))
+
+    def turn_off_second_factor(self, as_of: dt.datetime) -> None:
+        """Whoever can do much to others keeps it: a case owner alone turns it off. Needs the user to be held."""
+        if self.role in law.SECOND_FACTOR_ROLES:
+            raise Refused("Moderators and staff keep their second factor. You can put another one in its place.")
+        self._drop_second_factor("turned_off", f"user:{self.id}", as_of)
+
+    def warn_of_tries(self, as_of: dt.datetime) -> None:
+        """Somebody has the password and not the codes: its owner hears of it, once a day."""
+        Letter.owe("second_factor", self, f"tried:{as_of:%Y-%m-%d}", as_of)
+
+    def _drop_second_factor(self, what: str, who: str, as_of: dt.datetime, note: str = "") -> None:
+        if self.second_factor_at is None:
+            return
+        self.second_factor_at, self.second_factor_secret = None, ""
+        RecoveryCode.forget(self)
+        self.end_sessions()
+        self._tell_of_second_factor(what, who, as_of, note)
+
+    def _tell_of_second_factor(self, what: str, who: str, as_of: dt.datetime, note: str = "") -> None:
+        """A line in the history, and a letter: if it was somebody else, its owner should know."""
+        Event.write(self, f"second_factor_{what}", who, as_of, note=note)
+        Letter.owe("second_factor", self, f"{what}:{as_of.isoformat()}", as_of)
+
     # What staff do to a user
 
     @classmethod
@@ -403,13 +478,23 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             self.disabled_at = None
             Event.write(self, "enabled", f"user:{by.id}", as_of, note=reason)
 
+    def reset_second_factor(self, reason: str, by: User | None, as_of: dt.datetime) -> None:
+        """For somebody who has lost the app and the recovery codes. Nobody of staff does so to themselves: `by` is
+        None for the operator's command. Silent when there is none. Needs the user to be held."""
+        if by is not None:
+            self._require_power(by)
+        self._drop_second_factor("reset", f"user:{by.id}" if by else "operator", as_of, note=reason)
+
     def _require_power(self, by: User) -> None:
         """Only staff act upon users, and never upon themselves. So the last of staff cannot be removed: whoever does
         it is another one, whose row is locked as well, so that two who remove each other come one after the other."""
         if by.role != "staff" or by.disabled_at is not None:
             raise Refused("You do not belong to staff any more. Nothing was changed.")
         if by.id == self.id:
-            raise Refused("Nobody changes their own role, or disables themselves. Ask somebody else of staff.")
+            raise Refused(
+                "Nobody changes their own role, disables themselves, or resets their own second factor. "
+                "Ask somebody else of staff."
+            )
 
     def history(self) -> list[Event]:
         found = sa.select(Event).where(Event.subject_kind == "user", Event.subject_id == self.id)
@@ -420,6 +505,64 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Shown where there is no picture: "DD" for "Defend Digital Me"; signs and emoji have none."""
         letters = [next((letter for letter in word if letter.isalnum()), "") for word in self.name.split()]
         return "".join(letter.upper()[0] for letter in list(filter(None, letters))[:2])
+
+
+class RecoveryCode(Base):
+    """A word that lets its owner in once when the app is lost. Only its hash is kept, and its row goes as it is used.
+
+    It is drawn from so many that a fast hash is enough: nobody can try them all.
+    """
+
+    __tablename__ = "recovery_codes"
+    __table_args__ = (sa.UniqueConstraint("user_id", "code_hash"),)
+
+    id: Mapped[Key]
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    code_hash: Mapped[str] = mapped_column(sa.String(64))
+
+    @classmethod
+    def draw(cls, owner: User) -> list[str]:
+        """New ones in the place of all before: 80 bits each, in groups of four."""
+        cls.forget(owner)
+        codes = [base64.b32encode(secrets.token_bytes(10)).decode().lower() for _ in range(law.RECOVERY_CODES)]
+        db.session.add_all(cls(user_id=owner.id, code_hash=_hash_of_code(code)) for code in codes)
+        return ["-".join(re.findall("....", code)) for code in codes]
+
+    @classmethod
+    def of(cls, owner: User) -> list[str]:
+        """The hashes of those that were not used yet."""
+        return list(db.session.scalars(sa.select(cls.code_hash).where(cls.user_id == owner.id)))
+
+    @classmethod
+    def are_of(cls, owner: User, codes: list[str]) -> bool:
+        return {_hash_of_code(code) for code in codes} <= {*cls.of(owner)}
+
+    @classmethod
+    def take(cls, owner: User, typed: str) -> bool:
+        """Whether this is one of them; it is none any more."""
+        found = sa.delete(cls).where(cls.user_id == owner.id, cls.code_hash == _hash_of_code(typed))
+        return bool(db.session.execute(found).rowcount)  # type: ignore[attr-defined]
+
+    @classmethod
+    def forget(cls, owner: User) -> None:
+        db.session.execute(sa.delete(cls).where(cls.user_id == owner.id))
+
+
+def _hash_of_code(typed: str) -> str:
+    """Capitals, spaces and hyphens are nothing of it."""
+    return hashlib.sha256(re.sub(r"[\s-]", "", typed).lower().encode()).hexdigest()
+
+
+def _step_of(secret: str, digits: str, as_of: dt.datetime) -> int | None:
+    """The step of 30 seconds whose digits these are: that of now, the one before or the one after, since clocks differ
+    and people type slowly."""
+    typed = re.sub(r"\s", "", digits)
+    if not re.fullmatch("[0-9]{6}", typed):
+        return None
+    try:
+        return pyotp.TOTP(secret).verify_and_get_timecode(typed, for_time=as_of, valid_window=1)
+    except OTPVerificationError:
+        return None
 
 
 class SignUp(Base):

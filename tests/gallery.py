@@ -8,6 +8,8 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyotp
+
 from jobs import doctor
 from models import (
     Case,
@@ -29,7 +31,7 @@ from models import (
 )
 from payments import ChargeFound, DisputeFound, RefundFound
 from pictures import Drawing
-from tests.made import a_case, a_draft, a_pledge, a_user, card_found, confirm, keep, now
+from tests.made import PASSWORD, a_case, a_draft, a_pledge, a_user, card_found, confirm, keep, now
 
 MINUTE = dt.timedelta(minutes=1)
 STORY = """## What is going on
@@ -486,6 +488,30 @@ def _account_pages() -> list[Shown]:
         Shown("password to set, wrong", again, press="Set this password", typed={"New password": "too short"}),
         Shown("password set", "/password-resets/done"),
         Shown("link that works no more", "/invitations/x.y", status=404),
+        *_second_factor(),
+    ]
+
+
+def _second_factor() -> list[Shown]:
+    """Somebody logs in with it, and is logged in from then on: these come last in their room."""
+    begin_writing()
+    person = db.session.merge(a_user("owner", name="Two Steps"))
+    begin_writing()
+    secret = pyotp.random_base32()
+    first, second, *_ = person.set_second_factor(secret, pyotp.TOTP(secret).now(), now())
+    log_in = {"E-mail address": person.email, "Password": PASSWORD}
+    keep()
+    code, again = "/login/second-factor", "/account/second-factor"
+    proof = {"Password": PASSWORD, "Or a recovery code": second}
+    return [
+        Shown("second factor asked for", "/login", press="Log in", typed=log_in),
+        Shown("second factor wrong", code, press="Log in"),
+        Shown("second factor taken", code, press="Log in", typed={"Or a recovery code": first}),
+        Shown("account", "/account"),
+        Shown("account wrong", "/account", press="Make new recovery codes"),
+        Shown("another second factor", again),
+        Shown("another second factor, wrong", again, press="Set it up"),
+        Shown("recovery codes", "/account", press="Make new recovery codes", typed=proof),
     ]
 
 
@@ -499,6 +525,7 @@ def _users(staff: User, another: User) -> list[Shown]:
             invited.take_back(f"user:{staff.id}", now())
         elif name == "run-out":
             invited.invited_at = now() - 8 * 24 * 60 * MINUTE
+    gone.second_factor_at = now()
     where = f"/staff/users/{gone.id}"
     return [
         Shown("users", "/staff/users", "staff"),
@@ -507,6 +534,7 @@ def _users(staff: User, another: User) -> list[Shown]:
         Shown("user disabled", where, "staff"),
         Shown("user, role without a reason", where, "staff", press="Change the role"),
         Shown("user, enabled without a reason", where, "staff", press="Let them log in again"),
+        Shown("user, second factor without a reason", where, "staff", press="Reset the second factor"),
         Shown("user oneself", f"/staff/users/{staff.id}", "staff"),
     ]
 
@@ -572,6 +600,9 @@ def _desks(edited: int) -> list[Shown]:
         Shown("not your page", "/owner", "moderator", status=403),
         Shown("desk", "/owner", "owner"),
         Shown("desk without a case", "/owner", "newcomer"),
+        Shown("account without a second factor", "/account", "owner"),
+        Shown("second factor to set up", "/account/second-factor", "owner"),
+        Shown("second factor to set up, wrong", "/account/second-factor", "owner", press="Set it up"),
         Shown("own case", "/owner/cases/live", "owner"),
         Shown("people of a case", "/owner/cases/live/people", "owner"),
         Shown("people, nobody to ask", "/owner/cases/live/people", "owner", press="Send the invitation"),

@@ -25,10 +25,12 @@ LOG_IN, WRONG_ROLE, NOT_THEIRS = "to the log-in", "403", "404"
 def verdict(rule: Rule, person: str) -> str:
     """What somebody is told at an address: "" when they may come in."""
     admitted = doors.POLICIES[rule.endpoint.partition(".")[0]]
-    if admitted not in ("owner", "moderator", "staff"):
+    if admitted not in ("owner", "moderator", "staff", doors.LOGGED_IN):
         return ""
     if not PEOPLE[person]:
         return LOG_IN
+    if admitted == doors.LOGGED_IN:
+        return ""
     if ROLES.get(person, person) != admitted:
         return WRONG_ROLE
     if person == "another owner" and "slug" in rule.arguments:
@@ -85,7 +87,7 @@ def test_whoever_may_not_come_in_is_told_so_at_every_address_and_changes_nothing
 
 
 def test_whoever_may_come_in_sees_every_page(site: Site, people: dict[str, FlaskClient]) -> None:
-    guarded = {"owner", "moderator", "staff"}
+    guarded = {"owner", "moderator", "staff", doors.LOGGED_IN}
     for rule, method in site.rules():
         admitted = doors.POLICIES[rule.endpoint.partition(".")[0]]
         for person, browser in people.items():

@@ -4,12 +4,13 @@ link of these ever stands in a log."""
 import re
 from typing import TYPE_CHECKING
 
+import pyotp
 import pytest
 from playwright.sync_api import expect
 
 from tests.house import House, eventually
 from tests.journey import told
-from tests.made import PASSWORD, a_user
+from tests.made import PASSWORD, a_user, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,3 +130,51 @@ def test_somebody_gets_back_in_by_mail(house: House, page: "Page", way: str) -> 
     expect(page).to_have_url(f"{house.url}/owner")
     told(house, email, "Set another password", "Your password was changed")
     assert stands_in_a_log(house, link) == []
+
+
+def test_an_owner_sets_up_a_second_factor_and_logs_in_with_it_by_keyboard(house: House, page: "Page", way: str) -> None:
+    email = a_user("owner", email=f"two-steps-{way.replace(' ', '-').lower()}@example.org").email
+    log_in(house, page, email)
+    page.get_by_role("link", name="Account").click()
+    page.get_by_role("link", name="Set up a second factor").click()
+    expect(page.get_by_role("img", name="The secret below, for the camera of your phone")).to_be_visible()
+    secret = page.locator(".secret").inner_text().replace(" ", "")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Six digits that your app shows now").fill("000000")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("These are not the digits for this secret.")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Six digits that your app shows now").fill(pyotp.TOTP(secret).now())
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your recovery codes")
+    codes = page.locator(".codes li").all_inner_texts()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save them as a file").click()
+    assert saved.value.path().read_text(encoding="utf-8").splitlines()[3:] == codes and len(codes) == 10
+    page.get_by_role("link", name="I have kept them").click()
+    expect(page.get_by_role("main")).to_contain_text("Recovery codes that you have left: 10.")
+    page.get_by_role("button", name="Log out").click()
+
+    log_in(house, page, email)
+    expect(page.get_by_role("heading", level=1)).to_have_text("One more step")
+    page.goto(f"{house.url}/owner")
+    expect(page).to_have_url(re.compile("/login"))
+    page.go_back()
+    digits, recovery = page.get_by_label("Six digits from your app"), page.get_by_label("Or a recovery code")
+    digits.focus()
+    page.keyboard.type("000000")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_be_focused()
+    # The digits of the step that comes next, copied from elsewhere and pasted.
+    recovery.fill(pyotp.TOTP(secret).at(now(), counter_offset=1))
+    recovery.press("Control+A")
+    recovery.press("Control+X")
+    page.keyboard.press("Shift+Tab")
+    expect(digits).to_be_focused()
+    page.keyboard.press("Control+V")
+    expect(digits).to_have_value(re.compile("^[0-9]{6}$"))
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{house.url}/owner")
+    told(house, email, "Your second factor is set up")
+    private = [secret, *codes, *(code.replace("-", "") for code in codes)]
+    assert [name for name in house.commands if any(word in house.log(name) for word in private)] == []

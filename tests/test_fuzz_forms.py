@@ -16,7 +16,8 @@ anything = some.one_of(
 )  # fmt: skip
 fields = some.sampled_from([
     "amount", "other_amount", "name", "email", "anonymous", "wants_updates", "agreed", "form_key", "body", "title",
-    "password", "next", "preview", "list", "c1-reason", "status", "form_token", "id", "",
+    "password", "code", "recovery_code", "new_code", "offer", "next", "preview", "list",
+    "c1-reason", "status", "form_token", "id", "",
 ])  # fmt: skip
 forms = some.dictionaries(fields, some.lists(anything, max_size=2), max_size=10)
 headers = some.sampled_from([{}, {"HX-Request": "true"}, {"Sec-Fetch-Site": "same-origin"}])
@@ -39,7 +40,8 @@ def test_no_form_that_anybody_may_send_breaks_us(
     site: Site, form: dict[str, list[str]], header: dict[str, str]
 ) -> None:
     link = site.links["pledge"]
-    where = ["/login", "/logout", "/forgotten-password", f"/invitations/{site.links['invitation']}",
+    where = ["/login", "/login/second-factor", "/login/new-second-factor", "/logout", "/forgotten-password",
+             f"/invitations/{site.links['invitation']}",
              f"/password-resets/{site.links['password-reset']}",
              "/cases/the-case/pledges", "/cases/the-case/comments", f"/pledges/{link}/amount",
              f"/pledges/{link}/card-page", f"/pledges/{site.links['unsubscribe']}/unsubscription"]  # fmt: skip
@@ -57,7 +59,7 @@ def test_no_form_of_somebody_who_is_logged_in_breaks_us(
     updates = "/owner/cases/the-case/updates"
     comment = f"/moderation/comments/{site.values['comment_id']}"
     for person, page, where in (
-        (site.owner, "/owner", [updates, f"{updates}/{site.values['update_id']}"]),
+        (site.owner, "/owner", [updates, f"{updates}/{site.values['update_id']}", "/account/second-factor"]),
         (site.moderator, "/moderation/decided", [f"{comment}/decision"]),
     ):
         browser = logged_in(site.app, person)

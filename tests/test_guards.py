@@ -35,6 +35,7 @@ def test_every_endpoint_declares_who_may_use_it(app: Flask) -> None:
         "moderators": "moderator",
         "owners": "owner",
         "staff": "staff",
+        "own_account": "whoever is logged in",
         "drafts": "the holder of a private link",
         "webhooks": "Stripe, by its signature",
     }

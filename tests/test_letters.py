@@ -250,6 +250,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The password of your account at Standing was changed on",
         "If it was not, set another one at once, and write to us",
     ),
+    "second_factor": (
+        "Your second factor was reset",
+        "Our staff have reset the second factor of your account at Standing on Saturday 31 October 2026, 8:00pm GMT.",
+        "Set up another one when you next log in: http://127.0.0.1:8000/login",
+    ),
     "case_called_off": (
         "A case was cancelled by its owner: Whose data?",
         "A Owner has cancelled",
@@ -295,7 +300,7 @@ CHANGES = (
 )  # fmt: skip
 
 
-OF_ACCOUNTS = ("sign_up", "invitation", "password_reset", "password_changed")
+OF_ACCOUNTS = ("sign_up", "invitation", "password_reset", "password_changed", "second_factor")
 
 
 def _account(kind: str, moderator: User) -> None:
@@ -303,6 +308,10 @@ def _account(kind: str, moderator: User) -> None:
         SignUp.ask("new@example.org", "Sam Weir", "a hash", DEADLINE)
     elif kind == "invitation":
         Invitation.send("new@example.org", "moderator", None, DEADLINE)
+    elif kind == "second_factor":
+        held = db.session.merge(moderator)
+        held.second_factor_at = DEADLINE - HOUR
+        held.reset_second_factor("They came with a passport.", None, DEADLINE)
     else:
         asked = PasswordReset.ask(db.session.merge(moderator).email, now())
         if kind == "password_changed":

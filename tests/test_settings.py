@@ -46,6 +46,7 @@ def test_development_starts_with_nothing_set() -> None:
 
 def test_production_starts_when_all_is_set() -> None:
     settings = config.load(dict(PRODUCTION))
+    assert settings.requires_second_factor and not config.load().requires_second_factor
     assert settings.livemode and settings.is_https and settings.trusted_hosts == ["standing.example"]
 
 

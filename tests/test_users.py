@@ -25,7 +25,9 @@ from tests.test_passwords import GUESSED
 from views import admissions
 
 CHOSEN = "four words nothing ties"
-SELF = "Nobody changes their own role, or disables themselves. Ask somebody else of staff."
+SELF = (
+    "Nobody changes their own role, disables themselves, or resets their own second factor. Ask somebody else of staff."
+)
 
 
 class Desk:
@@ -320,6 +322,7 @@ def test_nobody_acts_upon_themselves(desk: Desk) -> None:
         ("role", {"role_role": "owner", "role_reason": "I am tired."}),
         ("disabling", {"disabling_reason": "I am tired."}),
         ("disabling/end", {"disabling_reason": "I am awake."}),
+        ("second-factor/end", {"factor_reason": "I have lost it."}),
     ):
         answer = desk.send(f"/users/{desk.number}/{where}", **typed)
         assert answer.status_code == 409 and SELF in answer.text, where

@@ -3,6 +3,7 @@
 from typing import Any
 
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
+    HiddenField,
     PasswordField,
     RadioField,
     SelectChoice,
@@ -68,6 +69,31 @@ class OwnPasswordForm(TypedForm):
     password = PasswordField(
         "Password", [Told("Enter your password."), Length(max=passwords.LONGEST, message="This password is too long.")]
     )
+
+
+class CodeForm(TypedForm):
+    """The second factor: what the app shows, or a recovery code."""
+
+    code = StringField("Six digits from your app", [Readable()], filters=[trim])
+    recovery_code = StringField("Or a recovery code", [Readable()], filters=[trim])
+
+    def validate_code(self, field: Any) -> None:
+        if not (field.data or self.recovery_code.data):
+            raise ValidationError("Enter the six digits, or a recovery code.")
+
+
+class ProofForm(OwnPasswordForm, CodeForm):
+    """All that a log-in asks for, typed once more before the second factor is changed."""
+
+
+class SetUpForm(ProofForm):
+    """A new second factor. What need not be proven again is taken out of it; `offer` is the secret that was shown."""
+
+    offer = HiddenField()
+    new_code = StringField(
+        "Six digits that your app shows now", [Told("Enter the six digits that your app shows."), Readable()],
+        filters=[trim],
+    )  # fmt: skip
 
 
 class EditorForm(TypedForm):

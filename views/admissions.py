@@ -5,9 +5,9 @@ Mail scanners follow links, so what a letter leads to only shows a form. What is
 done in a transaction that writes.
 """
 
-from flask import abort, redirect, render_template, request, session, url_for
+from flask import abort, redirect, render_template, request, url_for
 from flask.wrappers import Response
-from flask_login import current_user, login_user
+from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
 import config
@@ -25,7 +25,7 @@ from models import (
 )
 from views import doors, hypermedia
 from views.account_forms import JoinForm, OwnPasswordForm, SignUpForm
-from views.accounts import DESKS, accounts
+from views.accounts import accounts, let_in
 from views.public import now
 
 # The routes of a link -> whose link it is, and what it is signed for.
@@ -157,7 +157,4 @@ def hashed(password: str) -> str:
 def _welcome(user: User) -> AnyResponse:
     """Whoever has just chosen or typed the password need not type it again."""
     db.session.commit()
-    # Nothing that stood in the cookie before may survive a log-in.
-    session.clear()
-    login_user(user)
-    return redirect(url_for(DESKS[user.role]), 303)
+    return let_in(user)

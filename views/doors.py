@@ -36,12 +36,14 @@ limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_l
 # Blueprint -> who may use it. A test walks the URL map and fails on a blueprint without a policy.
 POLICIES: dict[str, str] = {"static": "anyone"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# The policy of a blueprint that is for every role.
+LOGGED_IN = "whoever is logged in"
 # What our forms carry besides the words that somebody typed into them.
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
     "case", "promise", "form_key",
-    # A password is typed again rather than shown.
-    "password",
+    # A password is typed again rather than shown, and so is every code.
+    "password", "code", "recovery_code", "new_code", "offer", "codes",
 )  # fmt: skip
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")
@@ -58,6 +60,8 @@ def admit(blueprint: Blueprint, who: str) -> None:
     POLICIES[blueprint.name] = who
     if who in ROLES:
         blueprint.before_request(functools.partial(_require_role, who))
+    elif who == LOGGED_IN:
+        blueprint.before_request(_require_log_in)
 
 
 def watch(app: Flask) -> None:
@@ -122,7 +126,13 @@ def _refuse_gibberish() -> None:
 
 @login_manager.user_loader  # type: ignore[untyped-decorator]  # Flask-Login brings no types
 def _user(session_id: str) -> User | None:
-    return User.of_session(session_id)
+    """Who lacks a second factor that is required is nobody, at every address, until it is set up."""
+    user = User.of_session(session_id)
+    return None if user is None or lacks_second_factor(user) else user
+
+
+def lacks_second_factor(user: User) -> bool:
+    return config.current().requires_second_factor and user.needs_second_factor
 
 
 # --- Cross-site posts --------------------------------------------------------------------------------------
@@ -159,12 +169,16 @@ def has_form_token() -> bool:
 
 
 def _require_role(role: str) -> Response | None:
+    if current_user.is_authenticated and current_user.role != role:
+        abort(403, "Your account cannot open this page.")
+    return _require_log_in()
+
+
+def _require_log_in() -> Response | None:
     if not current_user.is_authenticated:
         where = request.full_path.rstrip("?") if request.method == "GET" else ""
         log_in = url_for("accounts.log_in", next=where or None)
         return _unsent("Your log-in has ended", log_in) if _typed() else hypermedia.elsewhere(log_in)
-    if current_user.role != role:
-        abort(403, "Your account cannot open this page.")
     if request.method not in SAFE_METHODS and not has_form_token():
         return _too_old()
     return None
@@ -267,6 +281,8 @@ def _limit(name: str, kind: str, key: Callable[[], str] = get_remote_address) ->
 _LIMITS = {
     "login": _limit("login", "login"),
     "login to account": _limit("login to account", "login", lambda: str(g.account)),
+    "code": _limit("code", "login"),
+    "code to account": _limit("code to account", "login", lambda: str(g.account)),
     "pledge": _limit("pledge", "pledge"),
     "comment": _limit("comment", "comment"),
     "report": _limit("report", "comment"),
@@ -318,7 +334,7 @@ def _headers(policy: str, answer: Response) -> Response:
     policy_of_page = POLICIES.get((request.blueprint or "static"), "anyone")
     # Every page of somebody who is logged in carries that person's token, whoever else may read the page.
     logged_in = request.endpoint not in SAME_FOR_ALL and bool(session)
-    if g.get("private") or policy_of_page in ROLES or logged_in:
+    if g.get("private") or policy_of_page in (*ROLES, LOGGED_IN) or logged_in:
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Robots-Tag"] = "noindex"
     elif request.endpoint != "static":

@@ -56,14 +56,14 @@ def take_invitation_back(invitation_id: int) -> AnyResponse:
 @staff.get("/users/<row:user_id>")
 def user(user_id: int) -> str:
     person = _found(user_id)
-    return _user_page(person, RoleForm(prefix="role-", role=person.role), ReasonForm(prefix="disabling-"))
+    return _user_page(person)
 
 
 @staff.post("/users/<row:user_id>/role")
 def change_role(user_id: int) -> AnyResponse | tuple[str, int]:
     person, form = _held(user_id), RoleForm(request.form, prefix="role-")
     if not form.validate():
-        return _user_page(person, form, ReasonForm(prefix="disabling-")), 422
+        return _user_page(person, role_form=form), 422
     person.change_role(str(form.role.data), str(form.reason.data), current_user, now())
     return _back(person, f"{person.name} has the role “{form.role.data}”.")
 
@@ -78,10 +78,21 @@ def enable_user(user_id: int) -> AnyResponse | tuple[str, int]:
     return _switch(user_id, User.enable, "{} can log in again.")
 
 
+@staff.post("/users/<row:user_id>/second-factor/end")
+def reset_second_factor(user_id: int) -> AnyResponse | tuple[str, int]:
+    person, form = _held(user_id), ReasonForm(request.form, prefix="factor-")
+    if not form.validate():
+        return _user_page(person, factor_form=form), 422
+    person.reset_second_factor(str(form.reason.data), current_user, now())
+    answer = _back(person, f"{person.name} has no second factor any more, and is told so by letter.")
+    ring("send_letters")
+    return answer
+
+
 def _switch(user_id: int, verb: Callable[..., None], said: str) -> AnyResponse | tuple[str, int]:
     person, form = _held(user_id), ReasonForm(request.form, prefix="disabling-")
     if not form.validate():
-        return _user_page(person, RoleForm(prefix="role-", role=person.role), form), 422
+        return _user_page(person, reason_form=form), 422
     verb(person, str(form.reason.data), current_user, now())
     return _back(person, said.format(person.name))
 
@@ -111,9 +122,13 @@ def _users_page(form: InviteForm) -> str:
     )  # fmt: skip
 
 
-def _user_page(person: User, role_form: RoleForm, reason_form: ReasonForm) -> str:
+def _user_page(person: User, **wrong: RoleForm | ReasonForm) -> str:
     """The page of a user, with the form that was sent wrongly, if any."""
+    forms = {
+        "role_form": RoleForm(prefix="role-", role=person.role), "reason_form": ReasonForm(prefix="disabling-"),
+        "factor_form": ReasonForm(prefix="factor-"), **wrong,
+    }  # fmt: skip
     return render_template(
-        "staff/user.html", person=person, role_form=role_form, reason_form=reason_form, history=person.history(),
-        wrong=role_form if role_form.errors else reason_form, is_self=person.id == current_user.id,
+        "staff/user.html", person=person, history=person.history(), is_self=person.id == current_user.id, **forms,
+        wrong=next(iter(wrong.values()), forms["role_form"]),
     )  # fmt: skip

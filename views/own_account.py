@@ -1,0 +1,101 @@
+"""The account as its user sees it, whichever role that is: the second factor and its recovery codes."""
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.wrappers import Response
+from flask_login import current_user
+from werkzeug.wrappers import Response as AnyResponse
+
+import config
+import law
+from jobs import ring
+from law import Refused
+from models import RecoveryCode, User, db
+from views import doors
+from views.account_forms import ProofForm, SetUpForm
+from views.public import now
+from views.second_factors import codes_page, enter_anew, hold_with_proof, set_up_page, status, take_set_up
+
+own_account = Blueprint("own_account", __name__, url_prefix="/account")
+doors.admit(own_account, doors.LOGGED_IN)
+
+
+@own_account.get("")
+def account() -> str:
+    return _page(ProofForm())
+
+
+@own_account.get("/second-factor")
+def new_second_factor() -> str:
+    return set_up_page(_set_up_form(), _myself())
+
+
+@own_account.post("/second-factor")
+def set_second_factor() -> str | tuple[str, int]:
+    return take_set_up(_set_up_form(), _myself())
+
+
+@own_account.post("/second-factor/end")
+def turn_off_second_factor() -> AnyResponse | tuple[str, int]:
+    _require_one()
+    form = ProofForm(request.form)
+    held = hold_with_proof(form, _myself()) if form.validate() else None
+    if held is None:
+        return _page(form), status()
+    held.turn_off_second_factor(now())
+    db.session.commit()
+    ring("send_letters")
+    enter_anew(held)
+    flash("The second factor is turned off. Your password alone lets you in.")
+    return redirect(url_for("own_account.account"), 303)
+
+
+@own_account.post("/recovery-codes")
+def renew_recovery_codes() -> str | tuple[str, int]:
+    _require_one()
+    form = ProofForm(request.form)
+    held = hold_with_proof(form, _myself()) if form.validate() else None
+    if held is None:
+        return _page(form), status()
+    codes = held.renew_recovery_codes(now())
+    db.session.commit()
+    ring("send_letters")
+    return codes_page(codes)
+
+
+@own_account.post("/recovery-codes/file")
+def recovery_codes_file() -> Response:
+    """The codes that the page before has shown, sent back to be put into a file: we know only their hashes."""
+    codes = request.form.get("codes", "")[:1_000].split()
+    if not codes or not RecoveryCode.are_of(_myself(), codes):
+        raise Refused("These are not the recovery codes that work now. Make new ones on the page of your account.")
+    words = [f"Recovery codes for {current_user.email} at {config.current().site_url}", "Each works once.", "", *codes]
+    answer = Response("\n".join(words) + "\n", mimetype="text/plain")
+    answer.headers["Content-Disposition"] = "attachment; filename=recovery-codes.txt"
+    return answer
+
+
+def _myself() -> User:
+    """The row itself, where `current_user` is only a way to it."""
+    myself: User = current_user._get_current_object()
+    return myself
+
+
+def _require_one() -> None:
+    if current_user.second_factor_at is None:
+        raise Refused("You have no second factor. Set one up first.")
+
+
+def _set_up_form() -> SetUpForm:
+    """Who puts another one in the place of the first proves to have that too."""
+    form = SetUpForm(request.form)
+    if current_user.second_factor_at is None:
+        del form.code, form.recovery_code
+    return form
+
+
+def _page(form: ProofForm) -> str:
+    form.code.data = ""
+    return render_template(
+        "accounts/account.html", form=form, codes_left=current_user.recovery_codes_left(),
+        may_turn_off=current_user.role not in law.SECOND_FACTOR_ROLES,
+    )  # fmt: skip
