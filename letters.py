@@ -101,6 +101,10 @@ def is_true(letter: Letter, as_of: dt.datetime | None = None) -> bool:
     return bool(_STILL_SO[letter.kind](letter, about)) if letter.kind in _STILL_SO else True
 
 
+def _is_a_draft(update: Update | None) -> bool:
+    return update is not None and update.status == "draft"
+
+
 def _is_still_agreed(letter: Letter, pledge: Pledge) -> bool:
     agreed: Agreement = _row_of_occasion(letter, Agreement)
     return pledge.amount_pence == agreed.amount_pence and pledge.status not in ENDED_UNPAID
@@ -138,6 +142,8 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
         pledge.wants_updates and (pledge.is_supporters or _row_of_occasion(letter, Update).is_for_everyone)
     ),
     "update_reminder": lambda letter, case: case.is_silent(letter.created_at),
+    # Its owner may have published it all the same, or thrown it away.
+    "update_held_back": lambda letter, _: _is_a_draft(db.session.get(Update, int(letter.occasion.split(":")[1]))),
     "links": lambda _, request: bool(request.pledges()),
     **dict.fromkeys(OF_REVIEWS, _is_still_reviewed_so),
     "case_submitted": lambda letter, _: _case_of_occasion(letter).status == "submitted",
@@ -270,7 +276,8 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
     if type(about) in OF_ACCOUNTS:
         return words | {"about": about, "link": f"{settings.site_url}/{OF_ACCOUNTS[type(about)]}/{about.link()}"}
     if isinstance(about, Case):
-        return words | {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
+        words |= {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
+        return words | ({"update": _row_of_occasion(letter, Update)} if letter.kind == "update_held_back" else {})
     if isinstance(about, User):
         return words | {"person": about} | _about_person(letter, about)
     if isinstance(about, (Examination, Reconciliation)):
