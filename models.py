@@ -1384,6 +1384,7 @@ class Case(Base):
         )  # fmt: skip
         if before:
             found = found.where(Pledge.id < before)
+        found = found.options(sa.orm.joinedload(Pledge.comment))
         return list(db.session.scalars(found.order_by(Pledge.id.desc()).limit(limit)))
 
     def update_reader_ids(self) -> list[int]:

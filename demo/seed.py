@@ -225,9 +225,9 @@ def _pledge(slug: str, name: str, amount: int, card: str, anonymous: bool, wants
         form |= {"message": words} | ({"message_public": "y"} if for_everyone else {})
     site = config.current().site_url
     with requests.Session() as browser:
-        if name in CAME_BY:
-            browser.get(f"{site}/cases/{slug}/pledge", params={"via": CAME_BY[name]}, timeout=30)
-            form["came_from"] = law.source(CAME_BY[name], "")
+        via = {"via": CAME_BY[name]} if name in CAME_BY else {}
+        browser.get(f"{site}/cases/{slug}/pledge", params=via, timeout=30)
+        form["came_from"] = law.source(CAME_BY.get(name, ""), "")
         page = browser.post(f"{site}/cases/{slug}/pledges", form, timeout=30)
         if not page.url.startswith(config.current().checkout_origin):
             raise Refused(f"the pledge of {name} did not reach the card page: {page.status_code} {page.url}")

@@ -19,6 +19,7 @@ from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, look
 from tests.reading import read, said
 
 DAY, HOUR, SECOND = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(seconds=1)
+NEVER_HIGHER = "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
 WHY = "The court has moved the hearing."
 
 
@@ -374,9 +375,8 @@ def test_an_owner_asks_on_a_page_that_keeps_what_was_typed(app: Flask) -> None:
         ("date", "2020-01-01", "The deadline can come later, never earlier."),
         ("date", far, "The deadline can come at most 30 days later."),
         ("target", "0", "The target must be more than nothing and at most £1,000,000."),
-        ("target", "10,000,000", "The target can become lower, never higher: supporters agreed to be charged only if "
-         "pledges reach it."),
-    ):  # fmt: skip
+        ("target", "10,000,000", NEVER_HIGHER),
+    ):
         page = read(browser, where, 422, method="POST", data={**typed, field: value, "reason": WHY})
         assert [(link["href"], link.text) for link in page.select(".errors a")] == [(f"#{field}", words)]
         assert said(page, f"#{field}-error") == f"Error: {words}"
