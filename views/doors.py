@@ -350,7 +350,7 @@ def _error_page(error: HTTPException) -> Response:
     code = error.code or 500
     heading, words = WORDS.get(code, WORDS[400 if code < 500 else 500])
     own_words = error.description if code == 403 and error.description != type(error).description else words
-    answer = _trouble(code, heading, own_words)
+    answer = _trouble(code, heading, own_words or "")
     if isinstance(getattr(error, "valid_methods", None), (list, set, tuple)):
         answer.headers["Allow"] = ", ".join(error.valid_methods)  # type: ignore[attr-defined]
     return answer
