@@ -466,6 +466,15 @@ def check_deadline(deadline: dt.datetime, as_of: dt.datetime) -> None:
         raise Refused(f"The deadline is more than {LONGEST_ROUND.days} days away.")
 
 
+def check_new_target(target_pence: int, new_target_pence: int) -> None:
+    """Whether a target that supporters have agreed to may become this one."""
+    if new_target_pence > target_pence:
+        raise Refused(
+            "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
+        )
+    check_target(new_target_pence)
+
+
 def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.datetime, new_target_pence: int, zone: str,
                  as_of: dt.datetime) -> None:  # fmt: skip
     """Whether a promise to which people have agreed may become this one, which holds for all of them who do not leave.
@@ -474,11 +483,7 @@ def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.date
     time to leave. The days are counted on the calendar of the zone, so that a change of the clocks takes no hour from
     them.
     """
-    if new_target_pence > target_pence:
-        raise Refused(
-            "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
-        )
-    check_target(new_target_pence)
+    check_new_target(target_pence, new_target_pence)
     if new_deadline < deadline:
         raise Refused("The deadline can come later, never earlier.")
     if (new_deadline, new_target_pence) == (deadline, target_pence):

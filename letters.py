@@ -4,6 +4,7 @@ The words stand in templates/letters/<kind>.txt; the first line is the subject. 
 last. A letter is owed by the models and sent by jobs/post.py; here it is only written and handed over.
 """
 
+import datetime as dt
 import smtplib
 import ssl
 from collections.abc import Callable
@@ -70,6 +71,8 @@ OF_NEWS = ("update", "final_report")
 OF_ACCOUNTS: dict[type[Any], str] = {
     SignUp: "sign-up", Invitation: "invitations", PasswordReset: "password-resets",
 }  # fmt: skip
+# Letters that are nothing but a link that works for a while. For an address without an account there is no such link.
+LINKS_THAT_RUN_OUT = ("new_address", "invitation", "password_reset")
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How many comments that wait are listed for a moderator.
@@ -88,10 +91,18 @@ class LetterPolicy(EmailPolicy):
         return self.fold(name, value).encode() if name == "List-Unsubscribe" else super().fold_binary(name, value)
 
 
-def is_true(letter: Letter) -> bool:
-    """Whether what a letter says is still so. One about a refused payment that was made good meanwhile is not, and
-    whoever asks for the links of an address without pledges gets none."""
-    return bool(_STILL_SO[letter.kind](letter, _subject_row(letter))) if letter.kind in _STILL_SO else True
+def is_true(letter: Letter, as_of: dt.datetime | None = None) -> bool:
+    """Whether what a letter says is still so as it goes out. One about a refused payment that was made good meanwhile
+    is not, one whose link is dead by then is not, and whoever asks for the links of an address without pledges gets
+    none."""
+    about = _subject_row(letter)
+    if letter.kind in LINKS_THAT_RUN_OUT:
+        return bool(about.waits(as_of or letter.created_at))
+    return bool(_STILL_SO[letter.kind](letter, about)) if letter.kind in _STILL_SO else True
+
+
+def _is_a_draft(update: Update | None) -> bool:
+    return update is not None and update.status == "draft"
 
 
 def _is_still_agreed(letter: Letter, pledge: Pledge) -> bool:
@@ -131,11 +142,9 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
         pledge.wants_updates and (pledge.is_supporters or _row_of_occasion(letter, Update).is_for_everyone)
     ),
     "update_reminder": lambda letter, case: case.is_silent(letter.created_at),
+    # Its owner may have published it all the same, or thrown it away.
+    "update_held_back": lambda letter, _: _is_a_draft(db.session.get(Update, int(letter.occasion.split(":")[1]))),
     "links": lambda _, request: bool(request.pledges()),
-    "new_address": lambda letter, change: change.waits(letter.created_at),
-    "invitation": lambda letter, invitation: invitation.waits(letter.created_at),
-    # For an address without an account there is nothing to say.
-    "password_reset": lambda letter, reset: reset.waits(letter.created_at),
     **dict.fromkeys(OF_REVIEWS, _is_still_reviewed_so),
     "case_submitted": lambda letter, _: _case_of_occasion(letter).status == "submitted",
     "comment_rejected": lambda letter, comment: (
@@ -267,7 +276,8 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
     if type(about) in OF_ACCOUNTS:
         return words | {"about": about, "link": f"{settings.site_url}/{OF_ACCOUNTS[type(about)]}/{about.link()}"}
     if isinstance(about, Case):
-        return words | {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
+        words |= {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
+        return words | ({"update": _row_of_occasion(letter, Update)} if letter.kind == "update_held_back" else {})
     if isinstance(about, User):
         return words | {"person": about} | _about_person(letter, about)
     if isinstance(about, (Examination, Reconciliation)):

@@ -1416,6 +1416,9 @@ class Case(Base):
             raise Refused("This case's round has already been decided.")
         self.ended_because = reason
         self.end("cancelled", by, as_of)
+        waiting = sa.select(Update).where(Update.case_id == self.id, Update.status == "scheduled").order_by(Update.id)
+        for update in db.session.scalars(waiting.with_for_update().execution_options(populate_existing=True)):
+            update.hold_back(by, as_of)
 
     def call_off(self, reason: str, by: User, as_of: dt.datetime) -> None:
         """Its owner ends the case before its deadline: every pledge is released, nobody is charged, staff are told.
@@ -1583,6 +1586,7 @@ class Case(Base):
         )  # fmt: skip
         if before:
             found = found.where(Pledge.id < before)
+        found = found.options(sa.orm.joinedload(Pledge.comment))
         return list(db.session.scalars(found.order_by(Pledge.id.desc()).limit(limit)))
 
     def update_reader_ids(self) -> list[int]:
@@ -1978,6 +1982,9 @@ class Update(Base):
         if self.status == "scheduled" and self.publish_at == at:
             return
         self.require_draft()
+        if self.case.status == "cancelled":
+            raise Refused("This case is cancelled, so nothing is published by the clock any more. Publish it now, or "
+                          "keep it as a draft.")  # fmt: skip
         law.check_publication(at, as_of)
         self._require_ready(seen)
         self.publish_at = at
@@ -1985,13 +1992,32 @@ class Update(Base):
 
     def publish_by_the_clock(self, as_of: dt.datetime) -> None:
         """The time that was set has come. Needs it to be held; safe twice, and silent when it was taken back."""
-        if self.status == "scheduled" and self.publish_at is not None and self.publish_at <= as_of:
+        if self.status != "scheduled" or self.publish_at is None or self.publish_at > as_of:
+            return
+        if self.case.status == "cancelled":
+            # It was set for its time in the moment in which the case was cancelled.
+            self.hold_back("clock", as_of)
+        else:
             self.publish("clock", as_of)
+
+    def hold_back(self, by: str, as_of: dt.datetime) -> None:
+        """Its case was cancelled while it waited: it may say what is no longer so, so it is a draft again, and the
+        owner is told. Needs it to be held."""
+        self.publish_at = None
+        move(self, law.UPDATE_MOVES, "draft", by, as_of, note="The case was cancelled.")
+        Letter.owe("update_held_back", self.case, name_of(self), as_of)
 
     def take_back(self, by: User, as_of: dt.datetime) -> None:
         """Its owner goes on writing, as long as it is not published. Needs it to be held."""
         self.publish_at = None
         move(self, law.UPDATE_MOVES, "draft", f"user:{by.id}", as_of)
+
+    def delete(self, by: User, as_of: dt.datetime) -> None:
+        """Throw a draft away, with its picture; a line of the case's history keeps its title. Needs it to be held."""
+        self.require_draft()
+        note = self.title or "An update without a title"
+        Event.write(self.case, "update_draft_deleted", f"user:{by.id}", as_of, note=note)
+        db.session.delete(self)
 
     def _require_ready(self, seen: int | None) -> None:
         if seen not in (None, self.version):

@@ -21,13 +21,15 @@ import config
 import law
 from jobs import ring
 from law import Refused
-from models import Case, Pledge, Round, User, begin_writing, db
+from models import Case, Comment, Invitation, Pledge, Round, User, begin_writing, db
+from pictures import draw_anew
 
 FOLDER = Path(__file__).parent / "cases"
 MODERATOR = ("moderator@example.org", "Morgan Reed", "moderator")
 STAFF = ("staff@example.org", "Sandy Hall", "staff")
 OWNER = ("owner@example.org", "Defend Digital Me", "owner")
 OTHER_OWNER = ("river@example.org", "Friends of the Alder", "owner")
+EDITOR = ("editor@example.org", "Robin Marsh", "owner")
 WORKS, DECLINES = "4242424242424242", "4000000000000341"
 # How long the worker may take to bring all of the demonstration's pledges to where they belong.
 PATIENCE = 60
@@ -51,7 +53,19 @@ PLEDGES: dict[str, list[tuple[str, int, str, bool, bool]]] = {
         ("Kit Yates", 75, WORKS, True, False),
     ],
     "night-bus-cuts": [("Lena Ford", 20, WORKS, False, False), ("Max Hale", 15, WORKS, True, False)],
+    "footpath-at-hill-farm": [("Nora Quist", 70, WORKS, False, True)],
+    "allotments-by-the-railway": [("Oscar Bell", 40, WORKS, False, True), ("Petra Lund", 25, WORKS, True, False)],
 }
+# name -> (what came with the pledge, whether it is for everyone)
+MESSAGES = {
+    "Priya Shah": ("My son is seven. I only want to know who reads what the school writes down.", False),
+    "Ines Alvarez": ("I can help to take the samples in the mornings.", False),
+    "Jon Fox": ("From everybody at the angling club: thank you.", True),
+}
+# name -> the label of the link by which the supporter came
+CAME_BY = {"Priya Shah": "newsletter", "Tom Ellis": "poster", "Grace Okafor": "newsletter"}
+# Those who opened the form of the first case and did not pledge: (label of the link, host of the page before, how many)
+VISITS = (("newsletter", "", 3), ("poster", "", 2), ("", "forum.example.org", 2))
 WAITING_COMMENTS = (
     ("Hannah, a parent", "Nobody asked us before this began. I would like to know what is kept about my daughter."),
     ("", "I teach in a primary school. We were told that all checks had been made. Thank you for asking."),
@@ -72,9 +86,13 @@ def seed(go_live: Callable[[case_file.CaseFile, str], Case]) -> None:
     for slug, pledges in PLEDGES.items():
         for pledge in pledges:
             _pledge(slug, *pledge)
+    _visits("dfe-real-time-data")
     _wait(lambda: not _count("started"), "the demonstration's pledges were not confirmed")
-    _settle("river-alder-sewage", "night-bus-cuts")
+    _settle("river-alder-sewage", "night-bus-cuts", "footpath-at-hill-farm")
     _afterwards()
+    _at_work()
+    db.session.commit()
+    ring("send_letters")
 
 
 def has_run_out(as_of: dt.datetime) -> bool:
@@ -116,10 +134,11 @@ def _people() -> None:
         OWNER[0]: "Parents and teachers in England who want what schools record about children to be handled safely, "
         "fairly and in the open.",
         OTHER_OWNER[0]: "Neighbours, anglers and swimmers along the river Alder.",
+        EDITOR[0]: "",
         MODERATOR[0]: "",
         STAFF[0]: "",
     }
-    for email, name, role in (MODERATOR, STAFF, OWNER, OTHER_OWNER):
+    for email, name, role in (MODERATOR, STAFF, OWNER, OTHER_OWNER, EDITOR):
         person = User.enrol(email, name, role, chosen, _now(), bio=bios[email])
         if email == OTHER_OWNER[0]:
             person.picture = "river.svg"
@@ -127,7 +146,7 @@ def _people() -> None:
 
 def _drafts() -> None:
     """One case that is half written, and one that waits for review."""
-    owner = db.session.scalars(sa.select(User).where(User.email == OWNER[0])).one()
+    owner = _person(OWNER[0])
     begun = Case.draft(owner, "cctv-in-classrooms", "Cameras in classrooms", "", "", "", _now())
     half = {
         "story": "## What is going on\n\nThree schools film their lessons.",
@@ -201,14 +220,31 @@ def _pledge(slug: str, name: str, amount: int, card: str, anonymous: bool, wants
     }  # fmt: skip
     form |= {"anonymous": "y"} if anonymous else {}
     form |= {"wants_updates": "y"} if wants_updates else {}
+    if name in MESSAGES:
+        words, for_everyone = MESSAGES[name]
+        form |= {"message": words} | ({"message_public": "y"} if for_everyone else {})
     site = config.current().site_url
     with requests.Session() as browser:
+        via = {"via": CAME_BY[name]} if name in CAME_BY else {}
+        browser.get(f"{site}/cases/{slug}/pledge", params=via, timeout=30)
+        form["came_from"] = law.source(CAME_BY.get(name, ""), "")
         page = browser.post(f"{site}/cases/{slug}/pledges", form, timeout=30)
         if not page.url.startswith(config.current().checkout_origin):
             raise Refused(f"the pledge of {name} did not reach the card page: {page.status_code} {page.url}")
         back = browser.post(page.url, {"card": card}, timeout=30)
         if back.status_code != 200:
             raise Refused(f"the card of {name} was not saved: {back.status_code} {back.url}")
+
+
+def _visits(slug: str) -> None:
+    """Readers who look at the form, each by a link with a label or from a page elsewhere."""
+    for label, host, times in VISITS:
+        headers = {"Referer": f"https://{host}/"} if host else {}
+        for _ in range(times):
+            requests.get(
+                f"{config.current().site_url}/cases/{slug}/pledge", params={"via": label} if label else {},
+                headers=headers, timeout=30,
+            )  # fmt: skip
 
 
 def _settle(*slugs: str) -> None:
@@ -233,6 +269,11 @@ def _afterwards() -> None:
         ("", "swimmer@example.org", "My children used to swim at the weir. Thank you for doing this."),
     ):
         river.take_comment(name, email, body, _now()).approve(moderator, _now())
+    # The message that came with a pledge for everyone waited for a moderator as well.
+    of_pledges = sa.select(Comment).where(Comment.case_id == river.id, Comment.status == "pending")
+    for message in db.session.scalars(of_pledges.order_by(Comment.id)):
+        message.approve(moderator, _now())
+        message.answer_by(river.owner, "Thank you all. We meet at the club house on the first Monday.", _now())
     insult = river.take_comment("Anon", "anon@example.org", "They should all be locked up.", _now())
     insult.reject("harassment", moderator, _now(), note="Please speak of the case, and not of people.")
     river.publish_update(
@@ -245,8 +286,42 @@ def _afterwards() -> None:
         "The target is reached. What comes next:\n\n- the samples go to the laboratory,\n- counsel is instructed,\n"
         "- we meet on the first Monday of each month.", _now(),
     )  # fmt: skip
-    db.session.commit()
-    ring("send_letters")
+
+
+def _at_work() -> None:
+    """What owners are in the midst of: updates of each kind, help from an editor, a changed promise, a final report."""
+    cases = {case.slug: case for case in db.session.scalars(sa.select(Case))}
+    river, footpath, gardens = (
+        cases[slug] for slug in ("river-alder-sewage", "footpath-at-hill-farm", "allotments-by-the-railway")
+    )
+    owner, editor, staff = river.owner, _person(EDITOR[0]), _person(STAFF[0])
+    Invitation.to_case(river, editor.email, owner, _now()).accept_as(editor, _now())
+
+    at_the_weir = river.begin_update(editor, secrets.token_urlsafe(24), _now())
+    words = "We took the first twelve bottles at dawn, above and below the works. The laboratory has them."
+    at_the_weir.write({"title": "The first samples are taken", "body": words}, 0, _now())
+    picture = draw_anew((FOLDER.parent / "weir.jpg").read_bytes())
+    at_the_weir.hang_picture(picture, "A drawing of the weir, with trees on both banks.", editor, _now())
+    at_the_weir.publish(f"user:{editor.id}", _now())
+    river.publish_update(
+        owner, "What counsel says", "Counsel thinks that our chances are good. Please keep this to yourselves for now.",
+        _now(), audience="supporters",
+    )  # fmt: skip
+    draft = river.begin_update(owner, secrets.token_urlsafe(24), _now())
+    draft.write({"title": "The regulator has answered", "body": "It says that"}, 0, _now())
+
+    later = gardens.round.deadline + dt.timedelta(days=14)
+    asked = gardens.round.ask_change(later, 90_000, "The court has moved the hearing by two weeks.", owner, _now())
+    asked.consent(staff, _now())
+
+    footpath.publish_report(
+        owner, "## The gate is open\n\nThe council gave way before the hearing, and pays for **two signposts**.",
+        [("Court fee", 5_000), ("Copies of the old maps", 1_500)], _now(),
+    )  # fmt: skip
+
+
+def _person(email: str) -> User:
+    return db.session.scalars(sa.select(User).where(User.email == email)).one()
 
 
 def _round(slug: str) -> Round:

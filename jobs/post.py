@@ -37,7 +37,7 @@ def send_letter(letter_id: int) -> None:
     if letter is None:
         db.session.rollback()
         return
-    if not letters.is_true(letter):
+    if not letters.is_true(letter, _now()):
         letter.overtaken(_now())
         log.info("letter overtaken", letter=letter_id, kind=letter.kind)
         db.session.commit()

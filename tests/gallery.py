@@ -561,6 +561,7 @@ def _updates(owner: User) -> list[Shown]:
     db.session.flush()
     return [
         Shown("update draft", f"{own}/updates/{draft.id}", "owner"),
+        Shown("update draft to delete", f"{own}/updates/{draft.id}/deletion", "owner"),
         Shown("update to look at", f"{own}/updates/{draft.id}/look", "owner"),
         Shown("update at no time", f"{own}/updates/{draft.id}/look", "owner", press="Publish at this time"),
         Shown("update that waits", f"{own}/updates/{waits.id}", "owner"),

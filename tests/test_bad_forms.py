@@ -4,13 +4,16 @@ import re
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from bs4 import BeautifulSoup
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from models import Editor, begin_writing, db
 from tests.doorway import Site, everything, logged_in, token_on
-from tests.made import a_case
+from tests.made import a_case, a_user, keep, now
+from tests.reading import read, said
 
 KEY = "k" * 32
 TERMS = {
@@ -207,6 +210,38 @@ def test_a_mistake_in_a_comment_is_said_and_the_comment_is_still_there(
     shown = {str(f["name"]): f.get("value", f.text.removeprefix("\n")) for f in fields}
     assert shown == {**WORDS, field: given_back}
     assert everything() == before
+
+
+def test_who_may_not_or_comes_too_late_is_told_so_and_finds_what_was_typed(app: Flask, client: FlaskClient) -> None:
+    """An editor may not cancel, whoever has left may nothing, and of two reports the second is not taken."""
+    owner, editor = a_user("owner"), a_user("owner")
+    case = a_case(slug="the-case", owner=owner, pledged=[9_500])
+    begin_writing()
+    db.session.add(Editor(case_id=case.id, user_id=editor.id, added_at=now()))
+    keep()
+    theirs, own = logged_in(app, db.session.merge(editor)), logged_in(app, db.session.merge(owner))
+    words = "We have reached an agreement with the department.\n\nThank you all."
+    report = {"body": words, "lines-0-words": "Counsel", "lines-0-amount": "25"}
+    before = everything()
+
+    def told(browser: FlaskClient, where: str, status: int, **typed: str) -> BeautifulSoup:
+        typed |= {"form_token": token_on(browser, "/owner")}
+        return read(browser, f"/owner/cases/the-case/{where}", status, method="POST", data=typed)
+
+    page = told(theirs, "cancellation", 403, reason=words, sure="cancel")
+    assert "Only the owner of this case can do that." in said(page, "[role=alert]")
+    assert [field.text.strip() for field in page.select("textarea")] == [words, "cancel"]
+    page = told(own, "report", 409, **report)
+    assert "A final report says what became of the money." in said(page, "[role=alert]")
+    assert [field.text.strip() for field in page.select("textarea")] == [words, "Counsel", "25"]
+    assert everything() == before
+    begin_writing()
+    db.session.execute(sa.delete(Editor))
+    keep()
+    page = told(theirs, "updates", 404, title="News", body=words, form_key="k" * 24)
+    assert [field.text.strip() for field in page.select("textarea")] == ["News", words]
+    # Whoever is not logged in has typed nothing that a page of ours had asked for.
+    assert not read(client, "/cases/nowhere/comments", 404, method="POST", data={"body": words}).select("textarea")
 
 
 def test_a_published_update_or_a_reason_with_a_mistake_is_given_back(app: Flask) -> None:

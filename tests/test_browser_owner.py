@@ -61,7 +61,9 @@ def test_an_owner_looks_at_an_update_publishes_it_and_mends_it(house: House, pag
     assert _letters_about_updates(slug) == 1
 
 
-def test_an_update_without_words_is_not_published_and_keeps_its_title(house: House, page: "Page") -> None:
+def test_an_update_without_words_is_not_published_keeps_its_title_and_can_be_deleted(
+    house: House, page: "Page"
+) -> None:
     owner = a_user("owner")
     slug = a_case(owner=owner).slug
     _log_in(house, page, owner.email)
@@ -74,6 +76,14 @@ def test_an_update_without_words_is_not_published_and_keeps_its_title(house: Hou
     expect(page.get_by_label("Your update")).to_be_focused()
     expect(page.get_by_label("Title")).to_have_value("A hearing is listed")
     assert _updates(slug) == [("A hearing is listed", "", "draft", False)]
+    page.get_by_role("link", name="Delete this draft").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Delete this draft?")
+    page.get_by_role("link", name="Keep it").click()
+    expect(page.get_by_label("Title")).to_have_value("A hearing is listed")
+    page.get_by_role("link", name="Delete this draft").click()
+    page.get_by_role("button", name="Delete the draft").click()
+    expect(page.get_by_role("status").first).to_have_text("The draft is deleted.")
+    assert _updates(slug) == []
 
 
 def test_a_wrong_password_lets_nobody_in_and_keeps_the_address(house: House, page: "Page") -> None:

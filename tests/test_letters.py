@@ -265,6 +265,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "A case about data",
         "Your case reached its target with 1 pledge.",
     ),
+    "update_held_back": (
+        "An update was not published, since the case is cancelled: A case about data",
+        "Your update",
+        "We file on Monday\n\nwaited for its time when the case was cancelled",
+    ),
     "final_report": (
         "Final report: A case about data",
         "A Owner has published the final report on",
@@ -401,6 +406,11 @@ def _go_on(kind: str, case: Case, made: Pledge) -> None:
         return
     if kind == "cancelled":
         made.cancel(DEADLINE)
+    elif kind == "update_held_back":
+        waits = case.begin_update(case.owner, "k" * 24, DEADLINE)
+        waits.write({"title": "We file on Monday", "body": "At last."}, 0, DEADLINE)
+        waits.publish_later(DEADLINE + HOUR, case.owner, DEADLINE)
+        case.cancel("The claim was settled.", "operator", DEADLINE)
     elif kind == "case_cancelled":
         case.cancel("The claim was settled.", "operator", DEADLINE)
     elif kind == "update":

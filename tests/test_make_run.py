@@ -107,6 +107,10 @@ def test_the_demonstration_can_be_walked_to_its_end_and_begun_anew(ports: dict[s
         assert "This case reached its target. £325 of £300" in funded
         assert "I have fished here for forty years." in funded
         assert "We have written to the regulator" in funded and "locked up" not in funded
+        assert "The first samples are taken" in funded and "An update for supporters" in funded
+        assert "Case owner, Friends of the Alder" in funded and "counsel thinks" not in funded.lower()
+        assert "The court has moved the hearing by two weeks." in reader.open("/cases/allotments-by-the-railway").words
+        assert "The gate is open" in reader.open("/cases/footpath-at-hill-farm").words
         assert "This case did not reach its target. £35 of £2,000" in reader.open("/cases/night-bus-cuts").words
 
         moderator = Reader(site).log_in("moderator@example.org", password)

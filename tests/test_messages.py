@@ -161,6 +161,12 @@ def test_the_owner_reads_the_messages_of_pledges_that_count_by_public_names(app:
     assert (len(rows), rows[:2]) == (30, ["Hidden <b>words</b>", "Words 30 https://example.org"])
     assert said(page, ".who").startswith("Anonymous ")
     assert not page.select(".comment a")
+    assert said(page, ".hint") == "For everyone, once a moderator has approved it. It is not public."
+    comment = pledges_of(slug)[-3].comment
+    assert comment is not None
+    comment.approve(a_user("moderator"), now())
+    keep()
+    assert said(read(client, f"/owner/cases/{slug}/messages"), ".hint") == "For everyone: it is public."
     (older,) = page.select("main a[href*=before]")
     page = read(client, str(older["href"]))
     assert [said(row, "div") for row in page.select(".comment")] == [

@@ -19,6 +19,7 @@ from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, look
 from tests.reading import read, said
 
 DAY, HOUR, SECOND = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(seconds=1)
+NEVER_HIGHER = "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
 WHY = "The court has moved the hearing."
 
 
@@ -368,9 +369,18 @@ def test_an_owner_asks_on_a_page_that_keeps_what_was_typed(app: Flask) -> None:
     assert [link.text for link in wrong.select(".errors a")] == [
         "Enter a date like 2026-12-10.", "Say why the promise should change.",
     ]  # fmt: skip
-    same = read(browser, where, 409, method="POST", data={**typed, "reason": WHY})
-    assert said(same, ".errors") == "Enter a later deadline, a lower target, or both."
-    assert said(same, "#reason") == WHY
+    far = f"{local + dt.timedelta(days=31):%Y-%m-%d}"
+    for field, value, words in (
+        ("date", fields["date"], "Enter a later deadline, a lower target, or both."),
+        ("date", "2020-01-01", "The deadline can come later, never earlier."),
+        ("date", far, "The deadline can come at most 30 days later."),
+        ("target", "0", "The target must be more than nothing and at most £1,000,000."),
+        ("target", "10,000,000", NEVER_HIGHER),
+    ):
+        page = read(browser, where, 422, method="POST", data={**typed, field: value, "reason": WHY})
+        assert [(link["href"], link.text) for link in page.select(".errors a")] == [(f"#{field}", words)]
+        assert said(page, f"#{field}-error") == f"Error: {words}"
+        assert (page.select_one(f"#{field}")["value"], said(page, "#reason")) == (value, WHY)  # type: ignore[index]
     missing = read(browser, where, 422, method="POST",
                    data={**typed, "date": "2027-03-28", "time": "01:30", "reason": WHY})  # fmt: skip
     assert "does not exist" in said(missing, ".errors a")

@@ -98,6 +98,17 @@ def test_a_link_works_for_half_an_hour(app: Flask, client: FlaskClient) -> None:
     assert log_in(app, PASSWORD) == 303
 
 
+@pytest.mark.parametrize(("late", "sent"), [(0, ["password_reset"]), (1, [])])
+def test_a_letter_that_could_not_go_out_within_the_half_hour_is_not_sent(
+    app: Flask, client: FlaskClient, late: int, sent: list[str]
+) -> None:
+    with time_machine.travel(now(), tick=False) as clock:
+        a_user("owner", email="owner@example.org")
+        ask(client)
+        clock.shift(dt.timedelta(minutes=30, seconds=late))
+        assert [kind for kind, _ in letters_to("owner@example.org")] == sent
+
+
 def _asked_anew() -> None:
     PasswordReset.ask("owner@example.org", now())
 

@@ -8,17 +8,20 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
+import time_machine
 from bs4 import BeautifulSoup
 from flask import Flask
 from flask.testing import FlaskClient
 
+import law
 import letters
 from jobs import launches, sweep
 from law import Refused
-from models import Case, Event, Letter, Pledge, Round, Update, User, begin_writing, db
+from models import Case, Event, Letter, Picture, Pledge, Round, Update, User, begin_writing, db, move
 from tests.crowd import at_once
 from tests.doorway import Site, logged_in
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now
+from tests.mailbox import letters_to
 from tests.reading import read, said, token
 from tests.test_pictures import a_file, a_form
 from views import doors
@@ -301,6 +304,84 @@ def test_scripts_and_pictures_of_other_sites_are_shown_as_words(desk: Desk, clie
         assert "evil.example" not in str(shown)
         assert not [link for link in shown.select("a") if str(link["href"]).startswith("javascript")]
         assert "<script>alert(1)</script>" in said(shown) and "A map" in said(shown)
+
+
+# --- What does not go out ----------------------------------------------------------------------------------
+
+
+def test_a_draft_is_deleted_after_a_question_and_the_history_keeps_its_title(desk: Desk) -> None:
+    desk.save(title="Never mind", body="Half a thought")
+    picture(desk, 303, a_file("PNG", (30, 20)), "A hall.")
+    where, seen = f"{desk.own}/deletion", str(desk.update.version)
+    assert [link["href"] for link in read(desk.client, desk.own).select("main > p a")][-1] == where
+    asked = said(read(desk.client, where), "main")
+    assert "“Never mind”" in asked and "Its words and its picture are gone then, for good." in asked
+    # Looking deletes nothing, nor does a button below a question about other words.
+    page = desk.send(where, 409, version=str(desk.update.version - 1))
+    assert "This draft was changed since you opened this page, so nothing was deleted." in said(page, "[role=alert]")
+    assert (desk.update.title, len(desk.update.pictures)) == ("Never mind", 2)
+    desk.send(where, 303, version=seen)
+    desk.send(where, 404, version=seen)
+    look_anew()
+    assert [db.session.scalar(sa.select(sa.func.count(table.id))) for table in (Update, Picture)] == [0, 0]
+    (event,) = db.session.scalars(sa.select(Event).where(Event.what == "update_draft_deleted"))
+    assert (event.subject_id, event.who, event.note) == (desk.case_id, f"user:{desk.owner.id}", "Never mind")
+    history = said(read(desk.client, f"/owner/cases/{desk.slug}/history"), "tbody")
+    assert "Case: update draft deleted: Never mind" in history
+
+
+def test_what_waits_for_its_time_or_is_published_is_not_deleted(desk: Desk) -> None:
+    scheduled(desk)
+    where = f"{desk.own}/deletion"
+    assert "waits for its time. Take it back first." in said(read(desk.client, where), "main")
+    desk.send(where, 409, version="1")
+    desk.send(f"{desk.own}/publication", 303, version="1")
+    assert "is published, and stays." in said(read(desk.client, where), "main")
+    desk.send(where, 409, version="1")
+    assert desk.update.status == "published"
+
+
+@pytest.mark.parametrize("who", ["its owner", "staff"])
+def test_what_waits_as_its_case_is_cancelled_is_a_draft_again_and_its_owner_is_told(
+    desk: Desk, client: FlaskClient, who: str
+) -> None:
+    at, number = scheduled(desk), desk.update.id
+    where = f"/owner/cases/{desk.slug}/cancellation"
+    assert "1 update that waits for its time will not go out: it is a draft again." in said(
+        read(desk.client, where), "main"
+    )
+    if who == "its owner":
+        desk.send(where, 303, reason="It is settled.", sure="cancel")
+    else:
+        case_at(desk.slug).cancel("It is settled.", f"user:{a_user('staff').id}", now())
+        keep()
+    with time_machine.travel(at + MINUTE):
+        assert sweep.TIMETABLE["publish_update"](now()) == []
+        launches.publish_update(number)
+    assert (desk.update.status, desk.update.publish_at, owed()) == ("draft", None, [])
+    assert [moved[1:] for moved in history(desk.update)] == [("draft", "scheduled"), ("scheduled", "draft")]
+    (kind, words) = letters_to(desk.owner.email)[-1]
+    assert kind == "update_held_back" and f"{desk.own}\n" in words
+    # By the clock nothing more goes out, but its owner may say by a button what there is to say.
+    assert not read(desk.client, f"{desk.own}/look").select("#later-date")
+    typed = {"later-date": f"{at:%Y-%m-%d}", "later-time": f"{at:%H:%M}"}
+    page = desk.send(f"{desk.own}/timed-publication", 409, version="1", **typed)
+    assert "This case is cancelled, so nothing is published by the clock any more." in said(page, "[role=alert]")
+    desk.send(f"{desk.own}/publication", 303, version="1")
+    assert "A hearing" in said(read(client, f"/cases/{desk.slug}"), ".update")
+
+
+def test_an_update_set_for_its_time_in_the_moment_of_the_cancellation_is_held_back_by_the_clock(desk: Desk) -> None:
+    at = scheduled(desk)
+    case_at(desk.slug).cancel("It is settled.", "operator", now())
+    keep()
+    update = desk.update
+    move(update, law.UPDATE_MOVES, "scheduled", "test", now())
+    update.publish_at = at
+    keep()
+    with time_machine.travel(at + MINUTE):
+        launches.publish_update(desk.update.id)
+    assert (desk.update.status, owed()) == ("draft", [])
 
 
 # --- Pictures ----------------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ NOT_TYPED = (
     # A password is typed again rather than shown, and so is every code.
     "password", "code", "recovery_code", "new_code", "offer", "codes",
 )  # fmt: skip
+# Somebody may not, or may not any more; it is gone; it was decided meanwhile; too often.
+KEEPS_TYPED = (403, 404, 409, 429)
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")
 # A draft may bring so much, since a long story in letters beyond ASCII is sent as three characters for each byte.
@@ -360,7 +362,14 @@ WORDS = {
 def _refused(refusal: Refused) -> Response:
     db.session.rollback()
     begin_reading()
-    return hypermedia.trouble("errors/error.html", 409, heading=WORDS[409][0], words=str(refusal))
+    return _trouble(409, WORDS[409][0], str(refusal))
+
+
+def _trouble(code: int, heading: str, words: str) -> Response:
+    """Nothing was done; whoever is logged in and was refused a form finds below what they typed into it."""
+    keeps = code in KEEPS_TYPED and request.method == "POST" and current_user.is_authenticated
+    typed = _typed() if keeps else []
+    return hypermedia.trouble("errors/error.html", code, heading=heading, words=words, typed=typed)
 
 
 def _error_page(error: HTTPException) -> Response:
@@ -374,7 +383,7 @@ def _error_page(error: HTTPException) -> Response:
     code = error.code or 500
     heading, words = WORDS.get(code, WORDS[400 if code < 500 else 500])
     own_words = error.description if code == 403 and error.description != type(error).description else words
-    answer = hypermedia.trouble("errors/error.html", code, heading=heading, words=own_words)
+    answer = _trouble(code, heading, own_words or "")
     if isinstance(getattr(error, "valid_methods", None), (list, set, tuple)):
         answer.headers["Allow"] = ", ".join(error.valid_methods)  # type: ignore[attr-defined]
     return answer

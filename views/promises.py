@@ -7,6 +7,7 @@ from flask import abort, flash, redirect, render_template, request, url_for
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
+import law
 from jobs import ring
 from law import Refused
 from models import Case, PromiseChange, Round, db
@@ -30,11 +31,15 @@ def ask_promise_change(slug: str) -> AnyResponse | tuple[str, int]:
     deadline = form.deadline(held)
     if deadline is None:
         return _promise_page(held.case, form), 422
+    as_of = _now()
     try:
-        held.ask_change(deadline, form.pence, str(form.reason.data), current_user, _now())
+        held.require_changeable_promise(as_of)
     except Refused as refused:
         db.session.rollback()
         return _promise_page(_with_round(slug), form, str(refused)), 409
+    if not _can_be(held, deadline, form, as_of):
+        return _promise_page(held.case, form), 422
+    held.ask_change(deadline, form.pence, str(form.reason.data), current_user, as_of)
     db.session.commit()
     ring("send_letters")
     flash("Our staff have your request. Until they agree to it the promise stands as it is.")
@@ -49,6 +54,18 @@ def withdraw_promise_change(slug: str) -> AnyResponse:
     db.session.commit()
     flash("The request is taken back: the promise stands as it is.")
     return redirect(url_for("owners.promise", slug=slug), 303)
+
+
+def _can_be(held: Round, deadline: dt.datetime, form: PromiseForm, as_of: dt.datetime) -> bool:
+    """Whether the promise may become this one; else the field that is wrong says why."""
+    field = form.target
+    try:
+        law.check_new_target(held.target_pence, form.pence)
+        field = form.date
+        law.check_change(held.deadline, held.target_pence, deadline, form.pence, held.zone, as_of)
+    except Refused as refused:
+        field.errors = [str(refused)]
+    return not field.errors
 
 
 def _with_round(slug: str) -> Case:

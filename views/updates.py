@@ -144,6 +144,25 @@ def take_update_back(slug: str, update_id: int) -> AnyResponse | tuple[str, int]
     return redirect(url_for("owners.update", slug=slug, update_id=update_id), 303)
 
 
+@owners.get("/cases/<slug>/updates/<row:update_id>/deletion")
+def update_deletion(slug: str, update_id: int) -> str:
+    """The question first: a draft that is thrown away does not come back."""
+    return _deletion_page(own_update(slug, update_id))
+
+
+@owners.post("/cases/<slug>/updates/<row:update_id>/deletion")
+def delete_update(slug: str, update_id: int) -> AnyResponse | tuple[str, int]:
+    """Pressed twice, the second press finds nothing any more. What was changed since the question stays."""
+    held = Update.hold(own_update(slug, update_id).id)
+    if held.status == "draft" and _seen() != held.version:
+        problem = "This draft was changed since you opened this page, so nothing was deleted. Look again."
+        return _deletion_page(held, problem), 409
+    held.delete(current_user, _now())
+    db.session.commit()
+    flash("The draft is deleted.")
+    return redirect(url_for("owners.case", slug=slug), 303)
+
+
 # --- Its picture -------------------------------------------------------------------------------------------
 
 
@@ -201,6 +220,10 @@ def _not_published(held: Update, refused: Refused, form: LiveFromForm | None = N
     """Nothing was done; the page shows the update as it stands now."""
     db.session.rollback()
     return _look(held, form, problem=str(refused)), 409
+
+
+def _deletion_page(its_update: Update, problem: str = "") -> str:
+    return render_template("owners/update_deletion.html", update=its_update, case=its_update.case, problem=problem)
 
 
 def _picture_page(its_update: Update, form: PictureForm, **context: Any) -> str:
