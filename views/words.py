@@ -257,5 +257,7 @@ def _linked(line: str) -> Markup:
 def unlinked(text: str) -> Markup:
     """As paragraphs, but web addresses only stand out: who reads what nobody has checked must not open it by chance."""
     shown = str(paragraphs(text))
-    marked = re.sub(r'<a href="[^"]*"[^>]*>(.*?)</a>', r'<mark class="address">\1</mark>', shown)
+    # Those without "https" are no links for readers either, but a sign of spam, so they are shown as well.
+    plain = re.compile(r'<a href="[^"]*"[^>]*>(.*?)</a>|(\bwww\.[^\s<&]*[\w/])', re.IGNORECASE)
+    marked = plain.sub(lambda found: f'<mark class="address">{found.group(1) or found.group(2)}</mark>', shown)
     return Markup(marked)  # noqa: S704 - paragraphs has made it, and only its own tags were exchanged
