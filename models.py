@@ -686,7 +686,8 @@ class Invitation(Base):
     @classmethod
     def listed(cls) -> list[Invitation]:
         """The newest hundred, for staff."""
-        return list(db.session.scalars(sa.select(cls).order_by(cls.id.desc()).limit(100)))
+        newest = sa.select(cls).order_by(cls.id.desc()).limit(100)
+        return list(db.session.scalars(newest.options(sa.orm.joinedload(cls.invited_by))))
 
     @classmethod
     def by_link(cls, link: str) -> Invitation | None:
@@ -884,6 +885,8 @@ class Case(Base):
         sa.Index("ix_cases_newest", "live_at", "id"),
         sa.Index("ix_cases_of_court", "court", "live_at", "id"),
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
+        # The staff's list.
+        sa.Index("ix_cases_live_at_id", "live_at", "id"),
     )
 
     id: Mapped[Key]
@@ -1103,9 +1106,14 @@ class Case(Base):
 
     def desk_history(self, size: int) -> list[tuple[Event, str]]:
         """(line, who) of what was done to the case, its promise and its updates, newest first; staff have no names."""
-        lines = self.whole_history(size, kinds=("case", "round", "promise_change", "update"))
-        known = {int(line.who[5:]) for line in lines if line.who.startswith("user:")}
-        people = {f"user:{one.id}": one for one in db.session.scalars(sa.select(User).where(User.id.in_(known)))}
+        its_rounds = sa.select(Round.id).where(Round.case_id == self.id)
+        belongs: dict[str, Any] = {"case": [self.id], "round": its_rounds}
+        belongs |= {"update": sa.select(Update.id).where(Update.case_id == self.id)}
+        belongs |= {"promise_change": sa.select(PromiseChange.id).where(PromiseChange.round_id.in_(its_rounds))}
+        of_it = (sa.and_(Event.subject_kind == kind, Event.subject_id.in_(ids)) for kind, ids in belongs.items())
+        found = sa.select(Event).where(sa.or_(*of_it)).order_by(Event.id.desc()).limit(size)
+        lines = list(db.session.scalars(found))
+        people = Event.people(lines)
 
         def name(who: str) -> str:
             person = people.get(who)
@@ -1251,15 +1259,20 @@ class Case(Base):
         return self.status not in law.HIDDEN_CASES and self.visibility == "public"
 
     @classmethod
-    def begun(cls, words: str = "", skip: int = 0, limit: int = 50) -> list[Case]:
-        """The cases that ever had a round, for staff: those that still run first, then the newest; a page of those
-        whose title or address holds the words."""
-        running = sa.case((cls.status == "live", 0), else_=1)
-        found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(running, cls.live_at.desc(), cls.id.desc())
+    def begun(cls, limit: int, words: str = "", after: str = "") -> tuple[list[Case], str]:
+        """The cases that ever had a round, for staff, the newest first: a page of those whose title or address holds
+        the words, and where the next page begins, or ""."""
+        found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(cls.live_at.desc(), cls.id.desc())
         if words:
             found = found.where(sa.or_(*(one.icontains(words, autoescape=True) for one in (cls.title, cls.slug))))
-        found = found.offset(skip).limit(limit)
-        return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))))
+        if (place := _moment_and_number(after)) is not None:
+            moment, number = place
+            earlier = sa.or_(cls.live_at < moment, sa.and_(cls.live_at == moment, cls.id < number))
+            found = found.where(cls.live_at <= moment, earlier)
+        found = found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))
+        cases = list(db.session.scalars(found.limit(limit + 1)))
+        last = cases[limit - 1] if len(cases) > limit else None
+        return cases[:limit], _place(last.live_at, last.id) if last and last.live_at else ""
 
     @property
     def round(self) -> Round:
@@ -1285,12 +1298,13 @@ class Case(Base):
         return f"review:{self.submissions}"
 
     @classmethod
-    def in_review(cls) -> list[Self]:
+    def in_review(cls, limit: int = 50) -> list[Self]:
         """Those that wait for staff, the longest first; then those that are approved and wait for their time."""
         found = sa.select(cls).where(cls.status.in_(("submitted", "approved"))).options(
             sa.orm.joinedload(cls.budget), sa.orm.joinedload(cls.owner)
         )  # fmt: skip
-        return list(db.session.scalars(found.order_by(cls.status.desc(), cls.submitted_at, cls.id)).unique())
+        waits_longest = found.order_by(cls.status.desc(), cls.submitted_at, cls.id).limit(limit)
+        return list(db.session.scalars(waits_longest).unique())
 
     @classmethod
     def due_live(cls, as_of: dt.datetime) -> list[int]:
@@ -1485,31 +1499,18 @@ class Case(Base):
         """As `charges`, for a query."""
         return sa.and_(sa.not_(cls.charges_frozen), cls.status != "cancelled")
 
-    def history(self) -> list[Event]:
-        """What happened to the case, to its round and to the round's promise, newest first."""
+    def history(self, size: int | None = None) -> list[Event]:
+        """What happened to the case, to its round and to the round's promise, newest first; all, or so many lines."""
         of_case = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id)
         of_rounds = sa.and_(Event.subject_kind == "round", Event.subject_id.in_([one.id for one in self.rounds]))
         changes = [change.id for one in self.rounds for change in one.changes]
         of_changes = sa.and_(Event.subject_kind == "promise_change", Event.subject_id.in_(changes))
         mine = of_case | of_rounds | of_changes
-        return list(db.session.scalars(sa.select(Event).where(mine).order_by(Event.id.desc())))
+        return list(db.session.scalars(sa.select(Event).where(mine).order_by(Event.id.desc()).limit(size)))
 
-    def whole_history(self, size: int, before: int = 0, kinds: Iterable[str] = ()) -> list[Event]:
-        """A page of all that happened to the case and to whatever belongs to it, or to some kinds of that; newest
-        first."""
-        its_rounds = sa.select(Round.id).where(Round.case_id == self.id)
-        its_pledges = sa.select(Pledge.id).where(Pledge.round_id.in_(its_rounds))
-        belongs: dict[str, Any] = {"case": [self.id], "round": its_rounds, "pledge": its_pledges}
-        belongs |= {"update": sa.select(Update.id).where(Update.case_id == self.id)}
-        belongs |= {"promise_change": sa.select(PromiseChange.id).where(PromiseChange.round_id.in_(its_rounds))}
-        belongs |= {"comment": sa.select(Comment.id).where(Comment.case_id == self.id)}
-        belongs |= {"refund": sa.select(Refund.id).where(Refund.pledge_id.in_(its_pledges))}
-        belongs |= {"dispute": sa.select(Dispute.id).where(Dispute.pledge_id.in_(its_pledges))}
-        of_it = [
-            sa.and_(Event.subject_kind == kind, Event.subject_id.in_(ids))
-            for kind, ids in belongs.items() if not kinds or kind in kinds
-        ]  # fmt: skip
-        found = sa.select(Event).where(sa.or_(*of_it)).order_by(Event.id.desc()).limit(size)
+    def whole_history(self, size: int, before: int = 0) -> list[Event]:
+        """A page of all that happened to the case and to whatever belongs to it, newest first."""
+        found = sa.select(Event).where(Event.case_id == self.id).order_by(Event.id.desc()).limit(size)
         return list(db.session.scalars(found.where(Event.id < before) if before else found))
 
     @classmethod
@@ -1554,7 +1555,8 @@ class Case(Base):
         is_new = insert_once(
             Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
             digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
-            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, undoable={}, reports=0,
+            waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, calm=0, undoable={},
+            reports=0,
         )  # fmt: skip
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
         taken = db.session.scalars(found).one()
@@ -1594,7 +1596,7 @@ class Case(Base):
         asked = sa.select(sa.func.max(Pledge.id)).join(Round).where(
             Round.case_id == self.id, Pledge.confirmed_at.is_not(None), Pledge.status != "cancelled",
             Pledge.wants_updates,
-        ).group_by(sa.func.lower(Pledge.email))  # fmt: skip
+        ).group_by(Pledge.email_lowered)  # fmt: skip
         return sorted(db.session.scalars(asked))
 
     def update_readers(self) -> list[Pledge]:
@@ -2289,7 +2291,8 @@ class Round(Base):
             raise Refused(f"A pledge that is {before} cannot become {to}.")
         db.session.flush()
         chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before)
-        said = {"subject_kind": "pledge", "what": to, "who": by, "before": before, "after": to, "note": ""}
+        said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": to, "who": by}
+        said |= {"before": before, "after": to, "note": ""}
         columns = ["subject_id", "at", *said]
         lines = sa.select(
             Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
@@ -2312,7 +2315,8 @@ class Round(Base):
         told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "confirmed")))
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
         Letter.owe_all("promise_changed", "pledge", pledge_ids, name_of(change), as_of)
-        said = {"subject_kind": "pledge", "what": "promise_changed", "who": by, "note": change.words}
+        said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": "promise_changed"}
+        said |= {"who": by, "note": change.words}
         columns = ["subject_id", "at", *said]
         lines = sa.select(
             Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
@@ -2388,13 +2392,13 @@ class Round(Base):
 
     def answered(self, since: dt.datetime) -> int:
         """How many charges of this round have been answered since then, paid or refused."""
-        mine = sa.select(Pledge.id).where(Pledge.round_id == self.id)
-        found = sa.select(sa.func.count()).where(
-            Event.at >= since, Event.subject_kind == "pledge", Event.subject_id.in_(mine),
+        lately = sa.select(sa.func.count()).select_from(Event).join(Pledge, Pledge.id == Event.subject_id).where(
+            Event.at >= since, Pledge.round_id == self.id,
+            # Only pledges have these states. To ask for their kind as well would have SQLite read all their lines.
             Event.after.in_(("charged", "declined", "action_required")),
             Event.before.in_(("charging", "unknown")),
         )  # fmt: skip
-        return int(db.session.scalar(found) or 0)
+        return int(db.session.scalar(lately) or 0)
 
     def pledges(self, *statuses: str) -> list[Pledge]:
         found = sa.select(Pledge).where(Pledge.round_id == self.id, Pledge.status.in_(statuses))
@@ -2699,6 +2703,8 @@ class Pledge(Base):
         sa.Index("ix_pledges_round_id_status_next_at", "round_id", "status", "next_at"),
         # The owner's list, newest first.
         sa.Index("ix_pledges_round_id_confirmed_at_id", "round_id", "confirmed_at", "id"),
+        # The staff's list.
+        sa.Index("ix_pledges_round_id_id", "round_id", "id"),
     )
 
     # In these states Stripe has, or may have, a payment of the pledge that is not paid as far as we know.
@@ -2712,7 +2718,9 @@ class Pledge(Base):
     status: Mapped[str] = mapped_column(sa.String(20))
     amount_pence: Mapped[Pence]
     name: Mapped[str] = mapped_column(sa.String(120))
-    email: Mapped[str] = mapped_column(sa.String(254), index=True)
+    email: Mapped[str] = mapped_column(sa.String(254))
+    # By what an address is looked up, however it was typed. The database makes it, so it goes when the address goes.
+    email_lowered: Mapped[str] = mapped_column(sa.String(254), sa.Computed("lower(email)", persisted=True), index=True)
     anonymous: Mapped[bool]
     wants_updates: Mapped[bool]
     # Whence its supporter came to the form, until that was counted; "" from then on.
@@ -2811,12 +2819,16 @@ class Pledge(Base):
 
         Only what is whole is found: names are searched within a case.
         """
-        theirs = sa.or_(cls.session_id == words, cls.payment_intent_id == words, cls.customer_id == words,
-                        cls.payment_method_id == words)  # fmt: skip
-        booked = sa.select(Movement.pledge_id).where(Movement.stripe_id == words)
-        disputed = sa.select(Dispute.pledge_id).where(sa.or_(Dispute.stripe_id == words, Dispute.charge_id == words))
-        ours = sa.or_(cls.public_id == words, sa.func.lower(cls.email) == words.lower())
-        found = sa.select(cls).where(sa.or_(ours, theirs, cls.id.in_(booked), cls.id.in_(disputed)))
+        wholes = (cls.public_id, cls.session_id, cls.payment_intent_id, cls.customer_id, cls.payment_method_id)
+        # Each is looked up by its own index; one question with "or" would have every pledge read.
+        known: sa.CompoundSelect[Any] = sa.union(
+            *(sa.select(cls.id).where(whole == words) for whole in wholes),
+            sa.select(cls.id).where(cls.email_lowered == words.lower()),
+            sa.select(Movement.pledge_id).where(Movement.stripe_id == words),
+            sa.select(Dispute.pledge_id).where(Dispute.stripe_id == words),
+            sa.select(Dispute.pledge_id).where(Dispute.charge_id == words),
+        )
+        found = sa.select(cls).where(cls.id.in_(known))
         case_too = sa.orm.joinedload(cls.round).joinedload(Round.case)
         return list(db.session.scalars(found.order_by(cls.id.desc()).limit(limit).options(case_too)))
 
@@ -2850,17 +2862,16 @@ class Pledge(Base):
     @classmethod
     def _older_than(cls, place: str) -> sa.ColumnElement[bool] | None:
         """What comes after a place in the list; an address that makes no sense is the beginning."""
-        moment, _, number = place.partition(".")
-        if not all(part.isascii() and part.isdecimal() and len(part) < 17 for part in (moment, number)):
+        if (began := _moment_and_number(place)) is None:
             return None
-        since = EPOCH + dt.timedelta(microseconds=int(moment))
-        return sa.or_(cls.confirmed_at < since, sa.and_(cls.confirmed_at == since, cls.id < int(number)))
+        since, number = began
+        return sa.or_(cls.confirmed_at < since, sa.and_(cls.confirmed_at == since, cls.id < number))
 
     @property
     def place(self) -> str:
         """Where it stands in that list."""
         assert self.confirmed_at is not None  # noqa: S101 - it was found by it
-        return f"{(self.confirmed_at - EPOCH) // dt.timedelta(microseconds=1)}.{self.id}"
+        return _place(self.confirmed_at, self.id)
 
     def history(self) -> list[Event]:
         """What happened to it, oldest first."""
@@ -3231,7 +3242,7 @@ class Pledge(Base):
         One whose card was never saved speaks for itself alone: its address may be anybody's.
         """
         rounds = sa.select(Round.id).where(Round.case_id == self.round.case_id)
-        mine = sa.func.lower(Pledge.email) == self.email.lower() if self.confirmed_at else Pledge.id == self.id
+        mine = Pledge.email_lowered == self.email.lower() if self.confirmed_at else Pledge.id == self.id
         same = sa.select(Pledge).where(Pledge.round_id.in_(rounds), mine, Pledge.wants_updates)
         for pledge in db.session.scalars(same):
             pledge.wants_updates = False
@@ -3240,7 +3251,7 @@ class Pledge(Base):
     @classmethod
     def living_at(cls, email: str) -> list[Self]:
         """The pledges of an address, newest first, without those that ended and were never paid."""
-        found = sa.select(cls).where(sa.func.lower(cls.email) == email.lower(), cls.status.not_in(ENDED_UNPAID))
+        found = sa.select(cls).where(cls.email_lowered == email.lower(), cls.status.not_in(ENDED_UNPAID))
         return list(db.session.scalars(found.order_by(cls.id.desc())))
 
     def replace_link(self, as_of: dt.datetime) -> None:
@@ -4253,6 +4264,14 @@ class Dispute(Base):
 # --- Comment -----------------------------------------------------------------------------------------------
 
 
+# Parts of the queue that have an index of their own, in its very words; see OF_COMMENTS.
+WAITS = sa.text("waits_since IS NOT NULL")
+SIGNED = sa.text("waits_since IS NOT NULL AND risk > 0")
+REPORTED = sa.text("waits_since IS NOT NULL AND reports > 0")
+# Of what waits no more than so many are counted, so that a flood does not make the desk slow as well.
+COUNTED_AT_MOST = 1_000
+
+
 class Comment(Base):
     """A reader's words, plain text. What the public sees of it is `public_body`, and nothing else.
 
@@ -4263,7 +4282,14 @@ class Comment(Base):
     __tablename__ = "comments"
     __table_args__ = (
         sa.UniqueConstraint("case_id", "digest"),
+        # The queue: as it is, of one case, by risk; and the few of it that carry a sign or were reported.
         sa.Index("ix_comments_waits_since_id", "waits_since", "id"),
+        sa.Index("ix_comments_of_case", "case_id", "waits_since", "id", sqlite_where=WAITS, postgresql_where=WAITS),
+        sa.Index("ix_comments_by_risk", "calm", "waits_since", "id", sqlite_where=WAITS, postgresql_where=WAITS),
+        sa.Index("ix_comments_signed", "waits_since", "id", sqlite_where=SIGNED, postgresql_where=SIGNED),
+        sa.Index("ix_comments_reported", "waits_since", "id", sqlite_where=REPORTED, postgresql_where=REPORTED),
+        # The decided ones, newest first.
+        sa.Index("ix_comments_decided_at_id", "decided_at", "id"),
         sa.Index("ix_comments_network_created_at", "network", "created_at"),
         one_of("status", law.COMMENT_MOVES),
     )
@@ -4285,7 +4311,7 @@ class Comment(Base):
     # Raised by whatever a moderator should look at again before deciding.
     version: Mapped[int]
     created_at: Mapped[dt.datetime]
-    decided_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    decided_at: Mapped[dt.datetime | None]
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     # What the case owner answers, which is public with it.
     answer: Mapped[str | None] = mapped_column(sa.Text)
@@ -4304,6 +4330,8 @@ class Comment(Base):
     network: Mapped[str] = mapped_column(sa.String(24))
     signs: Mapped[list[str]] = mapped_column(sa.JSON)
     risk: Mapped[int]
+    # The risk turned round, for the queue: an index has one direction for all of its columns.
+    calm: Mapped[int]
 
     case: Mapped[Case] = relationship()
     decided_by: Mapped[User | None] = relationship(foreign_keys=[decided_by_id])
@@ -4322,15 +4350,22 @@ class Comment(Base):
         return db.session.scalar(sa.select(cls.id).where(cls.waits_since.is_not(None)).limit(1)) is not None
 
     @classmethod
-    def decided(cls, skip: int, limit: int) -> list[Self]:
-        """A page of the decisions, newest first; each of them can be turned round at any time."""
+    def decided(cls, limit: int, after: str = "") -> tuple[list[Self], str]:
+        """A page of the decisions, newest first, and where the next page begins, or ""; each of them can be turned
+        round at any time."""
         # Said like this, since SQLite would else look by the state, and sort all that was ever decided for each page.
         decided = sa.and_(cls.decided_at.is_not(None), cls.status.not_in(("pending", "withdrawn")))
         found = sa.select(cls).where(decided).options(
             sa.orm.joinedload(cls.case), sa.orm.joinedload(cls.decided_by), sa.orm.joinedload(cls.claimed_by)
         )  # fmt: skip
+        if (place := _moment_and_number(after)) is not None:
+            moment, number = place
+            earlier = sa.or_(cls.decided_at < moment, sa.and_(cls.decided_at == moment, cls.id < number))
+            found = found.where(cls.decided_at <= moment, earlier)
         newest_first = found.order_by(cls.decided_at.desc(), cls.id.desc())
-        return list(db.session.scalars(newest_first.offset(skip).limit(limit)))
+        comments = list(db.session.scalars(newest_first.limit(limit + 1)))
+        last = comments[limit - 1] if len(comments) > limit else None
+        return comments[:limit], _place(last.decided_at, last.id) if last and last.decided_at else ""
 
     @classmethod
     def hold(cls, comment_id: int) -> Self | None:
@@ -4406,6 +4441,7 @@ class Comment(Base):
 
     def _mark(self, *signs: str) -> None:
         self.signs, self.risk = list(signs), law.risk(signs)
+        self.calm = -self.risk
 
     # What its author does, by the private link
 
@@ -4614,6 +4650,19 @@ class Comment(Base):
         self.claimed_by = self.claimed_until = None
 
 
+def _place(moment: dt.datetime, number: int) -> str:
+    """Where a row stands in a list that is ordered by an instant and then by number, for the address of a page."""
+    return f"{(moment - EPOCH) // dt.timedelta(microseconds=1)}.{number}"
+
+
+def _moment_and_number(place: str) -> tuple[dt.datetime, int] | None:
+    """The two of such a place; None for an address that makes no sense."""
+    moment, _, number = place.partition(".")
+    if not all(part.isascii() and part.isdecimal() and len(part) < 17 for part in (moment, number)):
+        return None
+    return EPOCH + dt.timedelta(microseconds=int(moment)), int(number)
+
+
 def _instant(written: str) -> dt.datetime:
     return dt.datetime.fromisoformat(written)
 
@@ -4638,7 +4687,7 @@ class Queue:
     def page(self, as_of: dt.datetime, size: int) -> tuple[list[Comment], str]:
         """The comments of one page, those that look alike side by side; and where the next one begins, or ""."""
         place = (Comment.waits_since, Comment.id)
-        order = (Comment.risk.desc(), *place) if self.risk else place
+        order = (Comment.calm, *place) if self.risk else place
         found = self._asked(sa.select(Comment), as_of).options(
             sa.orm.joinedload(Comment.case),
             sa.orm.joinedload(Comment.decided_by),
@@ -4652,18 +4701,20 @@ class Queue:
         return _alike_together(shown), more
 
     def count(self, as_of: dt.datetime) -> int:
-        return db.session.scalar(self._asked(sa.select(sa.func.count(Comment.id)), as_of)) or 0
+        """How many there are, or one more than COUNTED_AT_MOST."""
+        some = self._asked(sa.select(Comment.id), as_of).limit(COUNTED_AT_MOST + 1).subquery()
+        return db.session.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 
     def _asked(self, found: Any, as_of: dt.datetime) -> Any:
         found = found.where(Comment.waits_since.is_not(None))
         if self.case:
-            found = found.where(Comment.case_id.in_(sa.select(Case.id).where(Case.slug == self.case)))
+            found = found.where(Comment.case_id == sa.select(Case.id).where(Case.slug == self.case).scalar_subquery())
         if self.over:
             found = found.where(Comment.waits_since < as_of - dt.timedelta(hours=self.over))
         if self.signs:
-            found = found.where(Comment.risk > 0)
+            found = found.where(Comment.risk > sa.literal_column("0"))
         if self.reported:
-            found = found.where(Comment.reports > 0)
+            found = found.where(Comment.reports > sa.literal_column("0"))
         if self.like:
             found = found.where(Comment.likeness == self.like)
         return found
@@ -4671,18 +4722,20 @@ class Queue:
     def _began(self) -> sa.ColumnElement[bool] | None:
         """What comes after the place where the page before ended; an address that makes no sense is the beginning."""
         parts = self.after.split(".")
-        if len(parts) != 3 or not all(part.isdecimal() and len(part) < 17 for part in parts):
+        if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 17 for part in parts):
             return None
         risk, moment, number = (int(part) for part in parts)
-        since = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=moment)
+        since = EPOCH + dt.timedelta(microseconds=moment)
         later = sa.or_(Comment.waits_since > since, sa.and_(Comment.waits_since == since, Comment.id > number))
-        return sa.or_(Comment.risk < risk, sa.and_(Comment.risk == risk, later)) if self.risk else later
+        # Said twice, since the first part leads straight to the place in the index.
+        if self.risk:
+            return sa.and_(Comment.calm >= -risk, sa.or_(Comment.calm > -risk, sa.and_(Comment.calm == -risk, later)))
+        return sa.and_(Comment.waits_since >= since, later)
 
 
 def _place_of(comment: Comment) -> str:
     assert comment.waits_since is not None  # noqa: S101 - it was found by it
-    since = comment.waits_since - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return f"{comment.risk}.{since // dt.timedelta(microseconds=1)}.{comment.id}"
+    return f"{comment.risk}.{_place(comment.waits_since, comment.id)}"
 
 
 def _alike_together(comments: list[Comment]) -> list[Comment]:
@@ -4695,7 +4748,8 @@ def _alike_together(comments: list[Comment]) -> list[Comment]:
 
 @dataclass(frozen=True)
 class Waiting:
-    """How much waits for the moderators, how much of it for longer than readers are told, and since when."""
+    """How much waits for the moderators, how much of it for longer than readers are told, and since when; counted only
+    as far as COUNTED_AT_MOST and one more."""
 
     count: int
     late: int
@@ -4703,16 +4757,23 @@ class Waiting:
 
     @classmethod
     def at(cls, as_of: dt.datetime) -> Waiting:
-        late = sa.case((Comment.waits_since < as_of - law.COMMENT_TARGET, 1), else_=0)
-        asked = sa.select(sa.func.count(Comment.id), sa.func.sum(late), sa.func.min(Comment.waits_since))
-        count, late_ones, oldest = db.session.execute(asked.where(Comment.waits_since.is_not(None))).one()
+        some = cls._counted()
+        late = sa.case((some.c.waits_since < as_of - law.COMMENT_TARGET, 1), else_=0)
+        asked = sa.select(sa.func.count(), sa.func.sum(late), sa.func.min(some.c.waits_since))
+        count, late_ones, oldest = db.session.execute(asked.select_from(some)).one()
         return cls(count, late_ones or 0, oldest)
 
     @staticmethod
-    def cases() -> list[Case]:
-        """The cases of which comments wait."""
-        waits = sa.exists().where(Comment.case_id == Case.id, Comment.waits_since.is_not(None))
-        return list(db.session.scalars(sa.select(Case).where(waits).order_by(Case.title)))
+    def _counted() -> sa.Subquery:
+        """The oldest, as many as are counted and one more."""
+        waits = sa.select(Comment.case_id, Comment.waits_since).where(Comment.waits_since.is_not(None))
+        return waits.order_by(Comment.waits_since, Comment.id).limit(COUNTED_AT_MOST + 1).subquery()
+
+    @classmethod
+    def cases(cls) -> list[Case]:
+        """The cases of those that are counted."""
+        theirs = sa.select(cls._counted().c.case_id)
+        return list(db.session.scalars(sa.select(Case).where(Case.id.in_(theirs)).order_by(Case.title)))
 
 
 @dataclass
@@ -4789,14 +4850,12 @@ class LogLine:
     who: str
 
     @classmethod
-    def newest(cls, size: int, before: int = 0, only: Iterable[str] = ()) -> list[LogLine]:
+    def newest(cls, size: int, before: int = 0, of_owners: bool = False) -> list[LogLine]:
         """The newest lines, or those before the event of this number; as many queries for one as for all.
 
-        `only` names what the lines are to tell of.
+        All that was done to comments, or only what case owners have answered and asked.
         """
-        found = sa.select(Event).where(Event.subject_kind == "comment")
-        if only:
-            found = found.where(Event.what.in_(only))
+        found = sa.select(Event).where(OF_OWNERS if of_owners else OF_COMMENTS)
         if before:
             found = found.where(Event.id < before)
         events = list(db.session.scalars(found.order_by(Event.id.desc()).limit(size)))
@@ -4807,9 +4866,7 @@ class LogLine:
         texts: dict[int, list[OldText]] = {}
         for old in db.session.scalars(replaced):
             texts.setdefault(old.comment_id, []).append(old)
-        known = [int(event.who.partition(":")[2]) for event in events if event.who.startswith("user:")]
-        named = db.session.scalars(sa.select(User).where(User.id.in_(known)))
-        people = {f"user:{person.id}": person.name for person in named}
+        people = {who: person.name for who, person in Event.people(events).items()}
         lines = []
         for event in events:
             comment = comments[event.subject_id]
@@ -5064,15 +5121,29 @@ class Bounce(Base):
         return int(db.session.execute(lifted).rowcount)  # type: ignore[attr-defined]
 
 
+# In the words of the indexes, since SQLite looks into an index of a part only when it is asked for that very part.
+OF_COMMENTS = sa.text("subject_kind = 'comment'")
+OF_OWNERS = sa.text("what IN ('answered', 'answer_changed', 'look_again')")
+
+
 class Event(Base):
     """One line of history: what happened to which row, who did it, when, from which state to which."""
 
     __tablename__ = "events"
-    __table_args__ = (sa.Index("ix_events_subject_kind_subject_id", "subject_kind", "subject_id"),)
+    __table_args__ = (
+        sa.Index("ix_events_subject_kind_subject_id", "subject_kind", "subject_id"),
+        # The history of a case, newest first.
+        sa.Index("ix_events_case_id_id", "case_id", "id"),
+        # The moderation log, and what case owners have said in it.
+        sa.Index("ix_events_of_comments", "subject_kind", "id", sqlite_where=OF_COMMENTS, postgresql_where=OF_COMMENTS),
+        sa.Index("ix_events_of_owners", "id", sqlite_where=OF_OWNERS, postgresql_where=OF_OWNERS),
+    )
 
     id: Mapped[Key]
     subject_kind: Mapped[str] = mapped_column(sa.String(20))
     subject_id: Mapped[int]
+    # The case to which the subject belongs; None for what belongs to none, such as a user.
+    case_id: Mapped[int | None]
     what: Mapped[str] = mapped_column(sa.String(40))
     who: Mapped[str] = mapped_column(sa.String(40))
     at: Mapped[dt.datetime] = mapped_column(index=True)
@@ -5085,9 +5156,27 @@ class Event(Base):
               after: str | None = None, note: str = "") -> None:  # fmt: skip
         kind = subject.__tablename__.rstrip("s")
         db.session.add(
-            cls(subject_kind=kind, subject_id=subject.id, what=what, who=who, at=at, before=before, after=after,
-                note=note)
+            cls(subject_kind=kind, subject_id=subject.id, case_id=cls._case_of(subject), what=what, who=who, at=at,
+                before=before, after=after, note=note)
         )  # fmt: skip
+
+    @classmethod
+    def _case_of(cls, subject: Any) -> int | None:
+        """Whatever belongs to a case knows it, or knows the pledge or the round that does."""
+        if isinstance(subject, Case):
+            return subject.id
+        if isinstance(subject, Refund | Dispute):
+            return cls._case_of(subject.pledge) if subject.pledge else None
+        if isinstance(subject, Pledge | PromiseChange):
+            return subject.round.case_id
+        return getattr(subject, "case_id", None)
+
+    @staticmethod
+    def people(events: Iterable[Event]) -> dict[str, User]:
+        """Who of our users did what these lines tell, by the name that the lines have for them; in one query."""
+        known = {int(event.who.partition(":")[2]) for event in events if event.who.startswith("user:")}
+        named = db.session.scalars(sa.select(User).where(User.id.in_(known))) if known else ()
+        return {f"user:{one.id}": one for one in named}
 
 
 class Look(Base):

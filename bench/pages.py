@@ -3,8 +3,9 @@
     python -m bench.pages --cases 200 --pledges 20000 --comments 5000
 
 For each house it makes a database of its own and fills it (demo/big.py), asks for each page several times within this
-process, and prints how many queries it took, how much of the processor, and how many times as much as in the small
-house. Quote the ratios, not the seconds.
+process, and prints how many queries it took, how many thousand steps of SQLite, how much of the processor, and how many
+times as much as in the small house. Quote the steps, which are the same on every machine, and the ratios, not the
+seconds.
 """
 
 import argparse
@@ -26,8 +27,8 @@ import app as application
 from demo import big
 from models import User, begin_writing, db
 
-# Enough to fill a page of each list.
-SMALL = {"cases": 80, "pledges": 400, "comments": 600}
+# Enough to fill a page of each list, and for more comments to wait than are counted.
+SMALL = {"cases": 80, "pledges": 2_000, "comments": 2_400}
 # (who looks, at which address)
 PAGES = (
     ("", "/"),
@@ -43,23 +44,35 @@ PAGES = (
     (big.OWNER, "/owner/cases/big-1/updates/new"),
     (big.MODERATOR, "/moderation"),
     (big.MODERATOR, "/moderation?order=risk&over=24"),
+    (big.MODERATOR, "/moderation?case=big-1"),
+    (big.MODERATOR, "/moderation?flagged=signs"),
+    (big.MODERATOR, "/moderation?flagged=reported"),
     (big.MODERATOR, "/moderation/decided"),
+    (big.MODERATOR, "/moderation/answers"),
+    (big.MODERATOR, "/moderation/comments/1"),
     (big.STAFF, "/staff"),
     (big.STAFF, "/staff/books"),
     (big.STAFF, "/staff/moderation"),
+    (big.STAFF, "/staff/looks"),
+    (big.STAFF, "/staff/users"),
+    (big.STAFF, "/staff/search?q=nobody@big.example.org"),
     (big.STAFF, "/staff/cases/big-1"),
+    (big.STAFF, "/staff/cases/big-1/pledges"),
+    (big.STAFF, "/staff/cases/big-1/history"),
     (big.STAFF, "/staff/cases/big-6"),
     (big.STAFF, "/staff/cases/big-6/run"),
-    (big.STAFF, "/staff/cases/big-1/pledges"),
+    (big.STAFF, "/staff/pledges/1"),
     (big.STAFF, "/staff/reviews/big-10"),
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one page: its queries, its seconds of the processor (SQLite's too), and its size in bytes."""
+    """Of one page: its queries, what SQLite did for them in steps of its own (0 for PostgreSQL), its seconds of the
+    processor (SQLite's too), and its size in bytes."""
 
     queries: int
+    steps: int
     seconds: float
     size: int
 
@@ -78,6 +91,27 @@ def counted() -> Iterator[list[str]]:
         yield sent
     finally:
         sa.event.remove(db.engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def stepped() -> Iterator[list[None]]:
+    """One entry for every ten steps that SQLite takes meanwhile."""
+    steps: list[None] = []
+    watched: set[Any] = set()
+
+    def watch(connection: Any, *_: object) -> None:
+        driver = connection.connection.driver_connection
+        if db.engine.dialect.name == "sqlite" and driver not in watched:
+            watched.add(driver)
+            driver.set_progress_handler(lambda: steps.append(None), 10)
+
+    sa.event.listen(db.engine, "before_cursor_execute", watch)
+    try:
+        yield steps
+    finally:
+        sa.event.remove(db.engine, "before_cursor_execute", watch)
+        for driver in watched:
+            driver.set_progress_handler(None, 0)
 
 
 def measure(app: Flask, house: dict[str, Any], times: int) -> dict[str, Cost]:
@@ -126,7 +160,9 @@ def _look(app: Flask, person: str, address: str, times: int) -> Cost:
         if answer.status_code != 200:
             raise SystemExit(f"{address} answered {answer.status_code}")
         queries, size = len(sent), len(answer.data)
-    return Cost(queries, statistics.median(seconds[1:] or seconds), size)
+    with app.app_context(), stepped() as steps:
+        browser.get(address)
+    return Cost(queries, 10 * len(steps), statistics.median(seconds[1:] or seconds), size)
 
 
 def main() -> None:
@@ -140,11 +176,11 @@ def main() -> None:
     small = _in_a_house_of_its_own(SMALL, asked.times)
     wanted = {"cases": asked.cases, "pledges": asked.pledges, "comments": asked.comments}
     large = _in_a_house_of_its_own(wanted, asked.times)
-    print(f"{'page':44} {'queries':>9} {'small':>9} {'big':>9} {'ratio':>6} {'kB small, big':>16}")
+    print(f"{'page':44} {'queries':>9} {'1,000 steps':>14} {'small':>9} {'big':>9} {'ratio':>6} {'kB small, big':>16}")
     for _, address in PAGES:
         one, many = small[address], large[address]
-        print(f"{address:44} {one.queries:4}{many.queries:5} {one.seconds * 1000:6.1f} ms "
-              f"{many.seconds * 1000:6.1f} ms {many.seconds / one.seconds:6.2f} "
+        print(f"{address:44} {one.queries:4}{many.queries:5} {one.steps / 1000:6.1f} {many.steps / 1000:7.1f} "
+              f"{one.seconds * 1000:6.1f} ms {many.seconds * 1000:6.1f} ms {many.seconds / one.seconds:6.2f} "
               f"{one.size / 1000:7.1f} {many.size / 1000:7.1f}")  # fmt: skip
 
 

@@ -161,11 +161,13 @@ def _pledges(plans: list[_Plan], chance: random.Random) -> None:
              "deadline": its_round.deadline, "target_pence": its_round.target_pence, "words": words[pence],
              "agreed_at": at} for number, at, pence, _ in told
         ])  # fmt: skip
+        case_id = its_round.case_id
         _insert(Event, [
             step for number, at, _, cancelled in told for step in (
-                _event("pledge", number, "supporter", at, None, "started"),
-                _event("pledge", number, "stripe", at, "started", "confirmed"),
-                *([_event("pledge", number, "supporter", cancelled, "confirmed", "cancelled")] if cancelled else ()),
+                _event("pledge", number, case_id, "supporter", at, None, "started"),
+                _event("pledge", number, case_id, "stripe", at, "started", "confirmed"),
+                *([_event("pledge", number, case_id, "supporter", cancelled, "confirmed", "cancelled")]
+                  if cancelled else ()),
             )
         ])  # fmt: skip
         _insert(Letter, [_letter("confirmed", number, "confirmed", at) for number, at, _, _ in told])
@@ -239,7 +241,7 @@ def _charge(its_round: Round, status: str, those: list[tuple[int, int]], at: dt.
     paid, numbers = status == "charged", [number for number, _ in those]
     steps = ("due", "charging", "charged") if paid else ("due", "charging", "declined", "dropped")
     _insert(Event, [
-        _event("pledge", number, "clock", at, before, to)
+        _event("pledge", number, its_round.case_id, "clock", at, before, to)
         for number in numbers for before, to in itertools.pairwise(steps)
     ])  # fmt: skip
     _insert(ChargeAttempt, [
@@ -269,32 +271,36 @@ def _comments(plans: list[_Plan], comments: int, moderator: User, chance: random
             sent = plan.began + (now - plan.began) * chance.random()
             rows.append(_comment(plan.round.case_id, number, sent, chance.choice(DECIDED), moderator, chance))
     _insert(Comment, rows)
-    decided = sa.select(Comment.id, Comment.status, Comment.created_at).where(Comment.decided_by_id == moderator.id)
+    decided = sa.select(Comment.id, Comment.case_id, Comment.status, Comment.created_at)
+    by_moderator = decided.where(Comment.decided_by_id == moderator.id).order_by(Comment.id)
     _insert(Event, [
-        _event("comment", number, f"user:{moderator.id}", sent, "pending", status)
-        for number, status, sent in db.session.execute(decided.order_by(Comment.id))
+        _event("comment", number, case_id, f"user:{moderator.id}", sent, "pending", status)
+        for number, case_id, status, sent in db.session.execute(by_moderator)
     ])  # fmt: skip
 
 
 def _comment(case_id: int, number: int, sent: dt.datetime, status: str, moderator: User,
              chance: random.Random) -> dict[str, Any]:  # fmt: skip
-    name = f"{chance.choice(FIRST)} {chance.choice(LAST)}"
+    # Everybody writes four times.
+    who = case_id * 13 + number // 4
+    name = f"{FIRST[who % len(FIRST)]} {LAST[who % len(LAST)]}"
     body = f"I am number {number} who says so, and my name is {name}. {' '.join(chance.sample(FIRST, 6))} agree."
     decided = status != "pending"
     return {
         "case_id": case_id, "public_id": secrets.token_urlsafe(12), "name": name,
-        "email": f"{name.lower().replace(' ', '.')}@big.example.org", "body": body,
+        "email": f"{name.lower().replace(' ', '.')}.{case_id}.{number // 4}@big.example.org", "body": body,
         "public_body": body if status == "approved" else None, "digest": secrets.token_hex(32), "status": status,
         "reason": "off_topic" if status == "rejected" else "", "note": "", "resubmitted": False, "version": 1,
         "created_at": sent, "decided_at": sent if decided else None, "decided_by_id": moderator.id if decided else None,
         "waits_since": None if decided else sent, "reports": 0, "undoable": {}, "likeness": law.likeness(body),
-        "network": "", "signs": [], "risk": 0,
+        "network": "", "signs": [], "risk": 0, "calm": 0,
     }  # fmt: skip
 
 
-def _event(kind: str, number: int, who: str, at: dt.datetime, before: str | None, after: str) -> dict[str, Any]:
-    return {"subject_kind": kind, "subject_id": number, "what": after, "who": who, "at": at, "before": before,
-            "after": after, "note": ""}  # fmt: skip
+def _event(kind: str, number: int, case_id: int, who: str, at: dt.datetime, before: str | None,
+           after: str) -> dict[str, Any]:  # fmt: skip
+    return {"subject_kind": kind, "subject_id": number, "case_id": case_id, "what": after, "who": who, "at": at,
+            "before": before, "after": after, "note": ""}  # fmt: skip
 
 
 def _letter(kind: str, pledge: int, occasion: str, at: dt.datetime) -> dict[str, Any]:

@@ -50,15 +50,18 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
         "events": {"id": "NULL", "subject_id": "n"},
         "letters": {"id": "NULL", "subject": "'pledge:' || n", "message_id": "'m' || n"},
     }.items():
-        names = [column.name for column in db.metadata.tables[table].columns]
+        # What the database makes by itself cannot be copied.
+        names = [column.name for column in db.metadata.tables[table].columns if column.computed is None]
         copied = ", ".join(columns.get(name, f'"{name}"') for name in names)
+        into = ", ".join(f'"{name}"' for name in names)
         which = {
             "pledges": "id = :one", "agreements": "pledge_id = :one", "letters": "subject = 'pledge:' || :one",
             "events": "subject_kind = 'pledge' AND subject_id = :one",
         }[table]  # fmt: skip
         statement = sa.text(
             f"WITH RECURSIVE numbers(n) AS (SELECT {last + 1} UNION ALL SELECT n + 1 FROM numbers "
-            f"WHERE n < {last + times}) INSERT INTO {table} SELECT {copied} FROM {table}, numbers WHERE {which}"
+            f"WHERE n < {last + times}) INSERT INTO {table} ({into}) "
+            f"SELECT {copied} FROM {table}, numbers WHERE {which}"
         )
         db.session.execute(statement, {"one": pledge_id})
     db.session.execute(sa.text(

@@ -1,15 +1,23 @@
 """What must never be told of comments, shown by canaries: words that stand nowhere but where nobody may see them."""
 
+import datetime as dt
+import re
+
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
 import letters
-from models import Comment, Letter, db
+from models import Case, Comment, Editor, Letter, PromiseChange, Source, db
 from tests.doorway import Site, logged_in, token_on
-from tests.made import look_anew
+from tests.made import a_draft, a_pledge, a_user, case_at, confirm, keep, look_anew, now
 from views import doors
+
+# Which letters have which: to the supporter, to staff, and to the owner whose draft was rejected.
+CANARIES_IN_LETTERS = {
+    "update": {"canary news"}, "case_submitted": {"canary case"}, "case_rejected": {"canary case", "canary rejection"},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -80,3 +88,80 @@ def test_nothing_of_what_is_not_public_appears_anywhere_public(
         assert "canaryreport" not in words and ("canarynote" not in words or theirs), letter.kind
     told = capsys.readouterr()
     assert "canary" not in (told.out + told.err).casefold()
+
+
+def test_nothing_that_is_for_supporters_owners_or_staff_alone_appears_anywhere_public(
+    site: Site, client: FlaskClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drafts, updates for supporters, messages, names, addresses, reasons, labels: each is a canary of its own."""
+    owner, moderator, staff = (db.session.merge(one) for one in (site.owner, site.moderator, site.staff))
+    its_case, editor = case_at("the-case"), db.session.merge(a_user("owner", name="Canary editor"))
+    its_round, number = its_case.round, its_case.id
+    pledge = a_pledge(its_round, name="Canary supporter", email="canary-mail@example.org", anonymous=True,
+                      wants_updates=True)  # fmt: skip
+    pledge.say("Canary message", public=False)
+    confirm(pledge)
+    link, public_id = pledge.link(), pledge.public_id
+    Source.count(its_round, "via:canary-label", "opened", now())
+    for title, audience, when in (
+        ("news", "supporters", "now"), ("draft", "everyone", ""), ("later", "everyone", "tomorrow"),
+    ):  # fmt: skip
+        update = Case.hold(number).begin_update(owner, f"canary-{title}", now())
+        update.write({"title": f"Canary {title}", "body": f"Canary {title}.", "audience": audience}, 0, now())
+        if when == "now":
+            update.publish(f"user:{owner.id}", now())
+        elif when:
+            update.publish_later(now() + dt.timedelta(days=1), owner, now())
+    answered = Case.hold(number).take_comment("Bo", "bo@example.org", "Public for a moment.", now())
+    answered.approve(moderator, now())
+    answered.answer_by(owner, "Canary answer", now())
+    answered.ask_second_look(owner, "Canary look", now())
+    answered.reject("off_topic", moderator, now())
+    approved = Case.hold(number).take_comment("Cy", "cy@example.org", "Public for good.", now())
+    approved.approve(moderator, now())
+    approved.ask_second_look(owner, "Canary second look", now())
+    db.session.add(Editor(case_id=number, user_id=editor.id, added_at=now()))
+    Case.hold(number).switch("pledging_paused", True, "Canary reason", staff, now())
+    asked = db.session.scalars(sa.select(PromiseChange).where(PromiseChange.round_id == its_round.id)).one()
+    asked.reason = "Canary of a request that staff have not agreed to"
+    keep()
+    draft = a_draft(site.owner, title="Canary case", story="Canary story")
+    draft.submit(draft.owner, now())
+    draft.reject("Canary rejection", db.session.merge(site.staff), now(), draft.review_mark)
+    keep()
+
+    # They are where they should be.
+    look_anew()
+    mine, desk = logged_in(site.app, site.owner), logged_in(site.app, site.staff)
+    assert "Canary news" in client.get(f"/pledges/{link}/updates").text
+    assert "Canary message" in mine.get("/owner/cases/the-case/messages").text
+    assert "canary-label" in mine.get("/owner/cases/the-case/figures").text
+    assert "canary-mail" in desk.get(f"/staff/pledges/{public_id}").text
+
+    # The owner is not told who is anonymous, nor anybody's address, in no page and no file.
+    for where in ("", "/pledges", "/pledges.csv", "/messages", "/figures", "/history", "/comments"):
+        text = mine.get(f"/owner/cases/the-case{where}").text
+        assert "Canary supporter" not in text and "canary-mail" not in text, where
+
+    seen = set()
+    for rule, method in site.rules():
+        guarded = doors.POLICIES[rule.endpoint.partition(".")[0]] in ("owner", "moderator", "staff")
+        if method != "GET" or guarded or rule.endpoint == "static":
+            continue
+        for headers in ({}, {"HX-Request": "true"}):
+            answer = site.ask(client, rule, "GET", headers)
+            seen.add(rule.endpoint)
+            assert "canary" not in answer.text.replace("A canary comment.", "").casefold(), rule
+    assert {"public.home", "public.case", "public.comments", "public.pledge_total", "supporters.pledge_page"} <= seen
+    assert client.get(f"/cases/{draft.slug}").status_code == 404
+
+    # A letter tells its reader what is the reader's, and nobody the rest.
+    look_anew()
+    told: dict[str, set[str]] = {}
+    for letter in db.session.scalars(sa.select(Letter)):
+        message = letters.write(letter)
+        words = message.get_content().casefold() + str(message["Subject"]).casefold()
+        told.setdefault(letter.kind, set()).update(re.findall(r"canary[ -]\w+", words))
+    assert {kind: found for kind, found in told.items() if found} == CANARIES_IN_LETTERS
+    told_by_us = capsys.readouterr()
+    assert "canary" not in (told_by_us.out + told_by_us.err).casefold()

@@ -268,3 +268,89 @@ def test_two_who_decide_the_same_hundred_at_once_never_wait_for_each_other_for_g
         app, lambda: decide(people[0], numbers, "approved"), lambda: decide(people[1], numbers[::-1], "spam"), within=30
     )
     assert sum(done) == 20 and sorted(done) == [0, 20]
+
+
+@pytest.mark.slow
+def test_of_two_who_claim_one_comment_at_the_same_moment_one_has_it_and_the_other_is_told(
+    app: Flask, first: Desk, second: Desk
+) -> None:
+    case = a_case()
+    tokens = {desk: token_on(desk.browser, "/moderation") for desk in (first, second)}
+
+    def claim(desk: Desk, number: int) -> tuple[int, str]:
+        answer = desk.browser.post(f"/moderation/comments/{number}/claim", data={"form_token": tokens[desk]})
+        return answer.status_code, answer.text
+
+    for number in [says(case, f"Words {'a' * n}") for n in range(8)]:
+        one, two = at_once(app, partial(claim, first, number), partial(claim, second, number))
+        assert sorted((one[0], two[0])) == [303, 409]
+        has_it, told = ("Mo First", two[1]) if one[0] == 303 else ("Mo Second", one[1])
+        assert f"{has_it} reads this comment just now." in told
+        claimed_by = comment(number).claimed_by
+        assert claimed_by and claimed_by.name == has_it
+
+
+@pytest.mark.slow
+def test_an_undo_and_another_decision_at_the_same_moment_are_one_of_the_two(
+    app: Flask, first: Desk, second: Desk
+) -> None:
+    case = a_case()
+    numbers = [says(case, f"Words {'a' * n}") for n in range(8)]
+    for number in numbers:
+        first.decide(number, "approve")
+    second.token = token_on(second.browser, "/moderation")
+
+    def undo(number: int) -> tuple[int, str]:
+        answer = first.browser.post(f"/moderation/comments/{number}/undo", data={"form_token": first.token})
+        return answer.status_code, " ".join(answer.text.split())
+
+    def turn_round(number: int) -> tuple[int, str]:
+        data = {"form_token": second.token, "decision": "spam", "seen": "2"}
+        answer = second.browser.post(f"/moderation/comments/{number}/decision", data=data)
+        return answer.status_code, " ".join(answer.text.split())
+
+    for number in numbers:
+        undone, turned = at_once(app, partial(undo, number), partial(turn_round, number))
+        assert sorted((undone[0], turned[0])) == [303, 409]
+        if undone[0] == 303:
+            assert "A decision of it was undone in the meantime" in turned[1]
+        else:
+            assert "A decision can be undone for 10 minutes, by whoever made it" in undone[1]
+        assert state(number) == (("pending", None, True) if undone[0] == 303 else ("spam", None, False))
+
+
+@pytest.mark.slow
+def test_ticked_comments_and_decisions_of_somebody_else_at_the_same_moment_decide_each_once(
+    app: Flask, first: Desk, second: Desk
+) -> None:
+    """One ticks twelve; the other decides six of them one by one, and ticks the other six."""
+    case = a_case()
+    numbers = [says(case, f"Words {'a' * n}") for n in range(12)]
+    ticked = [f"{number}.1" for number in numbers]
+    for desk in (first, second):
+        desk.token = token_on(desk.browser, "/moderation")
+
+    def tick(desk: Desk, decision: str, some: list[str]) -> list[int]:
+        data = {"form_token": desk.token, "decision": decision, "ticked": some}
+        return [desk.browser.post("/moderation/decisions", data=data).status_code]
+
+    def decide_and_tick() -> list[int]:
+        data = {"form_token": second.token, "decision": "spam", "seen": "1"}
+        told = [
+            second.browser.post(f"/moderation/comments/{number}/decision", data=data).status_code
+            for number in numbers[:6]
+        ]
+        return told + tick(second, "spam", ticked[:5:-1])
+
+    answers = at_once(app, partial(tick, first, "approve", ticked), decide_and_tick)
+    assert {status for told in answers for status in told} <= {303, 409}
+    look_anew()
+    written = sa.select(Event.subject_id, Event.after).where(Event.subject_kind == "comment").order_by(Event.subject_id)
+    decided = [tuple(row) for row in db.session.execute(written)]
+    assert [number for number, _ in decided] == numbers
+    assert decided == [(number, state(number)[0]) for number in numbers]
+    # Whoever was slower is told of each comment that was decided already.
+    for desk, decision in ((first, "spam"), (second, "approved")):
+        left = sum(1 for _, status in decided[0 if desk is first else 6 :] if status == decision)
+        page = said(read(desk.browser, "/moderation"), "main")
+        assert page.count("was left as it is. Already decided by") == left

@@ -135,15 +135,28 @@ def test_the_queue_can_be_narrowed_by_case_and_by_age_and_says_how_many_are_late
     assert "No comment is like that." in said(read(desk, "/moderation?case=nowhere"), "main")
 
 
+def test_of_a_flood_no_more_is_counted_than_the_page_says(desk: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = a_case(title="Case one")
+    for number in range(3):
+        says(case, f"Words {'a' * number}", 25 * HOUR)
+    monkeypatch.setattr("models.COUNTED_AT_MOST", 2)
+    monkeypatch.setattr("views.moderators.COUNTED_AT_MOST", 2)
+    page = read(desk, f"/moderation?case={case.slug}")
+    assert page.title and page.title.text.startswith("More than 2 comments waiting")
+    assert "More than 2 have waited longer than 24 hours." in said(page, "main")
+    assert "More than 2 comments of these are as you asked." in said(page, "main")
+    assert len(page.select(".item")) == 3
+
+
 # --- What is told of each ----------------------------------------------------------------------------------
 
 
 def test_links_stand_out_and_cannot_be_pressed(desk: FlaskClient) -> None:
-    says(a_case(), "Look at https://pills.example/<b> now")
+    says(a_case(), "Look at https://pills.example/<b> now, or at www.pills.example/<i>.")
     quoted = read(desk, "/moderation").select_one("blockquote")
     assert quoted and quoted.select("a, b") == []
-    assert [said(mark) for mark in quoted.select("mark")] == ["https://pills.example/"]
-    assert said(quoted) == "Look at https://pills.example/ <b> now"
+    assert [said(mark) for mark in quoted.select("mark")] == ["https://pills.example/", "www.pills.example/"]
+    assert said(quoted) == "Look at https://pills.example/ <b> now, or at www.pills.example/ <i>."
 
 
 def test_a_changed_comment_is_shown_with_the_text_of_before(desk: FlaskClient) -> None:

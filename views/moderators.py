@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import law
 from jobs import ring
 from law import Refused
-from models import Background, Comment, LogLine, Queue, Waiting, begin_reading, db
+from models import COUNTED_AT_MOST, Background, Comment, LogLine, Queue, Waiting, begin_reading, db
 from views import doors, hypermedia, words
 from views.comment_forms import RejectionForm
 from views.forms import readable
@@ -28,8 +28,6 @@ DONE = {
     "reject": "Rejected: the comment by {name} is not public.",
     "spam": "Spam: the comment by {name} is not public.",
 }
-# What case owners do to comments, as the history calls it.
-OF_OWNERS = ("answered", "answer_changed", "look_again")
 # What the address of the queue may ask for, beside where its page begins.
 ASKED = ("case", "over", "flagged", "order", "like")
 
@@ -47,20 +45,16 @@ def queue() -> str:
     return render_template(
         "moderators/queue.html", waiting=waiting, more=more, asked=asked, cases=Waiting.cases(),
         undoable=Comment.undoable_of(current_user, as_of), list=urlencode(asked),
-        matching=part.count(as_of) if asked else waiting.count, **_shown(comments, as_of),
+        matching=part.count(as_of) if asked else waiting.count, most=COUNTED_AT_MOST, **_shown(comments, as_of),
     )  # fmt: skip
 
 
 @moderators.get("/decided")
 def decided() -> str:
-    """The newest decisions, and with `?skip=` the older ones."""
-    asked = request.args.get("skip", "")
-    skip = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
-    found = Comment.decided(skip, DECISIONS_A_PAGE + 1)
-    return render_template(
-        "moderators/decided.html", **_shown(found[:DECISIONS_A_PAGE], _now()), skip=skip,
-        older=skip + DECISIONS_A_PAGE if len(found) > DECISIONS_A_PAGE else None,
-    )  # fmt: skip
+    """The newest decisions, and with `?after=` the older ones."""
+    after = request.args.get("after", "")
+    comments, more = Comment.decided(DECISIONS_A_PAGE, after)
+    return render_template("moderators/decided.html", **_shown(comments, _now()), after=after, more=more)
 
 
 @moderators.get("/answers")
@@ -68,7 +62,7 @@ def answers() -> str:
     """What case owners have answered, which no moderator read before, and what they ask to be looked at again."""
     before = request.args.get("before", "")
     number = int(before) if before.isascii() and before.isdecimal() and len(before) < 10 else 0
-    lines = LogLine.newest(PAGE + 1, number, OF_OWNERS)
+    lines = LogLine.newest(PAGE + 1, number, of_owners=True)
     more = lines[PAGE - 1].event.id if len(lines) > PAGE else None
     return render_template("moderators/answers.html", lines=lines[:PAGE], more=more)
 

@@ -19,6 +19,7 @@ from models import (
     Case,
     Dispute,
     Examination,
+    Figures,
     Lease,
     Letter,
     LogLine,
@@ -38,7 +39,7 @@ from views.forms import NoticeForm, ReasonForm, RefundForm, readable
 staff = Blueprint("staff", __name__, url_prefix="/staff")
 doors.admit(staff, "staff")
 
-PLEDGES_A_PAGE = CASES_A_PAGE = 50
+PLEDGES_A_PAGE = CASES_A_PAGE = REVIEWS_ON_THE_DESK = 50
 LINES_A_PAGE, LINES_OF_A_CASE = 100, 20
 FOUND_AT_MOST, LOOKS_OF_A_PLEDGE = 20, 10
 LAST_MINUTE = dt.timedelta(minutes=1)
@@ -62,17 +63,19 @@ SIGHTS = {
 
 @staff.get("")
 def desk() -> str:
-    words, skip = _searched(), _number(request.args.get("skip", ""))
-    cases, rounds, results = Case.begun(words, skip, CASES_A_PAGE + 1), Round.in_trouble(), _results()
+    words, rounds, results = _searched(), Round.in_trouble(), _results()
+    cases, more = Case.begun(CASES_A_PAGE, words, request.args.get("after", ""))
+    reviews = Case.in_review(REVIEWS_ON_THE_DESK + 1)
     return render_template(
         "staff/desk.html",
         rounds=rounds,
         off=results["off"] or rounds or Letter.any_stuck(),
         examination=results["examination"],
-        cases=cases[:CASES_A_PAGE],
+        cases=cases,
         words=words,
-        more=skip + CASES_A_PAGE if len(cases) > CASES_A_PAGE else None,
-        reviews=Case.in_review(),
+        more=more,
+        reviews=reviews[:REVIEWS_ON_THE_DESK],
+        more_reviews=len(reviews) > REVIEWS_ON_THE_DESK,
         changes=PromiseChange.waiting(_now()),
         disputes=Dispute.listed(),
         failed=Refund.failed(),
@@ -313,8 +316,9 @@ def found(slug: str) -> Case:
 def _pledge(number: str) -> Pledge:
     """A pledge by the number that its supporter knows, or by that of its row, which findings speak of; or 404."""
     by_row = number.isdecimal() and number.isascii() and len(number) < 10
-    found = Pledge.id == int(number) if by_row else Pledge.public_id == number
-    return db.session.scalar(sa.select(Pledge).where(found)) or abort(404)
+    found = sa.select(Pledge).where(Pledge.id == int(number) if by_row else Pledge.public_id == number)
+    with_case = found.options(sa.orm.joinedload(Pledge.round).joinedload(Round.case))
+    return db.session.scalar(with_case) or abort(404)
 
 
 def _case_page(its_case: Case, form: ReasonForm, wrong: str = "") -> str:
@@ -323,9 +327,10 @@ def _case_page(its_case: Case, form: ReasonForm, wrong: str = "") -> str:
     forms["notice"] = NoticeForm(prefix="notice-")
     if wrong:
         forms[wrong] = form
-    figures = its_case.round.figures()
+    running = _running(its_case)
+    figures = running["figures"]
     return render_template(
-        "staff/case.html", forms=forms, form=form, history=its_case.history()[:LINES_OF_A_CASE], **_running(its_case),
+        "staff/case.html", forms=forms, form=form, history=its_case.history(LINES_OF_A_CASE), **running,
         may_cancel=its_case.round.status in ("open", "closing") or figures.waiting or figures.repairing,
     )  # fmt: skip
 
@@ -336,10 +341,11 @@ def _running(its_case: Case) -> dict[str, Any]:
     The time left is None while nobody can tell: charges were asked for, and none was answered in the last minute.
     """
     its_round, as_of = its_case.round, _now()
-    figures, fastest = its_round.figures(), config.current().capture_rate
+    # Nothing is charged, or was, unless the round was met.
+    figures = its_round.figures() if its_round.status == "met" else Figures({}, {}, 0)
+    fastest, left = config.current().capture_rate, figures.count("due", "charging", "unknown")
     since = max(as_of - LAST_MINUTE, its_round.settled_at or its_case.created_at)
-    rate = its_round.answered(since) / max(1.0, (as_of - since).total_seconds())
-    left = figures.count("due", "charging", "unknown")
+    rate = its_round.answered(since) / max(1.0, (as_of - since).total_seconds()) if figures.counts else 0.0
     expected = rate if rate or figures.count("charging", "unknown") else fastest
     return {
         "case": its_case, "round": its_round, "figures": figures, "as_of": as_of, "left": left, "rate": rate,

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 import config
 import law
-from models import Event, Pledge, Prospect, Round, User, db
+from models import Event, Pledge, Prospect, Round, User
 from money import pounds
 
 
@@ -27,8 +27,10 @@ def teach(app: Flask) -> None:
     app.add_template_filter(law.instant_words)
     app.add_template_filter(law.clock_words)
     app.add_template_filter(with_pledges)
+    app.add_template_filter(at_most)
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
+    app.add_template_global(Event.people, "people_of")
     app.add_template_filter(unlinked)
     app.add_template_filter(month)
     app.add_template_filter(date)
@@ -40,6 +42,11 @@ def teach(app: Flask) -> None:
 def plural(count: int, one: str, many: str = "") -> str:
     """ "1 pledge", "2 pledges", "no pledges"."""
     return f"{count or 'no'} {one if count == 1 else many or one + 's'}"
+
+
+def at_most(count: int, most: int, one: str, many: str = "") -> str:
+    """As `plural`, for what is counted no further than one more than the most: "more than 1,000 comments"."""
+    return f"more than {most:,} {many or one + 's'}" if count > most else plural(count, one, many)
 
 
 def instant(moment: dt.datetime, zone: str = "") -> Markup:
@@ -126,9 +133,9 @@ DOERS = {
 ROLES = {"owner": "case owner", "moderator": "moderator", "staff": "staff"}
 
 
-def by_whom(who: str) -> str:
-    """For staff alone: who did what a line of history tells, by name."""
-    person = db.session.get(User, int(who.removeprefix("user:"))) if who.startswith("user:") else None
+def by_whom(who: str, people: dict[str, User]) -> str:
+    """For staff alone: who did what a line of history tells, by name; see Event.people."""
+    person = people.get(who)
     return f"{person.name}, {ROLES[person.role]}" if person else DOERS.get(who, who)
 
 
@@ -250,5 +257,7 @@ def _linked(line: str) -> Markup:
 def unlinked(text: str) -> Markup:
     """As paragraphs, but web addresses only stand out: who reads what nobody has checked must not open it by chance."""
     shown = str(paragraphs(text))
-    marked = re.sub(r'<a href="[^"]*"[^>]*>(.*?)</a>', r'<mark class="address">\1</mark>', shown)
+    # Those without "https" are no links for readers either, but a sign of spam, so they are shown as well.
+    plain = re.compile(r'<a href="[^"]*"[^>]*>(.*?)</a>|(\bwww\.[^\s<&]*[\w/])', re.IGNORECASE)
+    marked = plain.sub(lambda found: f'<mark class="address">{found.group(1) or found.group(2)}</mark>', shown)
     return Markup(marked)  # noqa: S704 - paragraphs has made it, and only its own tags were exchanged

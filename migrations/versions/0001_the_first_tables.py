@@ -15,6 +15,7 @@ def upgrade() -> None:
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('subject_kind', sa.String(length=20), nullable=False),
     sa.Column('subject_id', sa.Integer(), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=True),
     sa.Column('what', sa.String(length=40), nullable=False),
     sa.Column('who', sa.String(length=40), nullable=False),
     sa.Column('at', sa.DateTime(timezone=True), nullable=False),
@@ -25,6 +26,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('events', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_events_at'), ['at'], unique=False)
+        batch_op.create_index('ix_events_case_id_id', ['case_id', 'id'], unique=False)
+        batch_op.create_index('ix_events_of_comments', ['subject_kind', 'id'], unique=False, sqlite_where=sa.text("subject_kind = 'comment'"), postgresql_where=sa.text("subject_kind = 'comment'"))
+        batch_op.create_index('ix_events_of_owners', ['id'], unique=False, sqlite_where=sa.text("what IN ('answered', 'answer_changed', 'look_again')"), postgresql_where=sa.text("what IN ('answered', 'answer_changed', 'look_again')"))
         batch_op.create_index('ix_events_subject_kind_subject_id', ['subject_kind', 'subject_id'], unique=False)
 
     op.create_table('examinations',
@@ -211,6 +215,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('slug', name=op.f('uq_cases_slug'))
     )
     with op.batch_alter_table('cases', schema=None) as batch_op:
+        batch_op.create_index('ix_cases_live_at_id', ['live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
         batch_op.create_index('ix_cases_newest', ['live_at', 'id'], unique=False)
         batch_op.create_index('ix_cases_of_court', ['court', 'live_at', 'id'], unique=False)
@@ -272,6 +277,7 @@ def upgrade() -> None:
     sa.Column('network', sa.String(length=24), nullable=False),
     sa.Column('signs', sa.JSON(), nullable=False),
     sa.Column('risk', sa.Integer(), nullable=False),
+    sa.Column('calm', sa.Integer(), nullable=False),
     sa.CheckConstraint("status IN ('approved', 'pending', 'rejected', 'spam', 'withdrawn')", name=op.f('ck_comments_known_status')),
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_comments_case_id')),
     sa.ForeignKeyConstraint(['claimed_by_id'], ['users.id'], name=op.f('fk_comments_claimed_by_id')),
@@ -281,11 +287,15 @@ def upgrade() -> None:
     sa.UniqueConstraint('public_id', name=op.f('uq_comments_public_id'))
     )
     with op.batch_alter_table('comments', schema=None) as batch_op:
+        batch_op.create_index('ix_comments_by_risk', ['calm', 'waits_since', 'id'], unique=False, sqlite_where=sa.text('waits_since IS NOT NULL'), postgresql_where=sa.text('waits_since IS NOT NULL'))
         batch_op.create_index(batch_op.f('ix_comments_case_id'), ['case_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_comments_decided_at'), ['decided_at'], unique=False)
+        batch_op.create_index('ix_comments_decided_at_id', ['decided_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_comments_email'), ['email'], unique=False)
         batch_op.create_index(batch_op.f('ix_comments_likeness'), ['likeness'], unique=False)
         batch_op.create_index('ix_comments_network_created_at', ['network', 'created_at'], unique=False)
+        batch_op.create_index('ix_comments_of_case', ['case_id', 'waits_since', 'id'], unique=False, sqlite_where=sa.text('waits_since IS NOT NULL'), postgresql_where=sa.text('waits_since IS NOT NULL'))
+        batch_op.create_index('ix_comments_reported', ['waits_since', 'id'], unique=False, sqlite_where=sa.text('waits_since IS NOT NULL AND reports > 0'), postgresql_where=sa.text('waits_since IS NOT NULL AND reports > 0'))
+        batch_op.create_index('ix_comments_signed', ['waits_since', 'id'], unique=False, sqlite_where=sa.text('waits_since IS NOT NULL AND risk > 0'), postgresql_where=sa.text('waits_since IS NOT NULL AND risk > 0'))
         batch_op.create_index(batch_op.f('ix_comments_status'), ['status'], unique=False)
         batch_op.create_index('ix_comments_waits_since_id', ['waits_since', 'id'], unique=False)
 
@@ -460,6 +470,7 @@ def upgrade() -> None:
     sa.Column('amount_pence', sa.BigInteger(), nullable=False),
     sa.Column('name', sa.String(length=120), nullable=False),
     sa.Column('email', sa.String(length=254), nullable=False),
+    sa.Column('email_lowered', sa.String(length=254), sa.Computed('lower(email)', persisted=True), nullable=False),
     sa.Column('anonymous', sa.Boolean(), nullable=False),
     sa.Column('wants_updates', sa.Boolean(), nullable=False),
     sa.Column('came_from', sa.String(length=80), nullable=False),
@@ -512,9 +523,10 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_pledges_customer_id'), ['customer_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_pledges_email'), ['email'], unique=False)
+        batch_op.create_index(batch_op.f('ix_pledges_email_lowered'), ['email_lowered'], unique=False)
         batch_op.create_index(batch_op.f('ix_pledges_payment_method_id'), ['payment_method_id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_confirmed_at_id', ['round_id', 'confirmed_at', 'id'], unique=False)
+        batch_op.create_index('ix_pledges_round_id_id', ['round_id', 'id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
 
@@ -787,9 +799,10 @@ def downgrade() -> None:
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
+        batch_op.drop_index('ix_pledges_round_id_id')
         batch_op.drop_index('ix_pledges_round_id_confirmed_at_id')
         batch_op.drop_index(batch_op.f('ix_pledges_payment_method_id'))
-        batch_op.drop_index(batch_op.f('ix_pledges_email'))
+        batch_op.drop_index(batch_op.f('ix_pledges_email_lowered'))
         batch_op.drop_index(batch_op.f('ix_pledges_customer_id'))
 
     op.drop_table('pledges')
@@ -831,11 +844,15 @@ def downgrade() -> None:
     with op.batch_alter_table('comments', schema=None) as batch_op:
         batch_op.drop_index('ix_comments_waits_since_id')
         batch_op.drop_index(batch_op.f('ix_comments_status'))
+        batch_op.drop_index('ix_comments_signed', sqlite_where=sa.text('waits_since IS NOT NULL AND risk > 0'), postgresql_where=sa.text('waits_since IS NOT NULL AND risk > 0'))
+        batch_op.drop_index('ix_comments_reported', sqlite_where=sa.text('waits_since IS NOT NULL AND reports > 0'), postgresql_where=sa.text('waits_since IS NOT NULL AND reports > 0'))
+        batch_op.drop_index('ix_comments_of_case', sqlite_where=sa.text('waits_since IS NOT NULL'), postgresql_where=sa.text('waits_since IS NOT NULL'))
         batch_op.drop_index('ix_comments_network_created_at')
         batch_op.drop_index(batch_op.f('ix_comments_likeness'))
         batch_op.drop_index(batch_op.f('ix_comments_email'))
-        batch_op.drop_index(batch_op.f('ix_comments_decided_at'))
+        batch_op.drop_index('ix_comments_decided_at_id')
         batch_op.drop_index(batch_op.f('ix_comments_case_id'))
+        batch_op.drop_index('ix_comments_by_risk', sqlite_where=sa.text('waits_since IS NOT NULL'), postgresql_where=sa.text('waits_since IS NOT NULL'))
 
     op.drop_table('comments')
     op.drop_table('case_words')
@@ -850,6 +867,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_cases_of_court')
         batch_op.drop_index('ix_cases_newest')
         batch_op.drop_index(batch_op.f('ix_cases_live_from'))
+        batch_op.drop_index('ix_cases_live_at_id')
 
     op.drop_table('cases')
     op.drop_table('bounces')
@@ -884,6 +902,9 @@ def downgrade() -> None:
     op.drop_table('examinations')
     with op.batch_alter_table('events', schema=None) as batch_op:
         batch_op.drop_index('ix_events_subject_kind_subject_id')
+        batch_op.drop_index('ix_events_of_owners', sqlite_where=sa.text("what IN ('answered', 'answer_changed', 'look_again')"), postgresql_where=sa.text("what IN ('answered', 'answer_changed', 'look_again')"))
+        batch_op.drop_index('ix_events_of_comments', sqlite_where=sa.text("subject_kind = 'comment'"), postgresql_where=sa.text("subject_kind = 'comment'"))
+        batch_op.drop_index('ix_events_case_id_id')
         batch_op.drop_index(batch_op.f('ix_events_at'))
 
     op.drop_table('events')
