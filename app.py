@@ -22,6 +22,7 @@ from views import (
     dashboard,
     doors,
     endings,
+    front_cache,
     people,
     private_page,
     promises,
@@ -68,6 +69,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     cli.register(app)
     if settings.trusted_proxies:
         _trust_proxies(app, settings.trusted_proxies)
+    front_cache.put_before(app)
     return app
 
 

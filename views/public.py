@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import Case, Comment, Picture, db
-from views import doors, hypermedia
+from views import doors, front_cache, hypermedia
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -25,6 +25,7 @@ doors.admit(public, "anyone")
 
 
 @public.get("/")
+@front_cache.keeps()
 def home() -> str:
     return render_template("cases/home.html", cases=Case.listed(), as_of=now())
 
@@ -35,6 +36,7 @@ def cases() -> AnyResponse:
 
 
 @public.get("/cases/<slug>")
+@front_cache.keeps()
 def case(slug: str) -> str:
     """The case, or the statement that staff have put in its place."""
     if its_case := Case.public(slug):
@@ -43,6 +45,7 @@ def case(slug: str) -> str:
 
 
 @public.get("/cases/<slug>/pledge-total")
+@front_cache.keeps(seen=r"[0-9]{1,18}\.[a-z0-9-]{0,60}")
 def pledge_total(slug: str) -> Response:
     its_case, as_of = found(slug), now()
     return hypermedia.refreshed(
@@ -52,6 +55,7 @@ def pledge_total(slug: str) -> Response:
 
 
 @public.get("/cases/<slug>/comments")
+@front_cache.keeps(before="[0-9]{1,9}", seen=r"[0-9a-z.]{1,60}")
 def comments(slug: str) -> Response:
     its_case, as_of, before = found(slug), now(), request.args.get("before", "")
     number = int(before) if before.isascii() and before.isdecimal() and len(before) < 10 else 0
@@ -105,6 +109,7 @@ def comment_thanks(slug: str) -> str:
 
 
 @public.get("/pictures/<sha256>")
+@front_cache.keeps()
 def picture(sha256: str) -> AnyResponse:
     """A picture of a public page, for everybody and for ever; that of a draft, or of an update that is for supporters
     only, is for its owner and for staff."""
