@@ -304,7 +304,9 @@ def _headers(policy: str, answer: Response) -> Response:
     if g.get("private") or policy_of_page in ROLES or logged_in:
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Robots-Tag"] = "noindex"
-    elif front_cache.is_for_everybody(current_app.view_functions.get(request.endpoint or ""), answer):
+    elif settings.front_cache_mb and front_cache.is_for_everybody(
+        current_app.view_functions.get(request.endpoint or ""), answer
+    ):
         answer.headers.setdefault("Cache-Control", front_cache.FOR_EVERYBODY)
     elif request.endpoint != "static":
         answer.headers.setdefault("Cache-Control", "no-cache")
