@@ -39,7 +39,7 @@ def cases() -> AnyResponse:
 @front_cache.keeps()
 def case(slug: str) -> str:
     """The case, or the statement that staff have put in its place."""
-    if its_case := Case.public(slug):
+    if its_case := Case.whole(slug):
         return _case_page(its_case, CommentForm())
     return render_template("cases/notice.html", case=Case.under_notice(slug) or abort(404))
 
