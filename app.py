@@ -23,6 +23,7 @@ from views import (
     doors,
     endings,
     feeds,
+    front_cache,
     own_account,
     people,
     private_page,
@@ -72,6 +73,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     cli.register(app)
     if settings.trusted_proxies:
         _trust_proxies(app, settings.trusted_proxies)
+    front_cache.put_before(app)
     return app
 
 

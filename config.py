@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     sign_up: Literal["invitation", "open"] = "invitation"
     second_factor: Literal["offered", "required"] = "offered"
     largest_picture_mb: Annotated[int, Field(ge=1, le=50)] = 8
+    front_cache_mb: Annotated[int, Field(ge=0, le=1024)] = 16
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     rate_login: str = "10 per 15 minutes"
     rate_pledge: str = "30 per hour"

@@ -104,6 +104,7 @@ class CleanClient(FlaskClient):
         if (
             answer.mimetype == "text/html"
             and answer.data
+            and not answer.content_encoding
             and not fragment
             and answer.status_code not in (301, 302, 303)
         ):

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from tests.doorway import SAME_ORIGIN, Site, logged_in, set_otherwise
 from tests.made import a_case
+from views.front_cache import FOR_EVERYBODY
 
 HTMX = {"HX-Request": "true"}
 SHA384 = "sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"
@@ -149,7 +150,9 @@ def test_what_is_for_one_person_is_kept_by_no_cache_and_listed_by_no_search_engi
         kept = answer.headers.get("Cache-Control"), answer.headers.get("X-Robots-Tag")
         if rule.endpoint == "accounts.log_out":
             continue  # For a stranger it is a way to the home page.
-        public = "public, max-age=60" if rule.rule.endswith(ELSEWHERE) else "no-cache"
+        is_for_everybody = hasattr(site.app.view_functions[rule.endpoint], "kept") and answer.status_code == 200
+        public = FOR_EVERYBODY if is_for_everybody else "no-cache"
+        public = "public, max-age=60" if rule.rule.endswith(ELSEWHERE) else public
         assert kept == (("no-store", "noindex") if private.match(rule.rule) else (public, None)), rule
 
 

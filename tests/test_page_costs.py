@@ -133,6 +133,22 @@ def test_when_a_comment_of_a_full_page_is_withdrawn_the_page_is_another(
     assert bodies == ["Comment 1", "Comment 2", "Comment 4"]
 
 
+def test_the_case_page_with_thirty_comments_and_ten_updates_takes_six_queries(client: FlaskClient) -> None:
+    case, moderator = a_case(pledged=[2_500]), a_user("moderator")
+    case, moderator = db.session.merge(case), db.session.merge(moderator)
+    for number in range(30):
+        case.take_comment("Ada", f"ada{number}@six.example", f"Comment {number}", now()).approve(moderator, now())
+    for number in range(10):
+        case.publish_update(case.owner, f"News {number}", "Words.", now())
+    slug = case.slug
+    keep()
+    with pages.counted() as sent:
+        page = read(client, f"/cases/{slug}")
+        begin_writing()
+    assert (len(page.select(".comment")), len(page.select("article.update"))) == (30, 10)
+    assert len(sent) == 6, sent
+
+
 def test_staff_find_a_case_by_its_title_and_turn_the_pages_of_the_list(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

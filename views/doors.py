@@ -26,7 +26,7 @@ from wtforms.validators import ValidationError
 import config
 from law import Refused
 from models import ROLES, User, begin_reading, begin_writing, db, is_away
-from views import hypermedia
+from views import front_cache, hypermedia
 from views.forms import readable
 
 log = structlog.get_logger()
@@ -339,6 +339,10 @@ def _headers(policy: str, answer: Response) -> Response:
     if g.get("private") or policy_of_page in (*ROLES, LOGGED_IN) or logged_in:
         answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Robots-Tag"] = "noindex"
+    elif settings.front_cache_mb and front_cache.is_for_everybody(
+        current_app.view_functions.get(request.endpoint or ""), answer
+    ):
+        answer.headers.setdefault("Cache-Control", front_cache.FOR_EVERYBODY)
     elif request.endpoint != "static":
         answer.headers.setdefault("Cache-Control", "no-cache")
     return answer

@@ -7,13 +7,15 @@ from flask.wrappers import Response
 from flask_login import current_user
 
 UNCHANGED = 204
+# What htmx says when it asks for an element, as WSGI has it.
+FRAGMENT = {"HTTP_HX_REQUEST": "true"}
 
 
 def page_or_fragment(page: str, fragment: str, status: int = 200, **context: Any) -> Response:
     """The whole page, or for htmx only the element that it swaps, which knows it as `swapped`."""
     swapped = _wants_fragment()
     answer = make_response(render_template(fragment if swapped else page, swapped=swapped, **context), status)
-    answer.vary.add("HX-Request")
+    _says_for_whom(answer)
     return answer
 
 
@@ -25,7 +27,7 @@ def refreshed(page: str, fragment: str, mark: str, **context: Any) -> Response:
     """
     if _wants_fragment() and request.args.get("seen") == mark:
         answer = make_response("", UNCHANGED)
-        answer.vary.add("HX-Request")
+        _says_for_whom(answer)
         return answer
     return page_or_fragment(page, fragment, mark=mark, **context)
 
@@ -43,7 +45,7 @@ def done(url: str, notice: str, fragment: str, **context: Any) -> Response:
     """
     if _wants_fragment():
         answer = make_response(render_template(fragment, notice=notice, **context))
-        answer.vary.add("HX-Request")
+        _says_for_whom(answer)
         return answer
     if notice and current_user.is_authenticated:
         flash(notice)
@@ -62,10 +64,19 @@ def elsewhere(url: str) -> Response:
         answer.headers["HX-Redirect"] = url
     else:
         answer = make_response(redirect(url, 303))
-    answer.vary.add("HX-Request")
+    _says_for_whom(answer)
     return answer
 
 
+def wants_fragment(asked: dict[str, Any]) -> bool:
+    """Whether this request, as WSGI has it, is for an element only."""
+    return asked.get("HTTP_HX_REQUEST") == "true" and asked.get("HTTP_HX_HISTORY_RESTORE_REQUEST") != "true"
+
+
 def _wants_fragment() -> bool:
-    restores = request.headers.get("HX-History-Restore-Request") == "true"
-    return request.headers.get("HX-Request") == "true" and not restores
+    return wants_fragment(request.environ)
+
+
+def _says_for_whom(answer: Response) -> None:
+    """Whoever keeps the answer must know by what it would have been another."""
+    answer.vary.update(["HX-Request", "HX-History-Restore-Request"])

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import law
 from jobs import ring
 from models import Case, Comment, Picture, db
-from views import doors, hypermedia
+from views import doors, front_cache, hypermedia
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -27,6 +27,7 @@ doors.admit(public, "anyone")
 
 
 @public.get("/")
+@front_cache.keeps()
 def home() -> str:
     """The cases that somebody looks for, a page at a time. What makes no sense in the address is as if not asked."""
     asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "court")}
@@ -57,14 +58,16 @@ def cases() -> AnyResponse:
 
 
 @public.get("/cases/<slug>")
+@front_cache.keeps()
 def case(slug: str) -> str:
     """The case, or the statement that staff have put in its place."""
-    if its_case := Case.public(slug):
+    if its_case := Case.whole(slug):
         return _case_page(its_case, CommentForm())
     return render_template("cases/notice.html", case=Case.under_notice(slug) or abort(404))
 
 
 @public.get("/cases/<slug>/pledge-total")
+@front_cache.keeps(seen=r"[0-9]{1,18}\.[a-z0-9-]{0,60}")
 def pledge_total(slug: str) -> Response:
     its_case, as_of = found(slug), now()
     return hypermedia.refreshed(
@@ -74,6 +77,7 @@ def pledge_total(slug: str) -> Response:
 
 
 @public.get("/cases/<slug>/comments")
+@front_cache.keeps(before="[0-9]{1,9}", seen=r"[0-9a-z.]{1,60}")
 def comments(slug: str) -> Response:
     its_case, as_of, number = found(slug), now(), number_of("before")
     shown, earlier = _comments(its_case, number)
@@ -126,6 +130,7 @@ def comment_thanks(slug: str) -> str:
 
 
 @public.get("/pictures/<sha256>")
+@front_cache.keeps()
 def picture(sha256: str) -> AnyResponse:
     """A picture of a public page, for everybody and for ever; that of a draft, or of an update that is for supporters
     only, is for its owner and for staff."""

@@ -51,7 +51,12 @@ def at_most(count: int, most: int, one: str, many: str = "") -> str:
 
 def instant(moment: dt.datetime, zone: str = "") -> Markup:
     """An instant in words inside a `<time>` that machines can read."""
-    words = law.instant_words(moment, zone or config.current().display_zone)
+    return _instant(moment, zone or config.current().display_zone)
+
+
+@functools.lru_cache(maxsize=4096)
+def _instant(moment: dt.datetime, zone: str) -> Markup:
+    words = law.instant_words(moment, zone)
     return Markup('<time datetime="{}">{}</time>').format(iso(moment), words)
 
 
