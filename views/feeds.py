@@ -8,6 +8,7 @@ from flask.wrappers import Response
 
 import config
 from models import Case
+from views import front_cache
 from views.public import found, public
 from views.sharing import whole
 from views.words import render_markdown
@@ -17,6 +18,7 @@ ATOM = "application/atom+xml"
 
 
 @public.get("/cases.atom")
+@front_cache.keeps()
 def cases_feed() -> Response:
     """The newest cases, each as its summary."""
     import feedgenerator  # type: ignore[import-untyped]
@@ -35,6 +37,7 @@ def cases_feed() -> Response:
 
 
 @public.get("/cases/<slug>/updates.atom")
+@front_cache.keeps()
 def updates_feed(slug: str) -> Response:
     """What the owner of one case has published for everyone, the whole text."""
     import feedgenerator
@@ -57,6 +60,7 @@ def updates_feed(slug: str) -> Response:
 
 
 @public.get("/sitemap.xml")
+@front_cache.keeps()
 def site_map() -> Response:
     answer = make_response(render_template("cases/sitemap.xml", slugs=Case.in_site_map()))
     answer.mimetype = "application/xml"
@@ -64,6 +68,7 @@ def site_map() -> Response:
 
 
 @public.get("/robots.txt")
+@front_cache.keeps()
 def robots() -> Response:
     """Everything public may be read; forms and private links hold nothing to be found."""
     kept_out = ("/login", "/owner", "/moderation", "/staff", "/pledges/", "/comments/", "/c/", "/cases/*/pledge")

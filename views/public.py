@@ -27,7 +27,7 @@ doors.admit(public, "anyone")
 
 
 @public.get("/")
-@front_cache.keeps()
+@front_cache.keeps(q="", court="", show="[a-z-]{1,20}", after="[0-9]{1,9}")
 def home() -> str:
     """The cases that somebody looks for, a page at a time. What makes no sense in the address is as if not asked."""
     asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "court")}
@@ -39,6 +39,7 @@ def home() -> str:
 
 
 @public.get("/owners/<row:number>")
+@front_cache.keeps(after="[0-9]{1,9}")
 def owner(number: int) -> str:
     """Somebody who has brought a case, and all of their cases that anybody may read."""
     found = Case.found(owner_id=number, after=number_of("after"), limit=CASES_A_PAGE + 1)

@@ -27,8 +27,10 @@ WRONG_CODE = ["This is not right, or it was used already. Type the digits that y
 WRONG_NEW_CODE = ["These are not the digits for this secret. See that the clock of your phone is right, and try again."]
 TOO_OLD = ["This page was too old. Let your app read the new picture, and type the digits that it shows then."]
 TOO_LATE = [
-    "More than ten minutes have passed since you typed your password, or this page was used already. "
-    "Please type your password again."
+    (
+        "More than ten minutes have passed since you typed your password, or this page was used already. "
+        "Please type your password again."
+    )
 ]
 # So long a secret that was shown may be set up.
 OFFER_LASTS = 3600

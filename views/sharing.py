@@ -20,7 +20,7 @@ import config
 import law
 from models import Case, Round
 from money import pounds
-from views import doors
+from views import doors, front_cache
 from views.counting import count_source
 from views.public import found, now, public
 from views.words import time_left
@@ -33,6 +33,7 @@ LEAST_FRAME = (240, 200)
 
 
 @public.get("/cases/<slug>/share.png")
+@front_cache.keeps()
 def share_picture(slug: str) -> AnyResponse:
     """What networks show beside a link: 1200 by 630, drawn anew when the total or the time left has another word."""
     import pictures
@@ -47,6 +48,7 @@ def share_picture(slug: str) -> AnyResponse:
 
 
 @public.get("/cases/<slug>/badge.svg")
+@front_cache.keeps()
 def badge(slug: str) -> AnyResponse:
     """The total as a small picture in words, for a page that can show no frame."""
     its_case = found(slug)
@@ -59,6 +61,7 @@ def badge(slug: str) -> AnyResponse:
 
 
 @public.get("/cases/<slug>/embed")
+@front_cache.keeps()
 def embed(slug: str) -> AnyResponse:
     """A page for a frame of another site: the total, the time left, and a link. It asks for nothing but itself."""
     its_case, as_of = found(slug), now()
@@ -95,6 +98,7 @@ def oembed() -> AnyResponse:
 
 
 @public.get("/cases/<slug>/qr.svg")
+@front_cache.keeps(via="[a-z0-9-]{1,30}")
 def qr_code(slug: str) -> AnyResponse:
     """The short address of the case for a camera; with `?via=poster` its visits are counted under that label."""
     import segno
@@ -107,6 +111,7 @@ def qr_code(slug: str) -> AnyResponse:
 
 
 @public.get("/cases/<slug>/poster")
+@front_cache.keeps()
 def poster(slug: str) -> str:
     """One sheet for a notice board, to be printed: what it is about, and how to get there."""
     its_case = found(slug)
@@ -115,6 +120,7 @@ def poster(slug: str) -> str:
 
 
 @public.get("/cases/<slug>/deadline.ics")
+@front_cache.keeps()
 def deadline(slug: str) -> AnyResponse:
     """The deadline for a calendar, in UTC, with a reminder a day before. Its number rises when the deadline moves."""
     import icalendar
