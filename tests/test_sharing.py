@@ -198,7 +198,7 @@ def test_the_site_map_and_robots_name_what_may_be_found(client: FlaskClient) -> 
 def test_the_poster_and_its_code_lead_to_the_case_by_a_short_address(client: FlaskClient) -> None:
     case = a_case(title="Whose data?")
     page = read(client, f"/cases/{case.slug}/poster")
-    assert said(page, ".address") == f"{SITE}/c/{case.id}/poster"
+    assert said(page, ".way") == f"{SITE}/c/{case.id}/poster"
     code = page.select_one("img.qr")
     assert code and code["alt"] == f"QR code of {SITE}/c/{case.id}/poster"
     answer = client.get(str(code["src"]))
