@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def test_a_promise_is_changed_and_one_supporter_leaves_while_the_other_stays(
+def test_a_promise_is_changed_one_supporter_leaves_and_the_other_stays_until_the_case_is_cancelled(
     house: House, page: "Page", way: str
 ) -> None:
     owner, staff = a_user("owner"), a_user("staff").email
     owner_email = owner.email
     title = f"A case whose promise changes, {way}"
     slug = a_case(target=600_000, title=title, owner=owner).slug
-    for pounds in (25, 40):
-        a_real_pledge(house, slug, pounds)
+    emails = {pounds: f"of-{pounds}-{len(way)}@browser-promise.example.org" for pounds in (25, 40)}
+    for pounds, email in emails.items():
+        a_real_pledge(house, slug, pounds, email=email)
     _log_in(house, page, owner_email)
     page.get_by_role("link", name=title).click()
     page.get_by_role("link", name="Change the deadline or the target").click()
@@ -59,6 +60,22 @@ def test_a_promise_is_changed_and_one_supporter_leaves_while_the_other_stays(
     page.goto(f"{house.url}/cases/{slug}")
     expect(page.locator("#pledge-total")).to_contain_text("£40 pledged of £50 target")
     expect(page.locator("#pledge-total")).to_contain_text("The court has lowered its fee.")
+
+    # And in the end its owner calls the case off: who has stayed is let go, and told why.
+    _log_in(house, page, owner_email)
+    page.get_by_role("link", name=title).click()
+    page.get_by_role("link", name="Cancel the case").click()
+    page.get_by_label("Reason").fill("The other side has given in.")
+    page.get_by_role("button", name="Cancel the case").click()
+    expect(page).to_have_title(re.compile("^Error: "))
+    expect(page.get_by_label("Reason")).to_have_value("The other side has given in.")
+    page.get_by_label("Type the word cancel").fill("cancel")
+    page.get_by_role("button", name="Cancel the case").click()
+    expect(page.get_by_role("status").first).to_contain_text("The case is cancelled: nobody is charged")
+    assert states(slug) == ["cancelled", "released"]
+    page.goto(f"{house.url}/cases/{slug}")
+    expect(page.locator("#pledge-total")).to_contain_text("The other side has given in.")
+    assert eventually(lambda: [one for one in house.letters(to=emails[40]) if "has given in" in one])
 
 
 def test_once_the_money_is_in_a_final_report_closes_the_case(house: House, page: "Page", way: str) -> None:
