@@ -163,6 +163,11 @@ def test_a_case_goes_from_its_owner_to_staff_and_back_and_live(
 
     owners.goto(f"{house.url}/owner/cases/{slug}/draft")
     expect(owners.get_by_role("region", name="What our staff ask for")).to_contain_text("Say what happens if you lose.")
+    owners.get_by_label("Risks").fill("If we lose we pay.")
+    owners.get_by_role("button", name="Save, and see what is missing").click()
+    owners.get_by_role("button", name="Send it for review").click()
+    owners.get_by_role("button", name="Take it back").click()
+    expect(owners.get_by_role("status").first).to_contain_text("The case is yours again.")
     owners.get_by_label("Risks").fill("If we lose we pay their costs.")
     owners.get_by_role("button", name="Save, and see what is missing").click()
     owners.get_by_role("button", name="Send it for review").click()
