@@ -960,6 +960,15 @@ class Case(Base):
         return case
 
     @classmethod
+    def begin(cls, owner: User, title: str, as_of: dt.datetime) -> Case:
+        """A new draft of this title, or the one that its owner has begun and not touched yet: a button that is pressed
+        twice begins one case."""
+        db.session.execute(sa.select(User.id).where(User.id == owner.id).with_for_update())
+        untouched = sa.and_(cls.status == "draft", cls.draft_version == 1)
+        found = sa.select(cls).where(cls.owner_id == owner.id, cls.title == title, untouched).order_by(cls.id)
+        return db.session.scalars(found).first() or cls.draft(owner, "", title, "", "", "", as_of)
+
+    @classmethod
     def hold(cls, case_id: int) -> Self:
         """The case, freshly read, with its row locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == case_id).with_for_update()

@@ -60,6 +60,11 @@ def test_an_owner_looks_at_an_update_publishes_it_and_mends_it(house: House, pag
     assert _updates(slug) == [("A hearing is listed", "On **Tuesday**.", "published", True)]
     assert _letters_about_updates(slug) == 1
 
+    page.goto(str(re.findall(r"^https?://\S+/unsubscription$", letter, re.MULTILINE)[-1]))
+    page.get_by_role("button", name="Stop the updates").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("no more updates")
+    assert case_at(slug).update_readers() == []
+
 
 def test_an_update_without_words_is_not_published_keeps_its_title_and_can_be_deleted(
     house: House, page: "Page"

@@ -172,7 +172,7 @@ def test_who_did_what_is_in_the_history_by_name_and_staff_have_none(app: Flask, 
     case_at("the-case").switch("pledging_paused", True, "CANARY-REASON", db.session.merge(staff), now())
     keep()
     page = browser.get(f"{OWN}/history").text
-    assert "Update: published</td><td>Helping Hand" in page and "Case: editor joined: Helping Hand" in page
+    assert "Update “News”: published</td><td>Helping Hand" in page and "Case: editor joined: Helping Hand" in page
     assert "Case: pledging paused</td><td>staff" in page
     assert "Secret Staffer" not in page and "CANARY-REASON" not in page
 

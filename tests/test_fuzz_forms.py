@@ -92,7 +92,13 @@ def test_no_form_of_the_workshop_or_of_a_review_breaks_us(
         (
             site.owner,
             "/owner",
-            ["/owner/cases/the-case/updates", update, f"{update}/timed-publication", f"{update}/picture"],
+            [
+                "/owner/cases/the-case/updates",
+                update,
+                f"{update}/timed-publication",
+                f"{update}/picture",
+                f"{update}/deletion",
+            ],
         ),
         (site.staff, "/staff", [f"{review}/{way}" for way in ("timed-approval", "changes", "rejection", "approval")]),
     ):

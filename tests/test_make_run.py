@@ -129,6 +129,7 @@ def test_the_demonstration_can_be_walked_to_its_end_and_begun_anew(ports: dict[s
         reader.pledge("one-pledge-short", "25").save_card()
         assert _deadline(var, "one-pledge-short")[-3:] == ["round met", "4 charged £475", "1 declined £25"]
         assert _deadline(var, "dfe-real-time-data")[-2:] == ["round missed", "3 released £95"]
+        assert _deadline(var, "allotments-by-the-railway")[-2:] == ["round missed", "2 released £65"]
         assert _doctor(var).startswith("The books agree: ")
         assert first.stop(signal.SIGINT) == 0
     with _launch(var, **ports) as second:

@@ -347,7 +347,7 @@ def test_what_waits_as_its_case_is_cancelled_is_a_draft_again_and_its_owner_is_t
 ) -> None:
     at, number = scheduled(desk), desk.update.id
     where = f"/owner/cases/{desk.slug}/cancellation"
-    assert "1 update that waits for its time will not go out: it is a draft again." in said(
+    assert "1 update that waits for its time will not go out: it becomes a draft again." in said(
         read(desk.client, where), "main"
     )
     if who == "its owner":

@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 import law
 from models import Case, db
-from tests.made import a_case, a_draft, a_user, case_at, keep, now
+from tests.crowd import at_once
+from tests.made import a_case, a_draft, a_user, case_at, keep, look_anew, now
 from tests.reading import read, said, token
 from tests.test_owner_pages import logged_in
 
@@ -83,6 +84,24 @@ def test_a_draft_begins_with_its_title_and_an_address_made_of_it(app: Flask) -> 
     ]  # fmt: skip
     assert case_at("whose-data").status == "draft"
     assert client.get("/cases/whose-data").status_code == 404
+
+
+def test_a_title_that_is_sent_several_times_at_once_begins_one_draft_and_after_the_first_words_another(
+    app: Flask,
+) -> None:
+    owner = a_user()
+    client = logged_in(app, owner)
+    form = {"title": "Whose data?", "form_token": token(client, "/owner/cases/new")}
+    browsers = [logged_in(app, db.session.merge(owner)) for _ in range(4)]
+    forms = [form | {"form_token": token(browser, "/owner/cases/new")} for browser in browsers]
+    asked = [lambda browser=browser, form=form: browser.post("/owner/cases", data=form).location
+             for browser, form in zip(browsers, forms, strict=True)]  # fmt: skip
+    assert at_once(app, *asked) == ["/owner/cases/whose-data/draft"] * 4
+    look_anew()
+    case = case_at("whose-data")
+    case.write({"summary": "In short."}, case.draft_version, now())
+    keep()
+    assert client.post("/owner/cases", data=form).location == "/owner/cases/whose-data-2/draft"
 
 
 @pytest.mark.parametrize(

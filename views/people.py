@@ -69,7 +69,8 @@ def remove_editor(slug: str, user_id: int) -> AnyResponse:
 def history(slug: str) -> str:
     """Who did what to the case and its updates, newest first."""
     its_case = own(slug)
-    return render_template("owners/history.html", case=its_case, lines=its_case.desk_history(LINES))
+    titles = {update.id: update.title or "without a title" for update in its_case.updates}
+    return render_template("owners/history.html", case=its_case, lines=its_case.desk_history(LINES), titles=titles)
 
 
 def _people(its_case: Case, form: EditorForm) -> str:

@@ -33,10 +33,11 @@ def new_case() -> str:
 
 @owners.post("/cases")
 def begin_case() -> AnyResponse | tuple[str, int]:
+    """Pressed twice it is one draft."""
     form = TitleForm(request.form)
     if not form.validate():
         return render_template("owners/new_case.html", form=form), 422
-    case = Case.draft(current_user, "", str(form.title.data), "", "", "", _now())
+    case = Case.begin(current_user, str(form.title.data), _now())
     db.session.commit()
     return redirect(url_for("owners.draft", slug=case.slug), 303)
 
