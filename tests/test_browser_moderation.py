@@ -161,8 +161,10 @@ def test_the_keys_can_be_switched_off_for_good_and_on_again(house: House, open_b
     expect(page.get_by_text("Keys: j k a r s u x")).to_be_visible()
 
 
-def test_a_comment_is_reported_and_kept_in_every_way(house: House, page: "Page", way: str, open_browser: Open) -> None:
-    slug, (number,) = _case_with("Published words")
+def test_a_comment_is_reported_kept_undone_claimed_and_decided_with_another_in_every_way(
+    house: House, page: "Page", way: str, open_browser: Open
+) -> None:
+    slug, (number, other) = _case_with("Published words", "Waiting words")
     moderator = a_user("moderator")
     begin_writing()
     db.session.get_one(Comment, number).approve(db.session.merge(moderator), now())
@@ -182,3 +184,16 @@ def test_a_comment_is_reported_and_kept_in_every_way(house: House, page: "Page",
     page.goto(f"{house.url}/cases/{slug}")
     expect(page.locator("#comments")).to_contain_text("Published words")
     assert [what for _, what in _events([number])] == ["approved", "reported", "kept"]
+    desk.get_by_role("button", name="Undo the decision about the comment by Ben Field").first.click()
+    expect(_item(desk, number)).to_contain_text("It has somebody's personal details: My street.")
+    _item(desk, other).get_by_role("button", name="Open and claim").click()
+    expect(desk.get_by_role("heading", level=1)).to_have_text("A comment by Ben Field")
+    desk.goto(f"{house.url}/moderation?case={slug}")
+    for one in (number, other):
+        _item(desk, one).get_by_role("checkbox").check()
+    desk.get_by_text("Decide the selected comments together").click()
+    desk.get_by_role("button", name="Approve the selected").click()
+    expect(desk.get_by_role("status").first).to_have_text("Approved: 2 comments.")
+    expect(desk).to_have_url(f"{house.url}/moderation?case={slug}")
+    assert [what for _, what in _events([number])] == ["approved", "reported", "kept", "undone", "kept"]
+    assert _states([number, other]) == ["approved", "approved"]

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 import letters
 from jobs.sweep import remind_moderators
 from models import Case, Comment, Event, Letter, User, begin_writing, db
-from tests.made import PASSWORD, a_case, a_user, case_at, keep, now
+from tests.made import PASSWORD, a_case, a_user, case_at, keep, look_anew, now
 from tests.reading import read, said, token
 
 WORDS = {"name": "Ben Field", "email": "ben@example.org", "body": "I stand with you."}
@@ -277,7 +277,10 @@ def test_an_empty_desk_says_that_nothing_waits(app: Flask) -> None:
 
 
 def _decide(client: FlaskClient, number: int, decision: str, reason: str = "", note: str = "", **said: str) -> str:
-    """Press a button on a moderator's list; returns where it led."""
+    """Press a button on a moderator's list, having seen the comment as it is; returns where it led."""
+    look_anew()
+    said = {"seen": str(db.session.get_one(Comment, number).version), **said}
+    db.session.rollback()
     typed = {f"c{number}-reason": reason, f"c{number}-note": note}
     form = {"form_token": token(client, "/moderation"), "decision": decision, **typed, **said}
     answer = client.post(f"/moderation/comments/{number}/decision", data=form)

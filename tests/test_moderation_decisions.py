@@ -147,6 +147,7 @@ def test_ticked_comments_are_decided_together_and_one_that_has_changed_is_left_a
     assert "Approved: 2 comments." in page
     assert "The comment by Ben Field was left as it is. Its author has changed this comment in the meantime" in page
     assert [state(number)[0] for number in numbers] == ["approved", "pending", "approved"]
+    assert "Spam: no comments." in first.press("decisions", decision="spam", ticked=["99999999.1"])
     page = first.press("decisions", decision="reject", ticked=[f"{numbers[1]}.2"], **{"all-reason": "harassment"})
     assert "Rejected: 1 comment." in page and comment(numbers[1]).reason == "harassment"
 
@@ -218,6 +219,15 @@ def test_the_slower_of_two_is_told_who_decided_and_shown_the_comment_as_it_is(fi
     assert swapped.status_code == 409 and f'id="item-{number}"' in swapped.text and "<html" not in swapped.text
     first.press(f"comments/{number}/undo")
     assert "A decision of it was undone in the meantime" in second.decide(number, "approve", seen=2)
+
+
+@pytest.mark.parametrize("seen", ["", "0", "2", "-1", "1.0", "¹", "9" * 40])
+def test_whoever_has_not_seen_this_version_decides_nothing(first: Desk, seen: str) -> None:
+    number = says(a_case())
+    for decision in ("approve", "spam"):
+        told = first.press(f"comments/{number}/decision", decision=decision, seen=seen)
+        assert "so nothing was done. Look again." in told
+        assert (first.status, state(number)) == (409, ("pending", None, True))
 
 
 @pytest.mark.slow

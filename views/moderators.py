@@ -110,22 +110,22 @@ def decide_many() -> AnyResponse:
         raise Refused(f"Tick at least one comment, and at most {law.MOST_AT_ONCE}. Nothing was done.")
     if decision == "reject" and not form.validate():
         raise Refused("Choose a reason for the comments that you ticked. Nothing was done.")
-    left = []
+    done, left = 0, []
     for held in Comment.hold_all(ticked):
         try:
             _apply(decision, form, held, ticked[held.id])
+            done += 1
         except Refused as told:
             left.append(f"The comment by {held.public_name} was left as it is. {told}")
     db.session.commit()
     ring("send_letters")
-    done = words.plural(len(ticked) - len(left), "comment")
-    flash(f"{DONE[decision].partition(':')[0]}: {done}.")
+    flash(f"{DONE[decision].partition(':')[0]}: {words.plural(done, 'comment')}.")
     for sentence in left:
         flash(sentence)
     return redirect(_list_address(None), 303)
 
 
-def _apply(decision: str, form: RejectionForm, held: Comment, seen: int | None) -> None:
+def _apply(decision: str, form: RejectionForm, held: Comment, seen: int) -> None:
     if decision == "approve":
         held.approve(current_user, _now(), seen)
     else:
@@ -217,9 +217,10 @@ def _next() -> int | None:
     return _number("next")
 
 
-def _seen() -> int | None:
-    """The version that the page showed when the button was pressed; two moderators may look at one comment."""
-    return _number("seen")
+def _seen() -> int:
+    """The version that the page showed when the button was pressed; two moderators may look at one comment. Whoever
+    does not say has seen none."""
+    return _number("seen") or 0
 
 
 def _pair(ticked: str) -> tuple[int, int] | None:
