@@ -6,15 +6,16 @@ import struct
 import threading
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
+# Pillow is loaded with the first picture: most processes never open one.
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_MEGAPIXELS = 25
 # The longer side of each size that is kept, in pixels.
 SIZES = {"large": 1_600, "small": 480}
-# Ours is the limit, and it is looked at before any pixel is unpacked; Pillow's own only warns.
-Image.MAX_IMAGE_PIXELS = None
 # What Pillow raises for files that are not what they say.
 _BROKEN = (
     OSError,
@@ -52,6 +53,10 @@ class Drawing:
 
 def draw_anew(file: bytes) -> list[Drawing]:
     """The picture of a file in each size, upright, without whatever else the file held. Raises NotAPicture."""
+    from PIL import Image
+
+    # Ours is the limit, and it is looked at before any pixel is unpacked; Pillow's own only warns.
+    Image.MAX_IMAGE_PIXELS = None
     with _one_at_a_time:
         try:
             with Image.open(io.BytesIO(file), formats=FORMATS) as opened:
@@ -65,8 +70,10 @@ def draw_anew(file: bytes) -> list[Drawing]:
             raise NotAPicture("This file is not a whole JPEG, PNG or WebP picture. Choose another one.") from broken
 
 
-def _unpacked(opened: Image.Image) -> Image.Image:
+def _unpacked(opened: "Image.Image") -> "Image.Image":
     """Its first frame, as the camera was held, with transparency only if it has any."""
+    from PIL import ImageOps
+
     # A large JPEG is unpacked at once in a smaller size.
     opened.draft("RGB", (SIZES["large"], SIZES["large"]))
     opened.load()
@@ -77,7 +84,9 @@ def _unpacked(opened: Image.Image) -> Image.Image:
     return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
 
 
-def _drawing(whole: Image.Image, size: str, side: int) -> Drawing:
+def _drawing(whole: "Image.Image", size: str, side: int) -> Drawing:
+    from PIL import Image
+
     smaller = whole.copy()
     smaller.thumbnail((side, side))
     # Pillow would write comments and the like of the old file into the new one; an empty sheet has none.
