@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench-capture bench-keys bench-pages check format lock clean environment dev-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check format lock clean environment dev-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -53,6 +53,9 @@ contract: dev-environment ## Ask the sandbox, and Stripe's test mode too, what w
 soak: dev-environment ## Let everything go wrong in 5,000 lives of a case (LIVES=100; SEED=... lives the same ones again)
 	@echo "$(LIVES) lives, from the seed $(SEED)"
 	@$(BIN)/python -m pytest tests/test_state_machine.py --examples=$(LIVES) --hypothesis-seed=$(SEED) $(ARGS)
+
+bench: dev-environment ## Measure what everybody reads, beside a bare Flask and nginx (needs wrk; ARGS="--rounds 1")
+	@$(BIN)/python -m bench.speed $(ARGS)
 
 bench-capture: dev-environment ## Measure the deadline capture (make bench-capture ARGS="500 10000 --rate 100 --limit 100")
 	@$(BIN)/python -m bench.capture $(ARGS)
