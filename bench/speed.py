@@ -3,8 +3,10 @@
     python -m bench.speed --rounds 3 --seconds 3 --pages 10000
 
 One worker of the server on the first processor, the load on the second; all that is compared is measured in turns in
-one run (A B A B), and printed with the median of the turns. Quote the ratios, not the numbers of this machine. Needs
-wrk; what needs nginx or the peer made with Django is left out where they are missing, and the table says so.
+one run (A B A B), and printed with the median of the turns. Quote the ratios, not the numbers of this machine. The last
+column compares how much of the processor the server itself took for one answer: other work on the same machine makes
+the answers in a second fewer, but hardly changes that. Needs wrk; what needs nginx or the peer made with Django is left
+out where they are missing, and the table says so.
 """
 
 import argparse
@@ -48,7 +50,7 @@ EVERY = 10.0
 WORDS = "The department keeps what it has collected for longer than the law allows and says so nowhere "
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One line of the table: what is asked of whom, against what of whom, and the ratio that was promised."""
 
@@ -168,15 +170,29 @@ def fetched(url: str, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
         return answer.read(), {name.lower(): value for name, value in answer.headers.items()}
 
 
-def per_second(url: str, headers: dict[str, str], seconds: int) -> float:
+@dataclass(frozen=True)
+class Turn:
+    """Answers in a second, and seconds of the server's processor for one."""
+
+    rate: float
+    cost: float
+
+
+def turn_of(programs: Programs, of: str, path: str, headers: dict[str, str], seconds: int) -> Turn:
+    url = f"http://127.0.0.1:{PORTS[of]}{path}"
+    # The first look prepares what the later ones find prepared.
+    fetched(url, {name: value for name, value in headers.items() if name != "If-None-Match"})
+    before = programs.seconds(of)
     said = subprocess.run(
-        [which("taskset"), "-c", "1", which("wrk"), "-t1", "-c16", f"-d{seconds}s",
+        [which("taskset"), "-c", "1", which("wrk"), "-t1", "-c16", "--timeout", "60s", f"-d{seconds}s",
          *(part for name, value in headers.items() for part in ("-H", f"{name}: {value}")), url],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"{url} {headers}: {said}")
-    return float(re.findall(r"Requests/sec: +([\d.]+)", said)[0])
+    answers = int(re.findall(r"(\d+) requests in", said)[0])
+    spent = programs.seconds(of) - before
+    return Turn(float(re.findall(r"Requests/sec: +([\d.]+)", said)[0]), spent / max(1, answers))
 
 
 async def _open_page(host: str, port: int, request: bytes, until: float, took: list[float], errors: list[str]) -> None:
@@ -287,21 +303,21 @@ def rows(mark: str, tag: str, *, with_nginx: bool, with_django: bool) -> list[Ro
     return [*found, Row("case page made anew (to know)", ANEW, case, {}, BARE, "/", 0.0)]
 
 
-def measured(found: list[Row], rounds: int, seconds: int) -> Iterator[str]:
-    turns: dict[tuple[str, str, str], list[float]] = {}
+def measured(programs: Programs, found: list[Row], rounds: int, seconds: int) -> Iterator[str]:
+    turns: dict[Row, list[tuple[Turn, Turn]]] = {row: [] for row in found}
     for _ in range(rounds):
         for row in found:
-            for of, path, headers in ((row.of, row.path, row.headers), (row.against, row.its_path, {})):
-                url = f"http://127.0.0.1:{PORTS[of]}{path}"
-                turns.setdefault((row.what, of, path), []).append(per_second(url, headers, seconds))
-    yield f"| {'what':32} | {'a second':>9} | {'against':12} | {'a second':>9} | {'ratio':>6} | {'goal':>6} |"
-    yield "|---|---|---|---|---|---|"
-    for row in found:
-        ours, theirs = turns[row.what, row.of, row.path], turns[row.what, row.against, row.its_path]
-        ratio = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+            ours = turn_of(programs, row.of, row.path, row.headers, seconds)
+            turns[row].append((ours, turn_of(programs, row.against, row.its_path, {}, seconds)))
+    yield f"| {'what':29} | {'a second':>8} | {'against':10} | {'a second':>8} | ratio | goal    | of the processor |"
+    yield "|---|---|---|---|---|---|---|"
+    for row, pairs in turns.items():
+        rates = [statistics.median(turn[side].rate for turn in pairs) for side in (0, 1)]
+        ratio = statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
+        cheaper = statistics.median(theirs.cost / max(ours.cost, 1e-9) for ours, theirs in pairs)
         goal = f">= {row.goal}" if row.goal else "-"
-        yield (f"| {row.what:32} | {statistics.median(ours):9,.0f} | {row.against:12} | "
-               f"{statistics.median(theirs):9,.0f} | {ratio:6.2f} | {goal:>6} |")  # fmt: skip
+        yield (f"| {row.what:29} | {rates[0]:8,.0f} | {row.against:10} | {rates[1]:8,.0f} | {ratio:5.2f} | {goal:7} "
+               f"| {cheaper:16.2f} |")  # fmt: skip
 
 
 def open_pages(programs: Programs, number: int, mark: str) -> str:
@@ -318,15 +334,17 @@ def open_pages(programs: Programs, number: int, mark: str) -> str:
             f"{took[int(len(took) * 0.99)] * 1000:.1f} ms (goal 25), {share:.1%} of one core (goal 15 %)")  # fmt: skip
 
 
-def door(rounds: int) -> str:
-    ratios = []
+def door(programs: Programs, rounds: int) -> str:
+    rates, costs = [], []
     for turn in range(rounds):
         ours = [news(n, "/webhooks/stripe", PORTS[KEPT], f"{os.getpid()}_{turn}") for n in range(300)]
         theirs = [news(n, "/", PORTS[BARE], "x") for n in range(300)]
-        ratios.append((posts(PORTS[KEPT], ours), posts(PORTS[BARE], theirs)))
-    ratio = statistics.median(one / other for one, other in ratios)
-    return (f"webhook, one at a time, verified and stored: {statistics.median(one for one, _ in ratios):,.0f} "
-            f"a second, {ratio:.0%} of a bare POST (goal 25 %)")  # fmt: skip
+        before = programs.seconds(KEPT), programs.seconds(BARE)
+        rates.append((posts(PORTS[KEPT], ours), posts(PORTS[BARE], theirs)))
+        costs.append((programs.seconds(KEPT) - before[0]) / max(0.01, programs.seconds(BARE) - before[1]))
+    ratio = statistics.median(one / other for one, other in rates)
+    return (f"webhook, one at a time, verified and stored: {statistics.median(one for one, _ in rates):,.0f} a second, "
+            f"{ratio:.0%} of a bare POST (goal 25 %), {1 / statistics.median(costs):.0%} by the processor")  # fmt: skip
 
 
 def stored(folder: Path) -> int:
@@ -388,11 +406,11 @@ def _measure(programs: Programs, folder: Path, mark: str, asked: argparse.Namesp
     print(f"Load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. "
           f"nginx: {with_nginx}, Django: {with_django}.")  # fmt: skip
     print(f"The case page has {len(page):,} bytes squeezed, the total {len(fragment):,}.")
-    for line in measured(rows(mark, headers["etag"], with_nginx=with_nginx, with_django=with_django),
+    for line in measured(programs, rows(mark, headers["etag"], with_nginx=with_nginx, with_django=with_django),
                          asked.rounds, asked.seconds):  # fmt: skip
         print(line, flush=True)
     print(f"memory of the web worker after that: {programs.megabytes(KEPT):.0f} MB (goal 100)")
-    print(door(asked.rounds), f"({stored(folder):,} stored)")
+    print(door(programs, asked.rounds), f"({stored(folder):,} stored)")
     print(open_pages(programs, asked.pages, mark))
     print(importing())
     print(f"Load of this machine after: {os.getloadavg()[0]:.1f}.")
