@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench-capture bench-keys bench-pages check format lock clean environment dev-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check format lock clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -54,6 +54,9 @@ soak: dev-environment ## Let everything go wrong in 5,000 lives of a case (LIVES
 	@echo "$(LIVES) lives, from the seed $(SEED)"
 	@$(BIN)/python -m pytest tests/test_state_machine.py --examples=$(LIVES) --hypothesis-seed=$(SEED) $(ARGS)
 
+bench: bench-environment ## Measure what everybody reads, beside a bare Flask and nginx (needs wrk; ARGS="--rounds 1")
+	@$(BIN)/python -m bench.speed $(ARGS)
+
 bench-capture: dev-environment ## Measure the deadline capture (make bench-capture ARGS="500 10000 --rate 100 --limit 100")
 	@$(BIN)/python -m bench.capture $(ARGS)
 
@@ -77,6 +80,8 @@ lock: dev-environment ## Renew requirements*.txt from pyproject.toml (make lock 
 	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements.txt pyproject.toml
 	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements-dev.txt --group dev \
 		--constraint requirements.txt pyproject.toml
+	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements-bench.txt \
+		--group pyproject.toml:bench --constraint requirements-dev.txt
 
 # One lock for every Python and system that we support, with hashes, and silent about where it was made.
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
@@ -89,6 +94,9 @@ environment: $(BIN)/python
 
 dev-environment: $(BIN)/python
 	@$(call install,requirements-dev.txt)
+
+bench-environment: dev-environment
+	@$(call install,requirements-bench.txt)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Standing needs Python 3.11 or newer, and there is none on the PATH."; exit 1; }

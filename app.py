@@ -10,7 +10,6 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from markupsafe import Markup
 
-import cli
 import config
 import office
 from models import db
@@ -63,14 +62,13 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     app = office.create(overrides)
     settings: config.Settings = app.config["STANDING"]
     app.config.from_mapping(_flask_settings(settings))
-    _connect_migrations(app)
     doors.watch(app)
     for room in (public, supporters, accounts, own_account.own_account, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
     keys = app.config["KEYS_INTEGRITY"]
     app.context_processor(lambda: {"settings": settings, "site_css": site_css, "keys_integrity": keys})
-    cli.register(app)
+    _add_commands(app)
     if settings.trusted_proxies:
         _trust_proxies(app, settings.trusted_proxies)
     front_cache.put_before(app)
@@ -103,14 +101,17 @@ def _integrity(file: Path) -> str:
     return "sha384-" + base64.b64encode(hashlib.sha384(file.read_bytes()).digest()).decode()
 
 
-def _connect_migrations(app: Flask) -> None:
-    """Only for the commands of `flask`, and where somebody has loaded Flask-Migrate to use it: a web server never will,
-    and Alembic comes with it. Granian has commands as well, but not of Flask's kind."""
+def _add_commands(app: Flask) -> None:
+    """Only for `flask`, and where somebody has loaded Flask-Migrate to use it: a web server never will, and Alembic,
+    the demonstration and Stripe's SDK come with them. Granian has commands as well, but not of Flask's kind."""
     command = click.get_current_context(silent=True)
     if (command and isinstance(command.obj, ScriptInfo)) or "flask_migrate" in sys.modules:
         from flask_migrate import Migrate
 
+        import cli
+
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
+        cli.register(app)
 
 
 def _trust_proxies(app: Flask, count: int) -> None:

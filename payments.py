@@ -19,12 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-import stripe
 from flask import current_app, has_app_context
 
 import config
 
+# The SDK is loaded by whoever talks to Stripe, when it does so first: a process that only shows pages never needs it.
 if TYPE_CHECKING:
+    import stripe
     from stripe.params import (
         BalanceTransactionListParams,
         DisputeListParams,
@@ -228,6 +229,8 @@ def in_our_words(call: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(call)
     def translated(*args: P.args, **kwargs: P.kwargs) -> R:
+        import stripe
+
         try:
             return call(*args, **kwargs)
         except stripe.RateLimitError as error:
@@ -304,6 +307,8 @@ def expire_card_page(session_id: str) -> CardFound:
 
     Raises StripeAway while it is neither, since a card could still be saved on it.
     """
+    import stripe
+
     client = _client()
     try:
         client.v1.checkout.sessions.expire(session_id)
@@ -338,6 +343,8 @@ def card_saved_at(setup_intent_id: str, since: dt.datetime) -> dt.datetime | Non
 @in_our_words
 def remove_card(payment_method_id: str) -> None:
     """Detach a saved card, so that it can never be charged again. Silent when it is already gone."""
+    import stripe
+
     try:
         _client().v1.payment_methods.detach(payment_method_id)
     except stripe.InvalidRequestError as error:
@@ -347,6 +354,8 @@ def remove_card(payment_method_id: str) -> None:
 
 
 def _card_found(session: stripe.checkout.Session) -> CardFound:
+    import stripe
+
     intent = session.setup_intent
     method = intent.payment_method if isinstance(intent, stripe.SetupIntent) else None
     card = method.card if isinstance(method, stripe.PaymentMethod) else None
@@ -417,6 +426,8 @@ def charge(settings: config.Settings, params: dict[str, Any], key: str,
 @outside_transactions
 @in_our_words
 def _charge(settings: config.Settings, params: dict[str, Any], key: str, intent_id: str | None) -> ChargeFound:
+    import stripe
+
     intents = _client_for(settings, os.getpid()).v1.payment_intents
     try:
         if intent_id is None:
@@ -463,6 +474,8 @@ def give_up_charge(payment_intent_id: str) -> ChargeFound | None:
 
     Raises StripeAway while it is neither, since it could still be paid.
     """
+    import stripe
+
     client = _client()
     try:
         client.v1.payment_intents.cancel(payment_intent_id, {"cancellation_reason": "abandoned"})
@@ -553,6 +566,8 @@ def refund(*, refund_id: int, pledge_id: int, payment_intent_id: str, amount_pen
 
     A refusal is a result: the payment was paid back at Stripe by hand, or is disputed, and `refunds_of` says what is.
     """
+    import stripe
+
     params: RefundCreateParams = {
         "payment_intent": payment_intent_id,
         "amount": amount_pence,
@@ -623,6 +638,8 @@ def _refund_found(made: stripe.Refund) -> RefundFound:
 
 def read_news(raw: bytes, signature: str | None) -> News:
     """Verify a webhook on its raw bytes; raises NotFromStripe for anything forged, stale or of the other mode."""
+    import stripe
+
     settings = config.current()
     try:
         stripe.WebhookSignature.verify_header(raw, signature, settings.stripe_webhook_secret, tolerance=300)
@@ -787,6 +804,8 @@ def _client() -> stripe.StripeClient:
 @functools.lru_cache(maxsize=8)
 def _client_for(settings: config.Settings, process: int) -> stripe.StripeClient:
     """One client for each process: made after the fork, since a socket cannot be shared with the parent."""
+    import stripe
+
     stripe.enable_telemetry = False
     # Without a base address the SDK takes its own, so the sandbox is the only case that names one.
     local: Any = {"base_addresses": {"api": settings.stripe_api_base}} if settings.stripe_api_base else {}

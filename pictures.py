@@ -8,9 +8,11 @@ import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import font_source_serif_pro as letters  # type: ignore[import-untyped]
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+# Pillow is loaded with the first picture: most processes never open one.
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MOST_MEGAPIXELS = 25
@@ -20,8 +22,6 @@ SIZES = {"large": 1_600, "small": 480}
 SHARED = (1_200, 630)
 PAPER, INK, SOFT, ACCENT, HAIRLINE = "#fbfaf6", "#1b1a17", "#57534a", "#0b4f5c", "#d9d4c7"
 MARGIN = 72
-# Ours is the limit, and it is looked at before any pixel is unpacked; Pillow's own only warns.
-Image.MAX_IMAGE_PIXELS = None
 # What Pillow raises for files that are not what they say.
 _BROKEN = (
     OSError,
@@ -59,6 +59,10 @@ class Drawing:
 
 def draw_anew(file: bytes) -> list[Drawing]:
     """The picture of a file in each size, upright, without whatever else the file held. Raises NotAPicture."""
+    from PIL import Image
+
+    # Ours is the limit, and it is looked at before any pixel is unpacked; Pillow's own only warns.
+    Image.MAX_IMAGE_PIXELS = None
     with _one_at_a_time:
         try:
             with Image.open(io.BytesIO(file), formats=FORMATS) as opened:
@@ -72,8 +76,10 @@ def draw_anew(file: bytes) -> list[Drawing]:
             raise NotAPicture("This file is not a whole JPEG, PNG or WebP picture. Choose another one.") from broken
 
 
-def _unpacked(opened: Image.Image) -> Image.Image:
+def _unpacked(opened: "Image.Image") -> "Image.Image":
     """Its first frame, as the camera was held, with transparency only if it has any."""
+    from PIL import ImageOps
+
     # A large JPEG is unpacked at once in a smaller size.
     opened.draft("RGB", (SIZES["large"], SIZES["large"]))
     opened.load()
@@ -84,7 +90,9 @@ def _unpacked(opened: Image.Image) -> Image.Image:
     return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
 
 
-def _drawing(whole: Image.Image, size: str, side: int) -> Drawing:
+def _drawing(whole: "Image.Image", size: str, side: int) -> Drawing:
+    from PIL import Image
+
     smaller = whole.copy()
     smaller.thumbnail((side, side))
     # Pillow would write comments and the like of the old file into the new one; an empty sheet has none.
@@ -108,6 +116,8 @@ def share_picture(title: str, by: str, total: str, of_target: str, percent: int,
 
     The same words are drawn once, and the newest 64 pictures are kept.
     """
+    from PIL import Image, ImageDraw
+
     sheet = Image.new("RGB", SHARED, PAPER)
     pen = ImageDraw.Draw(sheet)
     whole = SHARED[0] - 2 * MARGIN
@@ -129,7 +139,10 @@ def share_picture(title: str, by: str, total: str, of_target: str, percent: int,
 
 
 @functools.lru_cache(maxsize=16)
-def _letters(size: int, weight: str) -> ImageFont.FreeTypeFont:
+def _letters(size: int, weight: str) -> "ImageFont.FreeTypeFont":
+    import font_source_serif_pro as letters  # type: ignore[import-untyped]
+    from PIL import ImageFont
+
     folder = Path(letters.__file__).parent / "files"
     return ImageFont.truetype(str(folder / f"SourceSerifPro-{weight}.ttf"), size)
 
@@ -144,7 +157,7 @@ def _fitted(title: str, width: float) -> tuple[list[str], int]:
     return [*lines[:2], _cut(" ".join(lines[2:]), _letters(size, "Semibold"), width)], size
 
 
-def _lines(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def _lines(words: str, font: "ImageFont.FreeTypeFont", width: float) -> list[str]:
     """Broken between words; a word that is wider than a line is cut there."""
     lines = [""]
     for word in words.split():
@@ -156,7 +169,7 @@ def _lines(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return [line for line in lines if line]
 
 
-def _cut(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _cut(words: str, font: "ImageFont.FreeTypeFont", width: float) -> str:
     if font.getlength(words) <= width:
         return words
     fitting = next(n for n in range(len(words), -1, -1) if font.getlength(words[:n].rstrip() + "…") <= width)
