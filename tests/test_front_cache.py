@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import re
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -368,14 +369,14 @@ def test_of_all_pages_only_those_that_are_the_same_for_everybody_are_kept(app: F
             if len(site.cache) > before:
                 kept.add(rule.endpoint)
                 for_elsewhere = rule.rule.endswith(ELSEWHERE)
-                said = "public, max-age=60" if for_elsewhere else front_cache.FOR_EVERYBODY
-                assert (method, answer.headers["Cache-Control"]) == ("GET", said)
+                how_long = "public, max-age=60" if for_elsewhere else front_cache.FOR_EVERYBODY
+                assert (method, answer.headers["Cache-Control"]) == ("GET", how_long)
     # There is no picture at the address that the site has for one.
     assert kept == KEPT - {"public.picture"}
     assert {name for name, view in app.view_functions.items() if hasattr(view, "kept")} == KEPT
     said = b"".join(page.plain.body for page in site.cache.kept())
     pledge, link = b"ada@example.org", b"/pledges/"
-    assert pledge not in said and b"form_token" not in said and link not in said.replace(b"/pledges/find", b"")
+    assert pledge not in said and b"form_token" not in said and link not in re.sub(rb"/pledges/(find|\n)", b"", said)
     assert b"A canary comment." not in said
 
 
