@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "letters": {"models", "money", "law", "config"},
     "jobs": {"models", "payments", "letters", "law", "config"},
     "views": {"models", "money", "passwords", "payments", "pictures", "jobs", "law", "config"},
-    "demo": {"jobs", "models", "payments", "letters", "money", "law", "config", "case_file"},
+    "demo": {"jobs", "models", "payments", "letters", "money", "law", "config", "case_file", "pictures"},
     "cli": {"jobs", "models", "payments", "letters", "money", "law", "config", "case_file", "demo", "passwords"},
     "office": {"config", "models", "views"},
     "app": {"cli", "config", "jobs", "law", "letters", "models", "money", "office", "payments", "views"},
