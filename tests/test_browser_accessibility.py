@@ -189,7 +189,9 @@ def test_a_receipt_is_printed_with_what_was_paid_and_without_what_can_be_pressed
     assert pages.count(b"/Type /Page\n") == 1
 
 
-def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes(house: House) -> None:
+def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes_and_with_its_script_32(
+    house: House, htmx: bytes
+) -> None:
     """All that a slow line must carry before the page can be read: the page has its style in it, and no picture."""
     told = case_file.read(_DEMO_CASE.read_text(encoding="utf-8").replace("{week}", "2030-01-01 02:00"), "Europe/London")
     slug = a_case(title=told.title, story=told.words["story"], pledged=[9_500]).slug
@@ -197,6 +199,7 @@ def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes(house: House
     assert "<style>" in page
     assert "<img" not in page
     assert len(gzip.compress(page.encode())) <= 14 * 1024
+    assert len(gzip.compress(page.encode())) + len(gzip.compress(htmx)) <= 32 * 1024
 
 
 # --- Looking -----------------------------------------------------------------------------------------------
