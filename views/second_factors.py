@@ -26,12 +26,7 @@ from views.public import now
 WRONG_CODE = ["This is not right, or it was used already. Type the digits that your app shows now."]
 WRONG_NEW_CODE = ["These are not the digits for this secret. See that the clock of your phone is right, and try again."]
 TOO_OLD = ["This page was too old. Let your app read the new picture, and type the digits that it shows then."]
-TOO_LATE = [
-    (
-        "More than ten minutes have passed since you typed your password, or this page was used already. "
-        "Please type your password again."
-    )
-]
+TOO_LATE = ["More than ten minutes have passed since your password, or this page was used already. Log in once more."]
 # So long a secret that was shown may be set up.
 OFFER_LASTS = 3600
 
