@@ -14,6 +14,7 @@ import config
 import office
 from models import db
 from views import (
+    about,
     addresses,
     admissions,
     answers,
@@ -49,7 +50,7 @@ from views.webhooks import webhooks
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
 ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
-ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds)
+ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 

@@ -1,6 +1,8 @@
 """The operator's commands: `flask --help` lists them."""
 
+import base64
 import datetime as dt
+import hashlib
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -9,7 +11,7 @@ import click
 import pyotp
 import sqlalchemy as sa
 from email_validator import EmailNotValidError, validate_email
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import AppGroup
 
 import case_file
@@ -46,10 +48,31 @@ def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
         create_user, invite, reset_second_factor, create_case, cancel_case, capture, ask_again, post_again, take_bounce,
-        decide_card, examine_books, compare,
+        decide_card, examine_books, compare, keep_htmx,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
+
+
+@click.command("keep-htmx")
+def keep_htmx() -> None:
+    """Fetch htmx from where HTMX_SRC says, check it by its hash, and keep it among our own static files."""
+    import requests
+
+    settings = config.current()
+    if not settings.htmx_host:
+        raise click.ClickException("HTMX_SRC names a file of this site already.")
+    try:
+        answer = requests.get(settings.htmx_url, timeout=20)
+        answer.raise_for_status()
+    except requests.RequestException as trouble:
+        raise click.ClickException(f"{settings.htmx_url} cannot be fetched: {type(trouble).__name__}.") from trouble
+    found = "sha384-" + base64.b64encode(hashlib.sha384(answer.content).digest()).decode()
+    if found != settings.htmx_integrity:
+        raise click.ClickException("What came is not what the hash in HTMX_SRC stands for, so nothing was kept.")
+    name = f"htmx-{hashlib.sha256(answer.content).hexdigest()[:12]}.min.js"
+    (Path(current_app.static_folder or "") / name).write_bytes(answer.content)
+    click.echo(f"It is kept. Now set\nHTMX_SRC=/static/{name}#{settings.htmx_integrity}")
 
 
 @click.command("create-user")

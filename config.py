@@ -76,6 +76,7 @@ class Settings(BaseSettings):
         "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"
         "#sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg"
     )
+    pages_folder: str = ""
     sign_up: Literal["invitation", "open"] = "invitation"
     second_factor: Literal["offered", "required"] = "offered"
     largest_picture_mb: Annotated[int, Field(ge=1, le=50)] = 8
@@ -192,6 +193,12 @@ class Settings(BaseSettings):
     @property
     def htmx_url(self) -> str:
         return self.htmx_src.partition("#")[0]
+
+    @property
+    def htmx_host(self) -> str:
+        """The other host that each reader's browser asks for htmx; "" where it comes from the site itself."""
+        host = urlsplit(self.htmx_url).netloc
+        return "" if host == urlsplit(self.site_url).netloc else host
 
     @property
     def htmx_integrity(self) -> str:

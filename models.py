@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 import pyotp
 import sqlalchemy as sa
@@ -214,7 +214,8 @@ def insert_once(table: type[Base], **values: Any) -> bool:
     """Add a row unless a unique constraint already holds it. Returns whether it was added."""
     dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
     # Without the option the count of an INSERT is -1 on PostgreSQL, whatever became of it.
-    insert = dialect.insert(table).values(**values).on_conflict_do_nothing()
+    # The table, not the class: the ORM would put the statement together anew each time.
+    insert = dialect.insert(cast("sa.Table", table.__table__)).values(**values).on_conflict_do_nothing()
     added = db.session.execute(insert, execution_options={"preserve_rowcount": True})
     return bool(added.rowcount == 1)  # type: ignore[attr-defined]
 
@@ -1634,8 +1635,9 @@ class Case(Base):
 
         Only of pledges that counted and were not taken back: what became of the others is not the owner's to know.
         """
-        found = sa.select(Pledge).join(Round).where(
-            Round.case_id == self.id, Pledge.message.is_not(None), Pledge.confirmed_at.is_not(None),
+        its_rounds = [its_round.id for its_round in self.rounds]
+        found = sa.select(Pledge).where(
+            Pledge.round_id.in_(its_rounds), Pledge.message.is_not(None), Pledge.confirmed_at.is_not(None),
             Pledge.status != "cancelled",
         )  # fmt: skip
         if before:
@@ -2757,6 +2759,14 @@ class Pledge(Base):
         sa.Index("ix_pledges_round_id_confirmed_at_id", "round_id", "confirmed_at", "id"),
         # The staff's list.
         sa.Index("ix_pledges_round_id_id", "round_id", "id"),
+        # Few come with a message.
+        sa.Index(
+            "ix_pledges_messages",
+            "round_id",
+            "id",
+            sqlite_where=sa.text("message IS NOT NULL"),
+            postgresql_where=sa.text("message IS NOT NULL"),
+        ),
     )
 
     # In these states Stripe has, or may have, a payment of the pledge that is not paid as far as we know.

@@ -232,6 +232,8 @@ def _public_pages() -> list[Shown]:
         *(Shown(f"case {slug}", f"/cases/{slug}") for slug in slugs),
         Shown("total by itself", "/cases/live/pledge-total"),
         Shown("comments by themselves", "/cases/live/comments"),
+        Shown("accessibility", "/accessibility"),
+        Shown("privacy", "/privacy"),
         Shown("poster", "/cases/live/poster"),
         Shown("frame for other sites", "/cases/live/embed"),
         Shown("frame of a case that was missed", "/cases/missed/embed"),

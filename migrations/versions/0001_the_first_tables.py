@@ -524,6 +524,7 @@ def upgrade() -> None:
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_pledges_customer_id'), ['customer_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_pledges_email_lowered'), ['email_lowered'], unique=False)
+        batch_op.create_index('ix_pledges_messages', ['round_id', 'id'], unique=False, sqlite_where=sa.text('message IS NOT NULL'), postgresql_where=sa.text('message IS NOT NULL'))
         batch_op.create_index(batch_op.f('ix_pledges_payment_method_id'), ['payment_method_id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_confirmed_at_id', ['round_id', 'confirmed_at', 'id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_id', ['round_id', 'id'], unique=False)
@@ -802,6 +803,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_pledges_round_id_id')
         batch_op.drop_index('ix_pledges_round_id_confirmed_at_id')
         batch_op.drop_index(batch_op.f('ix_pledges_payment_method_id'))
+        batch_op.drop_index('ix_pledges_messages', sqlite_where=sa.text('message IS NOT NULL'), postgresql_where=sa.text('message IS NOT NULL'))
         batch_op.drop_index(batch_op.f('ix_pledges_email_lowered'))
         batch_op.drop_index(batch_op.f('ix_pledges_customer_id'))
 

@@ -1,0 +1,94 @@
+"""What the operator says of the site itself, and the one file that may come from elsewhere or from us."""
+
+import base64
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.doorway import set_otherwise
+from tests.reading import read, said
+
+HTMX = b"/* a small program */"
+
+
+def integrity(content: bytes) -> str:
+    return "sha384-" + base64.b64encode(hashlib.sha384(content).digest()).decode()
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """Another host that has htmx."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/htmx.min.js" else 404)
+        self.end_headers()
+        self.wfile.write(HTMX)
+
+    def log_message(self, *_: object) -> None:
+        """It says nothing."""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_each_page_leads_to_what_the_site_says_of_its_accessibility_and_privacy(client: FlaskClient) -> None:
+    foot = read(client, "/").select("footer a")
+    assert [(said(link), link["href"]) for link in foot[1:3]] == [
+        ("Accessibility", "/accessibility"), ("Privacy", "/privacy"),
+    ]  # fmt: skip
+    assert "write to help@example.org and say which page it was" in said(read(client, "/accessibility"), ".story")
+    privacy = said(read(client, "/privacy"), ".story")
+    assert "This site is run by Standing Test, who is responsible" in privacy
+    assert "comes from cdn.jsdelivr.net, which so learns the address of your connection" in privacy
+
+
+def test_the_operator_can_say_it_in_other_words(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "privacy.md").write_text("We, {operator}, keep *nothing*. <b>{htmx}</b>", encoding="utf-8")
+    other = {"pages_folder": str(tmp_path), "htmx_src": f"/static/htmx.js#{integrity(HTMX)}"}
+    with set_otherwise(app, **other) as site:
+        page = read(site.test_client(), "/privacy")
+        assert said(page, ".story") == (
+            "We, Standing Test, keep nothing. <b>Everything that a page needs comes from this site itself.</b>"
+        )
+        assert page.select_one(".story em")
+        # What is not in the folder is as we say it.
+        assert "What works" in said(read(site.test_client(), "/accessibility"), ".story")
+
+
+def test_htmx_is_kept_among_our_own_files_once_its_hash_was_checked(app: Flask, tmp_path: Path, elsewhere: str) -> None:
+    source = f"{elsewhere}/htmx.min.js#{integrity(HTMX)}"
+    with set_otherwise(app, htmx_src=source) as site, site.app_context():
+        site.static_folder = str(tmp_path)
+        told = site.test_cli_runner().invoke(args=["keep-htmx"]).output
+    (kept,) = tmp_path.iterdir()
+    assert kept.read_bytes() == HTMX
+    assert told == f"It is kept. Now set\nHTMX_SRC=/static/{kept.name}#{integrity(HTMX)}\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "refusal"),
+    [
+        ("{elsewhere}/htmx.min.js#" + integrity(b"another"), "is not what the hash in HTMX_SRC stands for"),
+        ("{elsewhere}/gone.js#" + integrity(HTMX), "cannot be fetched: HTTPError"),
+        ("http://127.0.0.1:1/htmx.min.js#" + integrity(HTMX), "cannot be fetched: ConnectionError"),
+        ("/static/htmx.js#" + integrity(HTMX), "names a file of this site already"),
+    ],
+)
+def test_nothing_is_kept_that_is_not_htmx(
+    app: Flask, tmp_path: Path, elsewhere: str, source: str, refusal: str
+) -> None:
+    with set_otherwise(app, htmx_src=source.format(elsewhere=elsewhere)) as site, site.app_context():
+        site.static_folder = str(tmp_path)
+        told = site.test_cli_runner().invoke(args=["keep-htmx"])
+    assert (told.exit_code, refusal in told.output) == (1, True), told.output
+    assert list(tmp_path.iterdir()) == []
