@@ -12,7 +12,9 @@ Backup = dict[str, list[dict[str, Any]]]
 
 def back_up() -> Backup:
     """Every row of every table, as it is now."""
-    rows = {table.name: [dict(row) for row in db.session.execute(sa.select(table)).mappings()] for table in _tables()}
+    # What the database computes by itself cannot be given back to it.
+    own = {table: [column for column in table.columns if column.computed is None] for table in _tables()}
+    rows = {t.name: [dict(row) for row in db.session.execute(sa.select(*own[t])).mappings()] for t in _tables()}
     keep()
     return rows
 

@@ -116,6 +116,11 @@ class Site:
         return answer
 
 
+def words_of(answer: TestResponse) -> str:
+    """What an answer holds as text, also when it is a picture."""
+    return answer.get_data().decode(errors="replace")
+
+
 def logged_in(app: Flask, person: User) -> FlaskClient:
     """The browser of somebody who is logged in, without the slow comparison of the password."""
     browser = app.test_client()

@@ -38,7 +38,9 @@ def test_a_live_case_shows_all_that_a_supporter_wants_to_know(client: FlaskClien
     assert said(page, ".left").startswith("7 days to go until ")
     assert said(page, ".story") == "Our story It began early."
     assert page.select_one(".story em")
-    assert said(page, "section[aria-labelledby=owner]") == "Case Owner DD Defend Digital Me Teachers and parents."
+    assert said(page, "section[aria-labelledby=owner]") == (
+        "Case Owner DD Defend Digital Me Teachers and parents. All cases of Defend Digital Me"
+    )
     assert said(page, "section[aria-labelledby=legal-team]") == "Legal team AWO acts for us."
     assert said(page, "#comments") == NO_COMMENTS
     assert [link.text for link in page.select("a.button")] == ["Pledge now", "Pledge now"]
