@@ -72,6 +72,7 @@ CASE_FILTERS = {
     "live": frozenset({"live"}),
     "ending-soon": frozenset({"live"}),
     "funded": frozenset({"funded", "closed"}),
+    "ended": LISTED_CASES - {"live"},
 }
 # As many as the protocol of site maps allows in one: https://www.sitemaps.org/protocol.html.
 LARGEST_SITE_MAP = 50_000

@@ -1183,8 +1183,20 @@ class Case(Base):
     def found(cls, words: str = "", state: str = "all", court: str = "", owner_id: int | None = None, after: int = 0,
               limit: int = 20) -> list[Case]:  # fmt: skip
         """The public cases in whose title, owner or text all these words are, in one of `law.CASE_FILTERS`; the
-        newest first, or the nearest deadline where that is "ending-soon". `after` is the last one of the page before.
+        newest first, or the nearest deadline where that is "ending-soon", and of all cases the live ones first.
+        `after` is the last one of the page before.
         """
+        if state != "all":
+            return cls._found(words, state, court, owner_id, after, limit)
+        last = db.session.get(cls, after) if after else None
+        has_live = last is None or last.status == "live"
+        found = cls._found(words, "live", court, owner_id, after, limit) if has_live else []
+        if len(found) < limit:
+            found += cls._found(words, "ended", court, owner_id, 0 if has_live else after, limit - len(found))
+        return found
+
+    @classmethod
+    def _found(cls, words: str, state: str, court: str, owner_id: int | None, after: int, limit: int) -> list[Case]:
         asked = sa.select(cls).where(cls._is_found(), cls._is_in(law.CASE_FILTERS[state]))
         if court:
             asked = asked.where(cls.court == court)

@@ -117,14 +117,14 @@ def test_a_bug_is_logged_with_a_reference_that_the_page_names_and_tells_nothing_
 ) -> None:
     sent = {"name": "canary", "email": "canary@example.org"}
     capfd.readouterr()
-    answer = broken.test_client().post(f"/broken/{how}?secret=canary", data=sent)
+    answer = broken.test_client().post(f"/broken/{how}?hush=canary", data=sent)
     logged = "".join(capfd.readouterr()) + caplog.text
     assert answer.status_code == 500 and HEADINGS[500] in answer.text
     assert [word for word in INSIDE if word in answer.text] == []
     reference = answer.text.partition("name the number ")[2].partition(".")[0]
     assert len(reference) == 8 and f"reference={reference}" in logged
     assert f"endpoint={how}" in logged and "Error" in logged and "Traceback" in logged
-    assert "canary" not in logged and "secret" not in logged
+    assert "canary" not in logged and "hush" not in logged
 
 
 def test_htmx_hears_of_a_bug_in_one_line_with_the_reference(broken: Flask) -> None:

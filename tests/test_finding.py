@@ -73,7 +73,11 @@ def test_cases_are_filtered_by_what_becomes_of_them_and_by_court(client: FlaskCl
     keep()
     case_at("soon").court = "High Court"
     keep()
-    assert titles(client) == titles(client, "/?show=odd&court=") == ["Funded", "Ends soon", "Ends later"]
+    assert titles(client) == titles(client, "/?show=odd&court=") == ["Ends soon", "Ends later", "Funded"]
+    assert titles(client, "/?show=ended") == ["Funded"]
+    assert titles(client, f"/?after={case_at('soon').id}") == ["Ends later", "Funded"]
+    assert titles(client, f"/?after={case_at('later').id}") == ["Funded"]
+    assert titles(client, f"/?after={case_at('funded').id}") == []
     assert titles(client, "/?show=live") == ["Ends soon", "Ends later"]
     assert titles(client, "/?show=ending-soon") == ["Ends soon", "Ends later"]
     assert titles(client, "/?show=ending-soon&after=" + str(case_at("soon").id)) == ["Ends later"]
