@@ -11,7 +11,7 @@ def read(client: FlaskClient, address: str, status: int = 200, **asked: Any) -> 
     """Open a page (or, with method="POST", send to it) that must answer with this status."""
     answer = client.open(address, **asked)
     assert answer.status_code == status, f"{address} answered {answer.status_code}"
-    return BeautifulSoup(answer.get_data(as_text=True), "lxml")
+    return BeautifulSoup(answer.get_data(as_text=True), "html5lib")
 
 
 def said(where: Any, selector: str = "") -> str:
