@@ -269,10 +269,11 @@ def test_a_stripe_that_is_busy_now_and_then_declines_nobody_and_changes_no_key(
 ) -> None:
     slug = due(saved_card(stripe), 12)
     monkeypatch.setattr(sdk.HTTPClient, "INITIAL_DELAY", 0.01)
-    fault(stripe, operation=CREATE, calls=[1, 2, 5, 7], **busy)
+    # Two: which pledge a call is for depends on the threads, and one that meets three in a row rightly waits.
+    fault(stripe, operation=CREATE, calls=[1, 5], **busy)
     deadline_capture.charge_due()
     charged_exactly_once(stripe.url, slug, 12)
-    assert [call["status"] for call in asked(stripe.url)].count(busy["status"]) == 4
+    assert [call["status"] for call in asked(stripe.url)].count(busy["status"]) == 2
 
 
 def test_a_limit_far_below_the_rate_declines_nobody(app: Flask, stripe: SandboxProcess) -> None:

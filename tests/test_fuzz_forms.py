@@ -48,7 +48,9 @@ def test_no_form_that_anybody_may_send_breaks_us(
     browser = site.app.test_client()
     for address in where:
         answer = browser.post(address, data=sendable(form), headers=header)
-        assert answer.status_code in (200, 303, 422, 429), address
+        # What a form before this one has used up leads nowhere any more.
+        used_up = answer.status_code == 404 and address.startswith(("/invitations/", "/password-resets/"))
+        assert used_up or answer.status_code in (200, 303, 422, 429), address
 
 
 @light
