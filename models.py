@@ -886,10 +886,9 @@ class Case(Base):
         sa.CheckConstraint(f"wanted_pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="target_in_bounds"),
         sa.CheckConstraint(f"wanted_days BETWEEN 1 AND {law.LONGEST_ROUND.days}", name="length_in_bounds"),
         sa.CheckConstraint("wanted_days IS NULL OR wanted_end IS NULL", name="length_or_end"),
-        sa.Index("ix_cases_newest", "live_at", "id"),
         sa.Index("ix_cases_of_court", "court", "live_at", "id"),
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
-        # The staff's list.
+        # The lists of readers and of staff, newest first.
         sa.Index("ix_cases_live_at_id", "live_at", "id"),
     )
 

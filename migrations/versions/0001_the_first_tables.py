@@ -217,7 +217,6 @@ def upgrade() -> None:
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.create_index('ix_cases_live_at_id', ['live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
-        batch_op.create_index('ix_cases_newest', ['live_at', 'id'], unique=False)
         batch_op.create_index('ix_cases_of_court', ['court', 'live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
@@ -867,7 +866,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
         batch_op.drop_index('ix_cases_of_court')
-        batch_op.drop_index('ix_cases_newest')
         batch_op.drop_index(batch_op.f('ix_cases_live_from'))
         batch_op.drop_index('ix_cases_live_at_id')
 
