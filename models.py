@@ -15,10 +15,11 @@ import re
 import secrets
 import sqlite3
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
 import pyotp
 import sqlalchemy as sa
@@ -218,6 +219,41 @@ def insert_once(table: type[Base], **values: Any) -> bool:
     insert = dialect.insert(cast("sa.Table", table.__table__)).values(**values).on_conflict_do_nothing()
     added = db.session.execute(insert, execution_options={"preserve_rowcount": True})
     return bool(added.rowcount == 1)  # type: ignore[attr-defined]
+
+
+Row = TypeVar("Row", bound=Base)
+# A search of words looks through no more rows than this for one page; its page leads on to the rest.
+LOOKED_THROUGH_AT_ONCE = 1_000
+
+
+def page_of(
+    listed: sa.Select[Row], matching: sa.ColumnElement[bool] | None, limit: int, *options: Any
+) -> tuple[list[Row], Row | None]:
+    """A page of an ordered list, or of those in it that match, and the row behind which the next page begins.
+
+    So that a word that nobody has costs the same in a list of any length, it is looked for in the next
+    LOOKED_THROUGH_AT_ONCE rows alone. A page may be empty and yet lead on.
+    """
+    if matching is None:
+        rows = list(db.session.scalars(listed.options(*options).limit(limit + 1)).unique())
+        return rows[:limit], rows[limit - 1] if len(rows) > limit else None
+    table = listed.column_descriptions[0]["entity"]
+    # By their numbers, since a database that is asked for both at once is free to walk through the whole list.
+    ids = list(db.session.scalars(listed.with_only_columns(table.id).limit(LOOKED_THROUGH_AT_ONCE)))
+    if not ids:
+        return [], None
+    # The last of them as well, whether it matches or not: it is where the next page begins.
+    asked = sa.select(table, matching).where(table.id.in_(ids), sa.or_(matching, table.id == ids[-1]))
+    found = {row.id: (row, bool(holds)) for row, holds in db.session.execute(asked.options(*options)).unique()}
+    rows = [found[number][0] for number in ids if number in found and found[number][1]]
+    if len(rows) > limit:
+        return rows[:limit], rows[limit - 1]
+    return rows, found[ids[-1]][0] if len(ids) == LOOKED_THROUGH_AT_ONCE else None
+
+
+def words_in(words: str, *fields: Any) -> sa.ColumnElement[bool] | None:
+    """For a query: one of the fields holds the words, in capitals or not. None when there are no words."""
+    return sa.or_(*(field.icontains(words, autoescape=True) for field in fields)) if words else None
 
 
 def one_of(column: str, states: Any) -> sa.CheckConstraint:
@@ -1263,10 +1299,11 @@ class Case(Base):
         return sa.func.coalesce(cls.status, "").in_(states)
 
     @classmethod
-    def owned_by(cls, owner: User) -> list[Self]:
-        """For their owner, and for whoever helps to edit them: the newest first."""
-        found = sa.select(cls).where(cls.of(owner)).order_by(cls.id.desc())
-        return list(db.session.scalars(found.options(sa.orm.selectinload(cls.rounds))))
+    def owned_by(cls, owner: User, limit: int, before: int = 0) -> list[Self]:
+        """A page of cases for their owner, and for whoever helps to edit them: the newest first."""
+        found = sa.select(cls).where(cls.of(owner), cls.id < before if before else sa.true())
+        newest = found.order_by(cls.id.desc()).limit(limit)
+        return list(db.session.scalars(newest.options(sa.orm.selectinload(cls.rounds))))
 
     @classmethod
     def public(cls, slug: str) -> Case | None:
@@ -1322,16 +1359,13 @@ class Case(Base):
         """The cases that ever had a round, for staff, the newest first: a page of those whose title or address holds
         the words, and where the next page begins, or ""."""
         found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(cls.live_at.desc(), cls.id.desc())
-        if words:
-            found = found.where(sa.or_(*(one.icontains(words, autoescape=True) for one in (cls.title, cls.slug))))
         if (place := _moment_and_number(after)) is not None:
             moment, number = place
             earlier = sa.or_(cls.live_at < moment, sa.and_(cls.live_at == moment, cls.id < number))
             found = found.where(cls.live_at <= moment, earlier)
-        found = found.options(sa.orm.selectinload(cls.rounds), sa.orm.joinedload(cls.owner))
-        cases = list(db.session.scalars(found.limit(limit + 1)))
-        last = cases[limit - 1] if len(cases) > limit else None
-        return cases[:limit], _place(last.live_at, last.id) if last and last.live_at else ""
+        both = sa.orm.joinedload(cls.rounds), sa.orm.joinedload(cls.owner)
+        cases, last = page_of(found, words_in(words, cls.title, cls.slug), limit, *both)
+        return cases, _place(last.live_at, last.id) if last and last.live_at else ""
 
     @property
     def round(self) -> Round:
@@ -1573,12 +1607,14 @@ class Case(Base):
         return list(db.session.scalars(found.where(Event.id < before) if before else found))
 
     @classmethod
-    def search(cls, words: str, limit: int) -> list[Self]:
-        """For staff: those in whose title, address or owner's name the words stand, or whose owner's address it is."""
-        fields = (cls.title, cls.slug, User.name)
-        said = sa.or_(*(field.icontains(words, autoescape=True) for field in fields), User.email == words.lower())
-        found = sa.select(cls).join(User, User.id == cls.owner_id).where(said).order_by(cls.id.desc()).limit(limit)
-        return list(db.session.scalars(found.options(sa.orm.contains_eager(cls.owner))))
+    def search(cls, words: str, limit: int, before: int = 0) -> tuple[list[Self], int]:
+        """For staff, the newest first: a page of those in whose title, address or owner's name the words stand, or
+        whose owner's address it is; and the number before which the next page begins, or 0."""
+        found = sa.select(cls).where(cls.id < before if before else sa.true()).order_by(cls.id.desc())
+        owners = sa.or_(User.name.icontains(words, autoescape=True), User.email == words.lower())
+        fields = (field.icontains(words, autoescape=True) for field in (cls.title, cls.slug))
+        cases, last = page_of(found, sa.or_(*fields, cls.owner.has(owners)), limit, sa.orm.joinedload(cls.owner))
+        return cases, last.id if last else 0
 
     def end(self, status: str, by: str, as_of: dt.datetime) -> None:
         self._move(status, by, as_of)
@@ -1725,8 +1761,7 @@ class Case(Base):
 
     def fees_pence(self) -> int:
         """What Stripe kept, as far as its balance was compared with the books."""
-        fees = sa.select(sa.func.sum(Movement.amount_pence)).where(Movement.case_id == self.id, Movement.kind == "fee")
-        return -int(db.session.scalar(fees) or 0)
+        return -sum(pence for _, _, pence, _ in Tally.of(f"case:{self.id}"))
 
     def require_reportable(self) -> None:
         """Raises Refused, in words for its owner, unless it can be accounted for: what came in must be known first."""
@@ -2443,16 +2478,12 @@ class Round(Base):
             )
 
     def figures(self) -> Figures:
-        """What became of the pledges that counted when the round was decided, in pence, from the rows."""
-        total, back = sa.func.sum(Pledge.amount_pence), sa.func.sum(Pledge.refunded_pence)
-        found = sa.select(Pledge.status, sa.func.count(), total, back).where(
-            Pledge.round_id == self.id, Pledge.confirmed_at.is_not(None)
-        )
-        rows = {row[0]: row for row in db.session.execute(found.group_by(Pledge.status))}
+        """What became of the pledges that counted when the round was decided, in pence; see Tally."""
+        lines = Tally.of(f"round:{self.id}")
         return Figures(
-            {status: int(row[1]) for status, row in rows.items()},
-            {status: int(row[2]) for status, row in rows.items()},
-            sum(int(row[3]) for row in rows.values()),
+            {status: count for status, count, _, _ in lines if count},
+            {status: pence for status, count, pence, _ in lines if count},
+            sum(refunded for *_, refunded in lines),
         )
 
     def answered(self, since: dt.datetime) -> int:
@@ -2733,6 +2764,55 @@ class Figures:
         return self.sum("charged_back")
 
 
+class Tally(Base):
+    """How many rows of a kind stand under one subject, and with how much money, so that no page has to sum them.
+
+    The database keeps it by itself, by triggers (migration 0003), in the transaction that changes the rows: the
+    pledges of a round that were ever confirmed, by their status, under "round:<id>", and the fees of a case under
+    "case:<id>". A subject may have several lines for one kind; together they are its tally. Nothing else writes here.
+    See docs/decisions/0036.
+    """
+
+    __tablename__ = "tallies"
+    __table_args__ = (
+        # Few wait to be folded at any time.
+        sa.Index("ix_tallies_loose", "subject", sqlite_where=sa.text("loose"), postgresql_where=sa.text("loose")),
+    )
+
+    id: Mapped[Key]
+    subject: Mapped[str] = mapped_column(sa.String(40), index=True)
+    what: Mapped[str] = mapped_column(sa.String(20))
+    # Each may be below zero in one line, and never in all lines together but for fees, which are money that went out.
+    count: Mapped[int]
+    pence: Mapped[Pence]
+    refunded: Mapped[Pence]
+    # Written beside others by one of many transactions at once, none of which waits for another.
+    loose: Mapped[bool]
+
+    @classmethod
+    def of(cls, subject: str) -> list[tuple[str, int, int, int]]:
+        """(what, how many, pence, pence refunded) of a subject."""
+        sums = (sa.func.sum(column) for column in (cls.count, cls.pence, cls.refunded))
+        found = sa.select(cls.what, *sums).where(cls.subject == subject).group_by(cls.what)
+        return [(row[0], int(row[1]), int(row[2]), int(row[3])) for row in db.session.execute(found)]
+
+    @classmethod
+    def fold(cls) -> None:
+        """Make one line of the loose ones of each subject and kind. Safe at any time, and beside another."""
+        columns = (cls.subject, cls.what, cls.count, cls.pence, cls.refunded)
+        # What is deleted here was seen here and by nobody else, so no line is lost and none is counted twice.
+        gone = sa.delete(cls).where(cls.subject.in_(sa.select(cls.subject).where(cls.loose))).returning(*columns)
+        sums: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+        for subject, what, *numbers in db.session.execute(gone.execution_options(synchronize_session=False)):
+            sums[subject, what] = [one + more for one, more in zip(sums[subject, what], numbers, strict=True)]
+        lines = [
+            {"subject": subject, "what": what, "count": count, "pence": pence, "refunded": refunded, "loose": False}
+            for (subject, what), (count, pence, refunded) in sorted(sums.items())
+        ]
+        if lines:
+            db.session.execute(sa.insert(cls), lines)
+
+
 # --- Pledge ------------------------------------------------------------------------------------------------
 
 # The bank said no, or wants to see the supporter: nothing was taken, and the window for repair is open.
@@ -2878,13 +2958,12 @@ class Pledge(Base):
         return self.confirmed_at is not None and self.status != "cancelled"
 
     @classmethod
-    def search(cls, its_round: Round, words: str, after: int, limit: int) -> list[Self]:
-        """A page of a round's pledges for staff: those whose name, address or number holds the words, by id."""
-        found = sa.select(cls).where(cls.round_id == its_round.id, cls.id > after).order_by(cls.id).limit(limit)
-        if words:
-            fields = (cls.name, cls.email, cls.public_id)
-            found = found.where(sa.or_(*(field.icontains(words, autoescape=True) for field in fields)))
-        return list(db.session.scalars(found))
+    def search(cls, its_round: Round, words: str, after: int, limit: int) -> tuple[list[Self], int]:
+        """For staff, by their id: a page of a round's pledges whose name, address or number holds the words; and the id
+        after which the next page begins, or 0."""
+        found = sa.select(cls).where(cls.round_id == its_round.id, cls.id > after).order_by(cls.id)
+        pledges, last = page_of(found, words_in(words, cls.name, cls.email, cls.public_id), limit)
+        return pledges, last.id if last else 0
 
     @classmethod
     def anywhere(cls, words: str, limit: int) -> list[Self]:
@@ -2911,13 +2990,11 @@ class Pledge(Base):
         begins, or "". Words are looked for in the names that their supporters show, and in no others."""
         place = (cls.confirmed_at.desc(), cls.id.desc())
         found = sa.select(cls).where(cls.round_id == its_round.id, *cls.counts()).order_by(*place)
-        if words:
-            shown = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
-            found = found.where(shown.icontains(words, autoescape=True))
         if (began := cls._older_than(after)) is not None:
             found = found.where(began)
-        pledges = list(db.session.scalars(found.limit(limit + 1)))
-        return pledges[:limit], pledges[limit - 1].place if len(pledges) > limit else ""
+        shown = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+        pledges, last = page_of(found, words_in(words, shown), limit)
+        return pledges, last.place if last else ""
 
     @classmethod
     def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:

@@ -36,6 +36,7 @@ from models import (
     Refund,
     Round,
     StripeEvent,
+    Tally,
     Update,
     db,
 )
@@ -199,6 +200,23 @@ def _days(as_of: dt.datetime) -> Asked:
     return asked.where(right, differ)
 
 
+def _tallies(as_of: dt.datetime) -> Asked:
+    """What the triggers keep against the rows that it is kept of."""
+    pledges = sa.select(
+        (sa.literal("round:") + sa.cast(Pledge.round_id, sa.String)).label("subject"), Pledge.status.label("what"),
+        sa.literal(1).label("count"), Pledge.amount_pence.label("pence"), Pledge.refunded_pence.label("refunded"),
+    ).where(Pledge.confirmed_at.is_not(None))  # fmt: skip
+    fees = sa.select(
+        sa.literal("case:") + sa.cast(Movement.case_id, sa.String), Movement.kind, sa.literal(1),
+        Movement.amount_pence, sa.literal(0),
+    ).where(Movement.kind == "fee")  # fmt: skip
+    kept = sa.select(Tally.subject, Tally.what, -Tally.count, -Tally.pence, -Tally.refunded)
+    both = sa.union_all(pledges, fees, kept).subquery()
+    count, pence, refunded = (sa.func.sum(both.c[name]) for name in ("count", "pence", "refunded"))
+    asked = sa.select(both.c.subject, both.c.what, count.label("count"), pence.label("pence"))
+    return asked.group_by(both.c.subject, both.c.what).having(sa.or_(count != 0, pence != 0, refunded != 0))
+
+
 def _decided_total(as_of: dt.datetime) -> Asked:
     counted = (Pledge.round_id == Round.id, Pledge.confirmed_at.is_not(None), Pledge.status != "cancelled")
     pence, count = _sum(Pledge.amount_pence, *counted), _number(*counted)
@@ -271,6 +289,7 @@ ROUNDS = (
           "that counted are {count} of {pence}.", _decided_total),
     Check("Round {id} counts {pledge_count} pledges of {pledged_pence} pence together, but its days are {pledges} of "
           "{pence}.", _days),
+    Check("The tally of {what} of {subject} is off by {count} rows and {pence} pence.", _tallies),
     Check("Round {id} is {status}, with {settled_total_pence} of {target_pence} pence.", _wrong_decision),
     Check("Round {id} was decided {times} times.", _decided_twice),
     Check("Case {id} is {status}, which none of its rounds says.", _case_and_round),

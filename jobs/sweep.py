@@ -28,6 +28,7 @@ from models import (
     Refund,
     Round,
     StripeEvent,
+    Tally,
     Update,
     User,
     begin_writing,
@@ -66,6 +67,7 @@ def sweep(as_of: dt.datetime) -> None:
     remind_owners(as_of)
     for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY):
         Lease.wind(name, as_of)
+    Tally.fold()
     db.session.commit()
     for job, due in TIMETABLE.items():
         late = due(as_of - (NOBODY_CHARGED if job == "charge_due" else NOBODY_CAME))

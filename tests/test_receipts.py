@@ -122,6 +122,6 @@ def test_the_figures_add_up_to_what_was_pledged_whatever_the_states(app: Flask) 
     for pledge, status in zip(its_round.pledges("confirmed"), amounts, strict=True):
         pledge.status = status
     keep()
-    found = Pledge.search(its_round, "", 0, 1)[0].round.figures()
+    found = Pledge.search(its_round, "", 0, 1)[0][0].round.figures()
     assert found.charged == 2_600 and found.repairing == 2_500
     assert found.charged + found.waiting + found.repairing + found.dropped + found.released == sum(amounts.values())

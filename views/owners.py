@@ -10,10 +10,12 @@ from flask_login import current_user
 
 from models import Case, Update, db
 from views import doors
+from views.public import number_of
 
 owners = Blueprint("owners", __name__, url_prefix="/owner")
 doors.admit(owners, "owner")
 
+CASES_A_PAGE = 20
 # What binds the owner, or lets others in: those who help to edit the case have no part in it.
 OWNER_ALONE = frozenset({
     "owners.submit", "owners.take_back", "owners.replace_preview_link", "owners.promise", "owners.ask_promise_change",
@@ -24,7 +26,10 @@ OWNER_ALONE = frozenset({
 
 @owners.get("")
 def desk() -> str:
-    return render_template("owners/desk.html", cases=Case.owned_by(current_user), as_of=_now())
+    before = number_of("before")
+    cases = Case.owned_by(current_user, CASES_A_PAGE + 1, before)
+    older = cases[CASES_A_PAGE - 1].id if len(cases) > CASES_A_PAGE else None
+    return render_template("owners/desk.html", cases=cases[:CASES_A_PAGE], older=older, before=before, as_of=_now())
 
 
 def own(slug: str) -> Case:

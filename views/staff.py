@@ -221,12 +221,11 @@ def cancel_case(slug: str) -> Response | tuple[str, int]:
 def pledges(slug: str) -> str:
     its_case = found(slug)
     words, start = _searched(), _number(request.args.get("after", ""))
-    page = Pledge.search(its_case.round, words, start, PLEDGES_A_PAGE + 1)
-    _shown("pledges of a case", page[:PLEDGES_A_PAGE])
+    page, more = Pledge.search(its_case.round, words, start, PLEDGES_A_PAGE)
+    _shown("pledges of a case", page)
     return render_template(
-        "staff/pledges.html", case=its_case, round=its_case.round, pledges=page[:PLEDGES_A_PAGE], words=words,
-        next=page[PLEDGES_A_PAGE - 1].id if len(page) > PLEDGES_A_PAGE else None,
-    )  # fmt: skip
+        "staff/pledges.html", case=its_case, round=its_case.round, pledges=page, words=words, next=more
+    )
 
 
 # --- Looking for something, and who looked -----------------------------------------------------------------
@@ -237,9 +236,12 @@ def search() -> str:
     """Cases by title or owner; pledges by their number, their supporter's e-mail address, or an id at Stripe."""
     words = _searched()
     pledges = Pledge.anywhere(words, FOUND_AT_MOST) if words else []
-    cases = Case.search(words, FOUND_AT_MOST) if words else []
+    before = _number(request.args.get("before", ""))
+    cases, older = Case.search(words, FOUND_AT_MOST, before) if words else ([], 0)
     _shown("search", pledges)
-    return render_template("staff/search.html", words=words, cases=cases, pledges=pledges, most=FOUND_AT_MOST)
+    return render_template(
+        "staff/search.html", words=words, cases=cases, older=older, pledges=pledges, most=FOUND_AT_MOST
+    )
 
 
 @staff.get("/looks")

@@ -213,7 +213,8 @@ def _on_the_page(its_update: Update) -> str:
 
 def _look(its_update: Update, form: LiveFromForm | None = None, **context: Any) -> str:
     shown = _shown(its_update.case, form or LiveFromForm(prefix="later-", data={"time": "09:00"}), its_update)
-    return render_template("owners/update_look.html", missing=its_update.missing(), **shown, **context)
+    letters = len(its_update.case.update_reader_ids())
+    return render_template("owners/update_look.html", missing=its_update.missing(), letters=letters, **shown, **context)
 
 
 def _not_published(held: Update, refused: Refused, form: LiveFromForm | None = None) -> tuple[str, int]:
@@ -244,7 +245,7 @@ def _again(case: Case, form: TypedForm, its_update: Update | None, status: int =
 def _shown(case: Case, form: TypedForm, its_update: Update | None) -> dict[str, Any]:
     return {
         "case": case, "update": its_update, "form": form, "as_of": _now(),
-        "letters": len(case.update_reader_ids()), "page_key": _page() or secrets.token_urlsafe(12),
+        "page_key": _page() or secrets.token_urlsafe(12),
     }  # fmt: skip
 
 

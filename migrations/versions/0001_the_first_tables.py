@@ -137,6 +137,20 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_stripe_events_object_id'), ['object_id'], unique=False)
         batch_op.create_index('ix_stripe_events_waiting', ['processed_at', 'next_at'], unique=False)
 
+    op.create_table('tallies',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('subject', sa.String(length=40), nullable=False),
+    sa.Column('what', sa.String(length=20), nullable=False),
+    sa.Column('count', sa.Integer(), nullable=False),
+    sa.Column('pence', sa.BigInteger(), nullable=False),
+    sa.Column('refunded', sa.BigInteger(), nullable=False),
+    sa.Column('loose', sa.Boolean(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_tallies'))
+    )
+    with op.batch_alter_table('tallies', schema=None) as batch_op:
+        batch_op.create_index('ix_tallies_loose', ['subject'], unique=False, sqlite_where=sa.text('loose'), postgresql_where=sa.text('loose'))
+        batch_op.create_index(batch_op.f('ix_tallies_subject'), ['subject'], unique=False)
+
     op.create_table('users',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('email', sa.String(length=254), nullable=False),
@@ -872,6 +886,11 @@ def downgrade() -> None:
     op.drop_table('cases')
     op.drop_table('bounces')
     op.drop_table('users')
+    with op.batch_alter_table('tallies', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_tallies_subject'))
+        batch_op.drop_index('ix_tallies_loose', sqlite_where=sa.text('loose'), postgresql_where=sa.text('loose'))
+
+    op.drop_table('tallies')
     with op.batch_alter_table('stripe_events', schema=None) as batch_op:
         batch_op.drop_index('ix_stripe_events_waiting')
         batch_op.drop_index(batch_op.f('ix_stripe_events_object_id'))
