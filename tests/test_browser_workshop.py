@@ -3,14 +3,16 @@
 import datetime as dt
 import re
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
 from playwright.sync_api import expect
 
-from models import Case, User, db
+import law
+from models import Case, User
 from tests.house import House, eventually
-from tests.journey import writing
+from tests.journey import told, writing
 from tests.made import PASSWORD, a_draft, a_user, case_at, look_anew, now
 from tests.test_pictures import a_file
 
@@ -189,15 +191,74 @@ def test_a_case_goes_from_its_owner_to_staff_and_back_and_live(
     assert (_case(slug).status, _case(slug).round.target_pence) == ("live", 600_000)
 
 
-def test_a_case_that_was_approved_for_a_time_goes_live_by_the_clock(house: House) -> None:
-    case, staff = a_draft(), a_user("staff")
-    slug, email, number, staff_id = case.slug, case.owner.email, case.id, staff.id
+def test_one_case_is_rejected_and_another_approved_for_a_time_at_which_the_clock_makes_it_live(
+    house: House, page: "Page", way: str, open_browser: "Callable[..., Page]"
+) -> None:
+    staff, owner = a_user("staff"), a_user("owner")
+    email, who = owner.email, f"user:{staff.id}"
+    titles = {name: f"A case to be {name}, {way}" for name in ("rejected", "approved")}
+    rejected, approved = (_submitted(owner, title) for title in titles.values())
+    owners = open_browser(way)
+    log_in(house, owners, email)
+    log_in(house, page, staff.email)
+    waiting = page.get_by_role("region", name="Cases waiting for review")
+
+    waiting.get_by_role("link", name=titles["rejected"]).click()
+    page.get_by_role("button", name="Reject the case").click()
+    expect(page).to_have_title(re.compile("^Error: Review"))
+    expect(page.get_by_role("alert")).to_be_focused()
+    page.get_by_role("alert").get_by_role("link", name="Enter a reason.").click()
+    expect(page.locator("#rejection-reason")).to_be_focused()
+    assert (_case(rejected).status, _decided(rejected)) == ("submitted", [])
+    page.keyboard.type("No court can decide this.")
+    page.get_by_role("button", name="Reject the case").click()
+    expect(page.get_by_role("status").first).to_contain_text("The case is rejected")
+    expect(waiting.get_by_role("link", name=titles["rejected"])).to_have_count(0)
+
+    waiting.get_by_role("link", name=titles["approved"]).click()
+    page.get_by_label("Date").fill("2020-12-10")
+    page.get_by_role("button", name="Approve for this time").click()
+    expect(page.get_by_role("alert")).to_contain_text("The time must lie ahead, by at most")
+    expect(page.get_by_label("Date")).to_have_value("2020-12-10")
+    assert _case(approved).status == "submitted"
+    day = now() + dt.timedelta(days=3)
+    page.get_by_label("Date").fill(f"{day:%Y-%m-%d}")
+    page.get_by_label("Time").fill("14:30")
+    page.get_by_role("button", name="Approve for this time").click()
+    expect(page.get_by_role("status").first).to_contain_text("The case is approved: it goes live by itself")
+    starts = dt.datetime(day.year, day.month, day.day, 14, 30, tzinfo=ZoneInfo("Europe/London"))
+    assert (_case(approved).status, _case(approved).live_from) == ("approved", starts)
+    # Nobody else sees the one, or the other before its time.
+    assert [requests.get(f"{house.url}/cases/{slug}", timeout=30).status_code for slug in (rejected, approved)] == [
+        404, 404,
+    ]  # fmt: skip
+
+    owners.goto(f"{house.url}/owner/cases/{rejected}/draft")
+    expect(owners.get_by_role("region", name="Why it was rejected")).to_contain_text("No court can decide this.")
+    expect(owners.get_by_label("Title")).to_have_count(0)
+    owners.goto(f"{house.url}/owner/cases/{approved}/draft")
+    expect(owners.get_by_role("main")).to_contain_text(f"Approved: goes live {starts:%A} {starts.day} {starts:%B %Y}")
+    told(house, email, "Your case was not accepted", "Your case is approved")
+    number = _case(approved).id
     with writing():
-        held, person = Case.hold(number), db.session.get_one(User, staff_id)
+        Case.hold(number).live_from = now()
+    eventually(lambda: _case(approved).status == "live", why="the clock did not make it live")
+    told(house, email, "Your case was not accepted", "Your case is approved", "Your case is live")
+    page.goto(f"{house.url}/cases/{approved}")
+    expect(page.get_by_role("link", name="Pledge now").first).to_be_visible()
+    assert _decided(rejected) == [(who, "rejected", "No court can decide this.")]
+    assert _decided(approved) == [("clock", "live", ""), (who, "approved", law.instant_words(starts, "Europe/London"))]
+
+
+def _submitted(owner: User, title: str) -> str:
+    """The address of a case of this owner that waits for review."""
+    number = a_draft(owner, title=title).id
+    with writing():
+        held = Case.hold(number)
         held.submit(held.owner, now())
-        held.approve(person, now(), held.review_mark, now() + dt.timedelta(seconds=2))
-    assert requests.get(f"{house.url}/cases/{slug}", timeout=30).status_code == 404
-    eventually(lambda: _case(slug).status == "live", why="the clock did not make it live")
-    assert requests.get(f"{house.url}/cases/{slug}", timeout=30).status_code == 200
-    # The letter that it is approved may have been overtaken by the one that it is live.
-    eventually(lambda: [words for words in house.letters(to=email) if "Subject: Your case is live" in words])
+        return held.slug
+
+
+def _decided(slug: str) -> list[tuple[str, str | None, str]]:
+    """(who, what it became, why) of all that was decided about a case that was sent, newest first."""
+    return [(one.who, one.after, one.note) for one in _case(slug).history() if one.before in ("submitted", "approved")]
