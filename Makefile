@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check format lock clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check check-html format lock clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -71,6 +71,9 @@ check: dev-environment ## Lint, check the format and the types, lint the templat
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy --strict $(OURS)
 	@$(BIN)/python -m djlint --lint --quiet templates sandbox/templates
+
+check-html: dev-environment ## Put every page before the Nu checker, the W3C's validator (needs Java, and npm to get it)
+	@$(BIN)/python -m pytest tests/test_valid_html.py $(ARGS)
 
 format: dev-environment ## Write the format that make check asks for
 	@$(BIN)/python -m ruff check --fix-only --quiet .

@@ -369,6 +369,28 @@ def htmx() -> bytes:
     return script
 
 
+@pytest.fixture(scope="session")
+def nu_checker() -> list[str]:
+    """How to start the checker of the W3C's validator, which npm brings: it writes what it finds as JSON to stderr."""
+    java = _needs("java", "The check of the HTML needs Java: apt-get install default-jre-headless")
+    file = ROOT / "var" / "test-cache" / "vnu-26.9.27.jar"
+    if not file.exists():
+        _needs("npm", "The check of the HTML needs npm, to get the checker: apt-get install npm")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        jar = "package/build/dist/vnu.jar"
+        subprocess.run(
+            ["npm", "pack", "vnu-jar@26.9.27", "--silent"],
+            cwd=file.parent,
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+        subprocess.run(["tar", "xzf", "vnu-jar-26.9.27.tgz", jar], cwd=file.parent, check=True)
+        (file.parent / jar).rename(file)
+        (file.parent / "vnu-jar-26.9.27.tgz").unlink()
+    return [java, "-jar", str(file), "--format", "json"]
+
+
 WAYS = ("with JavaScript", "without JavaScript", "with the CDN blocked")
 
 
