@@ -24,6 +24,11 @@ def N_(words: str) -> str:  # noqa: N802 - by this name they are found when the 
     return words
 
 
+def N_(words: str) -> str:  # noqa: N802 - the name by which everybody knows what is to be translated later
+    """Marks words that are translated where they are shown; here they stay what they are."""
+    return words
+
+
 class Refused(Exception):
     """Something the law does not allow. Its text is written for the reader of the page."""
 
