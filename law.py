@@ -19,11 +19,6 @@ from babel.dates import format_date, format_datetime
 from flask_babel import get_locale, gettext
 
 
-def N_(words: str) -> str:  # noqa: N802 - by this name they are found when the words to be translated are collected
-    """The words as they are: pages and letters show them in the language of their reader."""
-    return words
-
-
 def N_(words: str) -> str:  # noqa: N802 - the name by which everybody knows what is to be translated later
     """Marks words that are translated where they are shown; here they stay what they are."""
     return words
@@ -156,7 +151,10 @@ REJECTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "defamation": (N_("Risk of defamation"), N_("It says something of a person or a body that may be defamation.")),
     "harassment": (N_("Harassment"), N_("It attacks or threatens somebody, instead of speaking of the case.")),
-    "personal": (N_("Personal data"), N_("It has personal details of somebody, such as an address or a telephone number.")),
+    "personal": (
+        N_("Personal data"),
+        N_("It has personal details of somebody, such as an address or a telephone number."),
+    ),
     "off_topic": (N_("Off topic"), N_("It does not speak of this case.")),
     "spam": (N_("Spam"), N_("It is advertising.")),
 }
@@ -204,6 +202,36 @@ PROMISE_CHANGE_MOVES: Mapping[str, frozenset[str]] = {
     "refused": frozenset(),
     "withdrawn": frozenset(),
 }
+
+# What pages call the kinds of rows, their states and what happened to them: as the database has it, but for the
+# underscores.
+KINDS = (N_("Case"), N_("Round"), N_("Update"), N_("Promise change"))
+HAPPENED = (
+    N_("draft"), N_("submitted"), N_("changes requested"), N_("approved"), N_("live"), N_("rejected"), N_("funded"),
+    N_("missed"), N_("cancelled"), N_("closed"), N_("open"), N_("closing"), N_("met"), N_("started"),
+    N_("confirmed"), N_("due"), N_("charging"), N_("charged"), N_("action required"), N_("declined"), N_("unknown"),
+    N_("refunded"), N_("disputed"), N_("charged back"), N_("released"), N_("dropped"), N_("abandoned"),
+    N_("pending"), N_("spam"), N_("withdrawn"), N_("scheduled"), N_("published"), N_("asked"), N_("consented"),
+    N_("refused"), N_("second factor set up"), N_("second factor replaced"), N_("second factor turned off"),
+    N_("second factor reset"), N_("role changed"), N_("disabled"), N_("enabled"), N_("signed up"), N_("invited"),
+    N_("accepted"), N_("taken back"), N_("password reset"), N_("preview link replaced"), N_("editor joined"),
+    N_("editor left"), N_("written"), N_("pledging paused"), N_("pledging paused ended"), N_("charges frozen"),
+    N_("charges frozen ended"), N_("comments locked"), N_("comments locked ended"), N_("shown as public"),
+    N_("shown as notice"), N_("shown as hidden"), N_("edited"), N_("update draft deleted"), N_("deadline moved"),
+    N_("promise changed"), N_("changed"), N_("raise asked"), N_("not raised"), N_("renamed"),
+    N_("address corrected"), N_("address asked"), N_("address changed"), N_("address taken back"),
+    N_("link replaced"), N_("subscribed"), N_("unsubscribed"), N_("decided"), N_("card replaced"),
+    N_("card not taken"), N_("card removed"), N_("old card removed"), N_("not approved"), N_("halted"),
+    N_("asked again"), N_("reminded"), N_("charges went on"), N_("stopped trying"), N_("receipt asked"),
+    N_("refund asked"), N_("money back"), N_("refund failed"), N_("opened"), N_("won"), N_("lost"), N_("reported"),
+    N_("answered"), N_("answer changed"), N_("look again"), N_("kept"), N_("undone"), N_("resubmitted"),
+)  # fmt: skip
+# The same where a sentence has it as the database has it; and who does things, if it is none of the users.
+AS_STORED = (
+    N_("changes_requested"), N_("action_required"), N_("charged_back"), N_("case"), N_("round"), N_("pledge"),
+    N_("comment"), N_("update"), N_("promise_change"), N_("dispute"), N_("refund"),
+)  # fmt: skip
+DOERS = (N_("clock"), N_("operator"), N_("stripe"), N_("supporter"), N_("staff"), N_("author"), N_("reader"))
 
 # A pledge in one of these will not move by itself any more (an abandoned one only by its supporter).
 FINAL_PLEDGES = frozenset({"charged", "released", "cancelled", "dropped", "refunded", "charged_back", "abandoned"})
@@ -444,15 +472,17 @@ def deadline_from_local(local: dt.datetime, zone: str) -> dt.datetime:
         raise Refused(
             gettext(
                 "The clocks go forward that night: %(time)s on %(day)s does not exist. Choose another time.",
-                time=f"{local:%H:%M}", day=_day_words(local),
-            )  # fmt: skip
+                time=f"{local:%H:%M}",
+                day=_day_words(local),
+            )
         )
     if instant != second.astimezone(dt.UTC):
         raise Refused(
             gettext(
                 "The clocks go back that night: %(time)s on %(day)s comes twice. Choose another time.",
-                time=f"{local:%H:%M}", day=_day_words(local),
-            )  # fmt: skip
+                time=f"{local:%H:%M}",
+                day=_day_words(local),
+            )
         )
     return instant
 
@@ -494,7 +524,9 @@ def check_new_target(target_pence: int, new_target_pence: int) -> None:
     """Whether a target that supporters have agreed to may become this one."""
     if new_target_pence > target_pence:
         raise Refused(
-            gettext("The target can become lower, never higher: supporters agreed to be charged only if pledges reach it.")
+            gettext(
+                "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
+            )
         )
     check_target(new_target_pence)
 
@@ -518,7 +550,10 @@ def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.date
         raise Refused(gettext("The deadline can come at most %(days)s days later.", days=LONGEST_EXTENSION.days))
     if new_deadline - as_of < NOTICE:
         raise Refused(
-            gettext("Supporters need %(days)s days to read of a change and to leave, and the deadline would come sooner.", days=NOTICE.days)
+            gettext(
+                "Supporters need %(days)s days to read of a change and to leave, and the deadline would come sooner.",
+                days=NOTICE.days,
+            )
         )
 
 

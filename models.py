@@ -413,7 +413,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     def turn_off_second_factor(self, as_of: dt.datetime) -> None:
         """Whoever can do much to others keeps it: a case owner alone turns it off. Needs the user to be held."""
         if self.role in law.SECOND_FACTOR_ROLES:
-            raise Refused(gettext("Moderators and staff keep their second factor. You can put another one in its place."))
+            raise Refused(
+                gettext("Moderators and staff keep their second factor. You can put another one in its place.")
+            )
         self._drop_second_factor("turned_off", f"user:{self.id}", as_of)
 
     def warn_of_tries(self, as_of: dt.datetime) -> None:
@@ -456,7 +458,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         if role == self.role:
             return
         if self.cases:
-            raise Refused(gettext("%(name)s owns cases, which would be left without an owner. The role stays.", name=self.name))
+            raise Refused(
+                gettext("%(name)s owns cases, which would be left without an owner. The role stays.", name=self.name)
+            )
         Event.write(self, "role_changed", f"user:{by.id}", as_of, before=self.role, after=role, note=reason)
         self.role = role
         self.end_sessions()
@@ -494,8 +498,10 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             raise Refused(gettext("You do not belong to staff any more. Nothing was changed."))
         if by.id == self.id:
             raise Refused(
-                gettext("Nobody changes their own role, disables themselves, or resets their own second factor. "
-                "Ask somebody else of staff.")
+                gettext(
+                    "Nobody changes their own role, disables themselves, or resets their own second factor. "
+                    "Ask somebody else of staff."
+                )
             )
 
     def history(self) -> list[Event]:
@@ -662,7 +668,9 @@ class Invitation(Base):
         if waiting := [one for one in db.session.scalars(found) if one.state(as_of) == "waiting"]:
             return waiting[0]
         if len(its_case.editor_invitations(as_of)) + len(its_case.editors) >= law.MOST_EDITORS:
-            raise Refused(gettext("At most %(most)s people can work on a case beside its owner.", most=law.MOST_EDITORS))
+            raise Refused(
+                gettext("At most %(most)s people can work on a case beside its owner.", most=law.MOST_EDITORS)
+            )
         return cls._write(email, "owner", by, as_of, case_id=its_case.id)
 
     @classmethod
@@ -728,7 +736,9 @@ class Invitation(Base):
     def accept(self, name: str, password_hash: str, as_of: dt.datetime) -> User:
         """Needs to be held."""
         if not self.waits(as_of):
-            raise Refused(gettext("This invitation was used already, was taken back, or has run out. Ask for another one."))
+            raise Refused(
+                gettext("This invitation was used already, was taken back, or has run out. Ask for another one.")
+            )
         self.accepted_at = as_of
         user = User.admit(self.email, name, self.role, password_hash, as_of)
         self._join_case(user, as_of)
@@ -740,7 +750,9 @@ class Invitation(Base):
     def accept_as(self, person: User, as_of: dt.datetime) -> None:
         """Somebody who has an account, and is logged in, takes up an invitation to a case. Needs to be held."""
         if self.case is None or person.email != self.email or not self.waits(as_of):
-            raise Refused(gettext("This invitation was used already, was taken back, or has run out. Ask for another one."))
+            raise Refused(
+                gettext("This invitation was used already, was taken back, or has run out. Ask for another one.")
+            )
         self.accepted_at = as_of
         self._join_case(person, as_of)
         Event.write(self, "accepted", f"user:{person.id}", as_of)
@@ -834,7 +846,9 @@ class PasswordReset(Base):
         """Set the password, end every log-in, and say so by letter. Needs to be held."""
         user = User.at(self.email)
         if user is None or not self.waits(as_of):
-            raise Refused(gettext("This link was used already, or it is too old. Ask for a new one, and use the newest letter."))
+            raise Refused(
+                gettext("This link was used already, or it is too old. Ask for a new one, and use the newest letter.")
+            )
         self.used_at = as_of
         user.set_password(password_hash, as_of)
         Event.write(user, "password_reset", f"user:{user.id}", as_of)
@@ -998,7 +1012,9 @@ class Case(Base):
                 db.session.add(self)
                 db.session.flush()
         except sa.exc.IntegrityError as taken_now:
-            raise AddressTaken(gettext("There is already a case at %(address)s.", address=f"/cases/{slug}")) from taken_now
+            raise AddressTaken(
+                gettext("There is already a case at %(address)s.", address=f"/cases/{slug}")
+            ) from taken_now
 
     # Writing it
 
@@ -1130,7 +1146,7 @@ class Case(Base):
 
         def name(who: str) -> str:
             person = people.get(who)
-            return who if person is None else person.name if person.role == "owner" else "staff"
+            return gettext(who) if person is None else person.name if person.role == "owner" else gettext("staff")
 
         return [(line, name(line.who)) for line in lines]
 
@@ -1164,7 +1180,12 @@ class Case(Base):
         for n, line in enumerate(self.budget):
             if not line.words or not line.pence:
                 what = "words" if not line.words else "amount"
-                found.append((f"budget-{n}-{what}", gettext("Line %(number)s of the budget needs words and an amount.", number=n + 1)))
+                found.append(
+                    (
+                        f"budget-{n}-{what}",
+                        gettext("Line %(number)s of the budget needs words and an amount.", number=n + 1),
+                    )
+                )
         if self.wanted_pence is None:
             found.append(("target", gettext("Enter the target.")))
         try:
@@ -1174,7 +1195,9 @@ class Case(Base):
         for n, link in enumerate(self.links):
             if not link.title or not link.url:
                 what = "title" if not link.title else "url"
-                found.append((f"links-{n}-{what}", gettext("Document %(number)s needs a title and an address.", number=n + 1)))
+                found.append(
+                    (f"links-{n}-{what}", gettext("Document %(number)s needs a title and an address.", number=n + 1))
+                )
         if self.pictures and not self.picture_alt:
             found.append(("alt", gettext("Say what the picture shows.")))
         return found
@@ -1455,8 +1478,9 @@ class Case(Base):
         raise Refused(
             gettext(
                 "This case is not as you saw it: %(became)s by %(name)s. Nothing was done.",
-                became=became, name=person.name,
-            )  # fmt: skip
+                became=became,
+                name=person.name,
+            )
         )
 
     def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> Round:
@@ -1490,7 +1514,9 @@ class Case(Base):
         elif self.status == "funded" and its_round.stop_all(by, as_of):
             its_round.tell_charged_of_cancellation(as_of)
         elif its_round.status == "met":
-            raise Refused(gettext("This case's round has already been decided, and no pledge of it waits to be charged."))
+            raise Refused(
+                gettext("This case's round has already been decided, and no pledge of it waits to be charged.")
+            )
         else:
             raise Refused(gettext("This case's round has already been decided."))
         self.ended_because = reason
@@ -1508,7 +1534,9 @@ class Case(Base):
         if self.status == "cancelled":
             return
         if not its_round.is_open(as_of):
-            raise Refused(gettext("The deadline has passed, so you can no longer cancel this case yourself. Write to us."))
+            raise Refused(
+                gettext("The deadline has passed, so you can no longer cancel this case yourself. Write to us.")
+            )
         self.cancel(reason, f"user:{by.id}", as_of)
         Letter.owe_staff("case_called_off", name_of(self), as_of)
 
@@ -1739,12 +1767,20 @@ class Case(Base):
         if self.status == "closed":
             raise Refused(gettext("The final report is published. It stays as it is."))
         if self.status != "funded":
-            raise Refused(gettext("A final report says what became of the money. It can be written once a case has reached its "
-                          "target and the cards are charged."))  # fmt: skip
+            raise Refused(
+                gettext(
+                    "A final report says what became of the money. It can be written once a case has reached its "
+                    "target and the cards are charged."
+                )
+            )
         figures = self.round.figures()
         if figures.waiting or figures.repairing:
-            raise Refused(gettext("Some pledges are still being charged or repaired. The report can be published once each has "
-                          "come to its end, at most eight days after the deadline."))  # fmt: skip
+            raise Refused(
+                gettext(
+                    "Some pledges are still being charged or repaired. The report can be published once each has "
+                    "come to its end, at most eight days after the deadline."
+                )
+            )
 
     def publish_report(self, author: User, body: str, lines: list[tuple[str, int]], as_of: dt.datetime) -> FinalReport:
         """The outcome and the use of the money, for good; the case is closed by it, and who wants updates is told.
@@ -2057,12 +2093,23 @@ class Update(Base):
             return
         self.require_draft()
         if self.case.status == "cancelled":
-            raise Refused(gettext("This case is cancelled, so nothing is published by the clock any more. Publish it now, or "
-                          "keep it as a draft."))  # fmt: skip
+            raise Refused(
+                gettext(
+                    "This case is cancelled, so nothing is published by the clock any more. Publish it now, or "
+                    "keep it as a draft."
+                )
+            )
         law.check_publication(at, as_of)
         self._require_ready(seen)
         self.publish_at = at
-        move(self, law.UPDATE_MOVES, "scheduled", f"user:{by.id}", as_of, note=recorded(law.instant_words, at, self.case.zone))
+        move(
+            self,
+            law.UPDATE_MOVES,
+            "scheduled",
+            f"user:{by.id}",
+            as_of,
+            note=recorded(law.instant_words, at, self.case.zone),
+        )
 
     def publish_by_the_clock(self, as_of: dt.datetime) -> None:
         """The time that was set has come. Needs it to be held; safe twice, and silent when it was taken back."""
@@ -2095,7 +2142,9 @@ class Update(Base):
 
     def _require_ready(self, seen: int | None) -> None:
         if seen not in (None, self.version):
-            raise Refused(gettext("This update was changed since you opened this page, so nothing was published. Look again."))
+            raise Refused(
+                gettext("This update was changed since you opened this page, so nothing was published. Look again.")
+            )
         if self.missing():
             raise Refused(
                 gettext(
@@ -2103,7 +2152,9 @@ class Update(Base):
                 )
             )
         if not self.case.is_public:
-            raise Refused(gettext("Our staff have taken this case out of sight, so nothing was published. The draft is kept."))
+            raise Refused(
+                gettext("Our staff have taken this case out of sight, so nothing was published. The draft is kept.")
+            )
 
 
 class FinalReport(Base):
@@ -2257,7 +2308,9 @@ class Round(Base):
         )  # fmt: skip
         db.session.add(change)
         db.session.flush()
-        Event.write(change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{recorded(lambda: change.words)}: {reason}")
+        Event.write(
+            change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{recorded(lambda: change.words)}: {reason}"
+        )
         Letter.owe_staff("promise_asked", name_of(change), as_of)
         return change
 
@@ -2364,7 +2417,9 @@ class Round(Base):
         """Move every pledge that is in one state, each with its line of history, and make it due for what comes next:
         as objects, one by one, ten thousand of them would keep this round's lock, and a lot of memory, for a minute."""
         if not law.allows(law.PLEDGE_MOVES, before, to):
-            raise Refused(gettext("A pledge that is %(before)s cannot become %(to)s.", before=gettext(before), to=gettext(to)))
+            raise Refused(
+                gettext("A pledge that is %(before)s cannot become %(to)s.", before=gettext(before), to=gettext(to))
+            )
         db.session.flush()
         chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": to, "who": by}
@@ -2449,8 +2504,10 @@ class Round(Base):
         and may be cancelled."""
         if self.case.pledging_paused or not self.case.is_public:
             raise Refused(
-                gettext("Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can "
-                "be cancelled as promised.")
+                gettext(
+                    "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and "
+                    "can be cancelled as promised."
+                )
             )
 
     def figures(self) -> Figures:
@@ -2607,7 +2664,7 @@ class PromiseChange(Base):
         its_round.version += 1
         self.decided_at = as_of
         move(self, law.PROMISE_CHANGE_MOVES, "consented", f"user:{by.id}", as_of)
-        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=self.words)
+        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=recorded(lambda: self.words))
         its_round.tell_of_change(self, f"user:{by.id}", as_of)
         Letter.owe("promise_consented", its_round, name_of(self), as_of)
 
@@ -3027,7 +3084,9 @@ class Pledge(Base):
         """
         self.require_changeable(as_of)
         if self.status == "confirmed":
-            raise Refused(gettext("Your card is saved, so the pledge stands as you agreed to it. You can still change it."))
+            raise Refused(
+                gettext("Your card is saved, so the pledge stands as you agreed to it. You can still change it.")
+            )
         self._move("started", "supporter", as_of)
         before = self.amount_pence, self.email, (self.name, self.anonymous)
         self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
@@ -3356,7 +3415,9 @@ class Pledge(Base):
             Event.at > as_of - dt.timedelta(days=1),
         )  # fmt: skip
         if (db.session.scalar(replaced) or 0) >= LINKS_A_DAY:
-            raise Refused(gettext("This link was replaced %(times)s times today. Please come back tomorrow.", times=LINKS_A_DAY))
+            raise Refused(
+                gettext("This link was replaced %(times)s times today. Please come back tomorrow.", times=LINKS_A_DAY)
+            )
         self._note("link_replaced", as_of)
         self._renew_link(as_of)
 
@@ -3376,7 +3437,9 @@ class Pledge(Base):
             AddressChange.pledge_id == self.id, AddressChange.asked_at > as_of - dt.timedelta(days=1)
         )
         if (db.session.scalar(asked) or 0) >= ADDRESSES_A_DAY:
-            raise Refused(gettext("%(count)s addresses were tried today. Please come back tomorrow.", count=ADDRESSES_A_DAY))
+            raise Refused(
+                gettext("%(count)s addresses were tried today. Please come back tomorrow.", count=ADDRESSES_A_DAY)
+            )
         change = AddressChange(
             pledge=self, public_id=secrets.token_hex(10), link_version=self.link_version, old_email=self.email,
             new_email=email, asked_at=as_of,
@@ -3695,7 +3758,9 @@ class Pledge(Base):
         if self.status in (*TO_CHARGE, *REFUSED) and self.round.case.status == "cancelled":
             raise Refused(gettext("The case was cancelled, so nothing more is charged. You will get a letter."))
         if self.status == "dropped" or (self.status in REFUSED and not self.is_repairable(as_of)):
-            raise Refused(gettext("The time for paying this pledge is over. You were not charged, and never will be for it."))
+            raise Refused(
+                gettext("The time for paying this pledge is over. You were not charged, and never will be for it.")
+            )
         if self.status in ("due", "charging", "unknown"):
             raise Refused(gettext("Your card is being charged just now. You will get a letter."))
         if self.status not in REFUSED:
@@ -3705,8 +3770,10 @@ class Pledge(Base):
         """Raises Refused while staff have frozen the charges of its case."""
         if self.round.case.charges_frozen:
             raise Refused(
-                gettext("Charges for this case are held back at the moment, so nothing was done, and nothing is lost: your "
-                "time to pay stands still meanwhile. We write to you as soon as you can pay.")
+                gettext(
+                    "Charges for this case are held back at the moment, so nothing was done, and nothing is lost: your "
+                    "time to pay stands still meanwhile. We write to you as soon as you can pay."
+                )
             )
 
     @property
@@ -3869,7 +3936,9 @@ class Pledge(Base):
                 gettext("The bank has been asked to take this payment back. Nothing can be refunded until it decides.")
             )
         if self.status != "charged":
-            raise Refused(gettext("This pledge is %(status)s: there is nothing to refund.", status=gettext(self.status)))
+            raise Refused(
+                gettext("This pledge is %(status)s: there is nothing to refund.", status=gettext(self.status))
+            )
         if amount_pence <= 0:
             raise Refused(gettext("A refund must be more than nothing."))
         if amount_pence > (rest := self.refundable_pence):
@@ -3896,7 +3965,9 @@ class Pledge(Base):
         if found.outcome == "succeeded" and not paid:
             self._book("refund", -found.amount_pence, found.refund_id, as_of)
             self.refunded_pence += found.amount_pence
-            Event.write(self, "money_back", "stripe", as_of, note=f"{recorded(pounds, found.amount_pence)}, {found.refund_id}")
+            Event.write(
+                self, "money_back", "stripe", as_of, note=f"{recorded(pounds, found.amount_pence)}, {found.refund_id}"
+            )
             Letter.owe("refunded", self, found.refund_id, as_of)
         elif found.outcome == "failed" and paid and not undone:
             self._book("refund", found.amount_pence, f"{found.refund_id}:failed", as_of)
@@ -3924,7 +3995,9 @@ class Pledge(Base):
                 return
         elif found.outcome != "failed" or not Movement.known(str(found.refund_id)):
             return
-        Event.write(self, "refund_failed", "stripe", as_of, note=f"{recorded(pounds, found.amount_pence)}, {found.code}")
+        Event.write(
+            self, "refund_failed", "stripe", as_of, note=f"{recorded(pounds, found.amount_pence)}, {found.code}"
+        )
         Letter.owe_staff("refund_failed", f"{name_of(self)}:{found.refund_id or (ours and ours.id)}", as_of)
 
     def apply_dispute(self, found: DisputeFound, as_of: dt.datetime) -> None:
@@ -3974,7 +4047,13 @@ class Pledge(Base):
         sent = sa.select(sa.func.count()).where(Letter.kind == "receipt", Letter.subject == name_of(self))
         today = db.session.scalar(sent.where(Letter.created_at > as_of - dt.timedelta(days=1))) or 0
         if today >= RECEIPTS_A_DAY:
-            raise Refused(gettext("%(count)s receipts were sent today, to %(email)s. Ask again tomorrow.", count=RECEIPTS_A_DAY, email=self.email))
+            raise Refused(
+                gettext(
+                    "%(count)s receipts were sent today, to %(email)s. Ask again tomorrow.",
+                    count=RECEIPTS_A_DAY,
+                    email=self.email,
+                )
+            )
         number = int(db.session.scalar(sent) or 0) + 1
         Letter.owe("receipt", self, f"receipt:{number}", as_of)
         Event.write(self, "receipt_asked", "supporter", as_of)
@@ -4051,9 +4130,15 @@ class AddressChange(Base):
 
     def require_waiting(self, as_of: dt.datetime) -> None:
         if self.made_at is not None:
-            raise Refused(gettext("This was done already. A letter to %(email)s has the link of your pledge.", email=self.new_email))
+            raise Refused(
+                gettext(
+                    "This was done already. A letter to %(email)s has the link of your pledge.", email=self.new_email
+                )
+            )
         if not self.waits(as_of):
-            raise Refused(gettext("This link is too old, or the link of the pledge was replaced since. Nothing was changed."))
+            raise Refused(
+                gettext("This link is too old, or the link of the pledge was replaced since. Nothing was changed.")
+            )
 
     def make(self, as_of: dt.datetime) -> None:
         """The reader of the new address said yes. Needs the pledge to be held."""
@@ -4065,7 +4150,9 @@ class AddressChange(Base):
 
     def require_way_back(self, as_of: dt.datetime) -> None:
         if self.taken_back_at is not None:
-            raise Refused(gettext("This was taken back already. The letter that we sent then has the link of your pledge."))
+            raise Refused(
+                gettext("This was taken back already. The letter that we sent then has the link of your pledge.")
+            )
         if self.made_at is None or as_of - self.made_at > law.OLD_ADDRESS_MAY_OBJECT:
             raise Refused(gettext("It is too late to take this back here. Please write to us."))
 
@@ -4681,8 +4768,16 @@ class Comment(Base):
         if last is not None and last.what == "undone":
             raise Refused(gettext("A decision of it was undone in the meantime, so nothing was done. Look again."))
         if last is None or last.who == "author" or self.decided_by is None:
-            raise Refused(gettext("Its author has changed this comment in the meantime, so nothing was done. Look again."))
-        raise Refused(gettext("Already decided by %(name)s: %(status)s. Nothing was done. Look again.", name=self.decided_by.name, status=gettext(self.status)))
+            raise Refused(
+                gettext("Its author has changed this comment in the meantime, so nothing was done. Look again.")
+            )
+        raise Refused(
+            gettext(
+                "Already decided by %(name)s: %(status)s. Nothing was done. Look again.",
+                name=self.decided_by.name,
+                status=gettext(self.status),
+            )
+        )
 
     # Taking a decision back, and claiming
 
@@ -4704,8 +4799,10 @@ class Comment(Base):
         """Everything as it was before the last decision. Needs the comment to be held."""
         if not self.can_undo(by, as_of):
             raise Refused(
-                gettext("A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
-                "It can still be turned round among the decided comments.")
+                gettext(
+                    "A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
+                    "It can still be turned round among the decided comments."
+                )
             )
         was, status = self.undoable, self.status
         if was["status"] != status and not law.allows(law.COMMENT_MOVES, status, was["status"]):
