@@ -15,7 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from babel.dates import format_datetime
+from babel.dates import format_datetime, format_time
+from flask_babel import get_locale, gettext
+
+# What the books note is in this language, whatever the one of the page is on which somebody pressed the button.
+ENGLISH = "en_GB"
 
 
 def N_(words: str) -> str:  # noqa: N802 - the name by which everybody knows what is to be translated later
@@ -272,17 +276,17 @@ FAILING_CARDS = (3, 10)
 
 AGREEMENT_VERSION = 1
 AGREEMENTS = {
-    1: (
+    1: N_(
         "I allow {operator} to charge my card {amount} once, after {deadline}, only if pledges for {case} "
         "reach {target} by then. If my bank refuses, it may be tried again for up to 7 days. "
         "I can cancel free of charge until {deadline}."
     )
 }
-PROMISE = (
+PROMISE = N_(
     "Your card is charged only if pledges reach {target} by {deadline}. "
     "If they do not, you pay nothing. You can cancel until then."
 )
-PROMISE_ONCE_PASSED = (
+PROMISE_ONCE_PASSED = N_(
     "Pledges have passed {target}. If they are still there on {deadline}, your card is charged then. "
     "You can cancel until then."
 )
@@ -520,15 +524,22 @@ def check_publication(at: dt.datetime, as_of: dt.datetime) -> None:
 def instant_words(instant: dt.datetime, zone: str) -> str:
     """An instant as readers need it: "Sunday 9 October 2022, 2:00am BST"."""
     local = instant.astimezone(ZoneInfo(zone))
-    day = format_datetime(local, "EEEE d MMMM y", locale="en_GB")
-    return f"{day}, {clock_words(instant, zone)}"
+    day = format_datetime(local, "EEEE d MMMM y", locale=_language())
+    return gettext("%(day)s, %(time)s", day=day, time=clock_words(instant, zone))
 
 
 def clock_words(instant: dt.datetime, zone: str) -> str:
     """The time of day with its zone: "2:00am BST"."""
     local = instant.astimezone(ZoneInfo(zone))
+    if not _language().startswith("en"):
+        return f"{format_time(local, 'short', locale=_language())} {local.tzname()}"
     half = "am" if local.hour < 12 else "pm"
     return f"{local.hour % 12 or 12}:{local.minute:02d}{half} {local.tzname()}"
+
+
+def _language() -> str:
+    """That of the page or the letter; English where there is none."""
+    return str(get_locale() or ENGLISH)
 
 
 def session_expiry(deadline: dt.datetime, as_of: dt.datetime) -> dt.datetime:

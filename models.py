@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from flask import current_app
+from flask_babel import force_locale, gettext
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from pyotp.exceptions import OTPVerificationError
@@ -1401,7 +1402,7 @@ class Case(Base):
             raise Refused(f"The time must lie ahead, by at most {law.LONGEST_WAIT.days} days.")
         self.wanted_deadline(live_from)
         self.live_from = live_from
-        self._move("approved", f"user:{by.id}", as_of, note=law.instant_words(live_from, self.zone))
+        self._move("approved", f"user:{by.id}", as_of, note=_noted(live_from, self.zone))
         Letter.owe("case_approved", self, self.review, as_of)
 
     def ask_changes(self, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
@@ -2055,7 +2056,7 @@ class Update(Base):
         law.check_publication(at, as_of)
         self._require_ready(seen)
         self.publish_at = at
-        move(self, law.UPDATE_MOVES, "scheduled", f"user:{by.id}", as_of, note=law.instant_words(at, self.case.zone))
+        move(self, law.UPDATE_MOVES, "scheduled", f"user:{by.id}", as_of, note=_noted(at, self.case.zone))
 
     def publish_by_the_clock(self, as_of: dt.datetime) -> None:
         """The time that was set has come. Needs it to be held; safe twice, and silent when it was taken back."""
@@ -2246,17 +2247,17 @@ class Round(Base):
         )  # fmt: skip
         db.session.add(change)
         db.session.flush()
-        Event.write(change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{change.words}: {reason}")
+        Event.write(change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{change.noted}: {reason}")
         Letter.owe_staff("promise_asked", name_of(change), as_of)
         return change
 
     def agreement(self, amount: str) -> str:
         """What a supporter allows; `amount` in words, since a form is ticked before it is sent."""
-        return law.AGREEMENTS[law.AGREEMENT_VERSION].format(
+        return gettext(law.AGREEMENTS[law.AGREEMENT_VERSION]).format(
             operator=current_app.config["STANDING"].operator_name,
             amount=amount,
             deadline=law.instant_words(self.deadline, self.zone),
-            case=f"“{self.case.title}”",
+            case=gettext("“%(title)s”", title=self.case.title),
             target=pounds(self.target_pence),
         )
 
@@ -2291,7 +2292,7 @@ class Round(Base):
         """For demonstrations only: nobody may move a real promise like this."""
         if self.status != "open":
             raise Refused("This round is not open any more.")
-        before, after = (law.instant_words(one, self.zone) for one in (self.deadline, deadline))
+        before, after = (_noted(one, self.zone) for one in (self.deadline, deadline))
         self.deadline = deadline
         self.version += 1
         Event.write(self, "deadline_moved", by, as_of, note=f"from {before} to {after}")
@@ -2381,7 +2382,7 @@ class Round(Base):
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
         Letter.owe_all("promise_changed", "pledge", pledge_ids, name_of(change), as_of)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": "promise_changed"}
-        said |= {"who": by, "note": change.words}
+        said |= {"who": by, "note": change.noted}
         columns = ["subject_id", "at", *said]
         lines = sa.select(
             Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
@@ -2567,13 +2568,22 @@ class PromiseChange(Base):
     @property
     def words(self) -> str:
         """What changes: "the deadline from Sunday ... to Monday ... and the target from £6,000 to £4,000"."""
-        said = []
+        deadline, target = "", ""
         if self.extends:
             before, after = (law.instant_words(one, self.round.zone) for one in (self.old_deadline, self.new_deadline))
-            said.append(f"the deadline from {before} to {after}")
+            deadline = gettext("the deadline from %(before)s to %(after)s", before=before, after=after)
         if self.lowers:
-            said.append(f"the target from {pounds(self.old_target_pence)} to {pounds(self.new_target_pence)}")
-        return " and ".join(said)
+            before, after = pounds(self.old_target_pence), pounds(self.new_target_pence)
+            target = gettext("the target from %(before)s to %(after)s", before=before, after=after)
+        if deadline and target:
+            return gettext("%(deadline)s and %(target)s", deadline=deadline, target=target)
+        return deadline or target
+
+    @property
+    def noted(self) -> str:
+        """The same for the books, which are in English."""
+        with force_locale(law.ENGLISH):
+            return self.words
 
     def consent(self, by: User, as_of: dt.datetime) -> None:
         """Staff let the promise be changed: from now on the round has it, and everybody who has pledged is told.
@@ -2589,7 +2599,7 @@ class PromiseChange(Base):
         its_round.version += 1
         self.decided_at = as_of
         move(self, law.PROMISE_CHANGE_MOVES, "consented", f"user:{by.id}", as_of)
-        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=self.words)
+        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=self.noted)
         its_round.tell_of_change(self, f"user:{by.id}", as_of)
         Letter.owe("promise_consented", its_round, name_of(self), as_of)
 
@@ -3016,7 +3026,7 @@ class Pledge(Base):
         self.say(message, message_public)
         self.session_id = self.session_url = self.session_params = self.session_expires_at = None
         if before[0] != amount_pence:
-            self._note("changed", as_of, f"from {pounds(before[0])} to {pounds(amount_pence)}")
+            self._note("changed", as_of, _from_to(before[0], amount_pence))
         if before[1] != email:
             self._note("address_corrected", as_of)
         if before[2] != (name, anonymous):
@@ -3055,7 +3065,7 @@ class Pledge(Base):
         agreement = self._agree(amount_pence, as_of)
         if amount_pence > before:
             self.asked_pence = amount_pence
-            self._note("raise_asked", as_of, f"from {pounds(before)} to {pounds(amount_pence)}")
+            self._note("raise_asked", as_of, _from_to(before, amount_pence))
         else:
             self._change_to(agreement, as_of)
 
@@ -3064,7 +3074,7 @@ class Pledge(Base):
         before = self.amount_pence
         self._put_in_force(agreement)
         self.round.count(self.amount_pence - before, 0, as_of)
-        self._note("changed", as_of, f"from {pounds(before)} to {pounds(self.amount_pence)}")
+        self._note("changed", as_of, _from_to(before, self.amount_pence))
         db.session.flush()
         Letter.owe("changed", self, f"agreement:{agreement.id}", as_of)
 
@@ -3862,7 +3872,7 @@ class Pledge(Base):
         )  # fmt: skip
         db.session.add(refund)
         db.session.flush()
-        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{pounds(amount_pence)}: {reason}")
+        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{pounds(amount_pence, law.ENGLISH)}: {reason}")
         return refund
 
     def apply_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
@@ -3878,7 +3888,8 @@ class Pledge(Base):
         if found.outcome == "succeeded" and not paid:
             self._book("refund", -found.amount_pence, found.refund_id, as_of)
             self.refunded_pence += found.amount_pence
-            Event.write(self, "money_back", "stripe", as_of, note=f"{pounds(found.amount_pence)}, {found.refund_id}")
+            in_books = pounds(found.amount_pence, law.ENGLISH)
+            Event.write(self, "money_back", "stripe", as_of, note=f"{in_books}, {found.refund_id}")
             Letter.owe("refunded", self, found.refund_id, as_of)
         elif found.outcome == "failed" and paid and not undone:
             self._book("refund", found.amount_pence, f"{found.refund_id}:failed", as_of)
@@ -3906,7 +3917,8 @@ class Pledge(Base):
                 return
         elif found.outcome != "failed" or not Movement.known(str(found.refund_id)):
             return
-        Event.write(self, "refund_failed", "stripe", as_of, note=f"{pounds(found.amount_pence)}, {found.code}")
+        in_books = pounds(found.amount_pence, law.ENGLISH)
+        Event.write(self, "refund_failed", "stripe", as_of, note=f"{in_books}, {found.code}")
         Letter.owe_staff("refund_failed", f"{name_of(self)}:{found.refund_id or (ours and ours.id)}", as_of)
 
     def apply_dispute(self, found: DisputeFound, as_of: dt.datetime) -> None:
@@ -5449,6 +5461,16 @@ class Lease(Base):
         found = db.session.execute(sa.select(cls.name, cls.until).where(cls.name.in_(names)))
         known = {row.name: row.until for row in found}
         return [known.get(name) for name in names]
+
+
+def _noted(instant: dt.datetime, zone: str) -> str:
+    """An instant for the books, which are in English."""
+    with force_locale(law.ENGLISH):
+        return law.instant_words(instant, zone)
+
+
+def _from_to(before: int, after: int) -> str:
+    return f"from {pounds(before, law.ENGLISH)} to {pounds(after, law.ENGLISH)}"
 
 
 def name_of(row: Any) -> str:
