@@ -27,7 +27,8 @@ def _judge(html: str, address: str) -> None:
     assert len(page.select("main")) == 1, f"not one main {where}"
     check_fragment(page, where)
     errors = page.select(".field.wrong")
-    assert not errors or page.title.text.startswith("Error: "), f"the title does not say Error {where}"
+    says_so = page.title.text.startswith(("Error: ", "Erreur\u00a0: "))
+    assert not errors or says_so, f"the title does not say Error {where}"
 
 
 def check_fragment(page: BeautifulSoup, where: str = "") -> None:
