@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from jobs import ring
 from law import Refused
 from models import Invitation, User, db
-from views import doors
+from views import doors, languages
 from views.account_forms import InviteForm, RoleForm
 from views.forms import ReasonForm, readable
 from views.public import now
@@ -33,7 +33,7 @@ def invite() -> AnyResponse | tuple[str, int]:
         form.email.errors = ["Many letters went to this address. Please wait an hour, then send this again."]
         return _users_page(form), 429
     try:
-        Invitation.send(email, str(form.role.data), current_user, now())
+        Invitation.send(email, str(form.role.data), current_user, now(), languages.asked_for())
     except Refused as refused:
         form.email.errors = [str(refused)]
         return _users_page(form), 409
