@@ -437,6 +437,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         Event.write(self, f"second_factor_{what}", who, as_of, note=note)
         Letter.owe("second_factor", self, f"{what}:{as_of.isoformat()}", as_of)
 
+    def write_in(self, language: str, as_of: dt.datetime) -> None:
+        """The language of letters to this person from now on; silent when it is that one already."""
+        if language != self.language:
+            Event.write(self, "language_changed", f"user:{self.id}", as_of, note=f"from {self.language} to {language}")
+            self.language = language
+
     # What staff do to a user
 
     @classmethod
