@@ -46,7 +46,7 @@ def turn_off_second_factor() -> AnyResponse | tuple[str, int]:
     db.session.commit()
     ring("send_letters")
     enter_anew(held)
-    flash("The second factor is turned off. Your password alone lets you in.")
+    flash(gettext("The second factor is turned off. Your password alone lets you in."))
     return redirect(url_for("own_account.account"), 303)
 
 
@@ -68,8 +68,13 @@ def recovery_codes_file() -> Response:
     """The codes that the page before has shown, sent back to be put into a file: we know only their hashes."""
     codes = request.form.get("codes", "")[:1_000].split()
     if not codes or not RecoveryCode.are_of(_myself(), codes):
-        raise Refused("These are not the recovery codes that work now. Make new ones on the page of your account.")
-    words = [f"Recovery codes for {current_user.email} at {config.current().site_url}", "Each works once.", "", *codes]
+        raise Refused(
+            gettext("These are not the recovery codes that work now. Make new ones on the page of your account.")
+        )
+    whose = gettext(
+        "Recovery codes for %(email)s at %(site)s", email=current_user.email, site=config.current().site_url
+    )
+    words = [whose, gettext("Each works once."), "", *codes]
     answer = Response("\n".join(words) + "\n", mimetype="text/plain")
     answer.headers["Content-Disposition"] = "attachment; filename=recovery-codes.txt"
     return answer
@@ -95,7 +100,7 @@ def _myself() -> User:
 
 def _require_one() -> None:
     if current_user.second_factor_at is None:
-        raise Refused("You have no second factor. Set one up first.")
+        raise Refused(gettext("You have no second factor. Set one up first."))
 
 
 def _set_up_form() -> SetUpForm:
