@@ -11,6 +11,7 @@ import config
 import law
 from models import Event, Pledge, Prospect, Round, User
 from money import pounds
+from views import states
 
 
 def teach(app: Flask) -> None:
@@ -35,6 +36,8 @@ def teach(app: Flask) -> None:
     app.add_template_filter(month)
     app.add_template_filter(date)
     app.add_template_filter(source)
+    app.add_template_filter(states.state)
+    app.add_template_filter(states.grouped)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
     app.jinja_env.globals.update(of_owner=law.OF_OWNER)
 
