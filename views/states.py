@@ -2,7 +2,7 @@
 its own, since other languages bend them with what they are said of; all others share law.HAPPENED."""
 
 from babel.numbers import format_decimal
-from flask_babel import get_locale, gettext, lazy_pgettext
+from flask_babel import get_locale, gettext, lazy_pgettext, ngettext
 
 OF_CASES = {
     "draft": lazy_pgettext("case", "draft"),
@@ -47,9 +47,21 @@ OF_MOVEMENTS = {
     "refund": lazy_pgettext("movement", "refund"),
     "dispute": lazy_pgettext("movement", "dispute"),
 }
+OF_REFUNDS = {
+    "asking": lazy_pgettext("refund", "being asked for"),
+    "pending": lazy_pgettext("refund", "on its way"),
+    "succeeded": lazy_pgettext("refund", "paid back"),
+    "failed": lazy_pgettext("refund", "failed"),
+}
+# The pages on which staff are shown who supporters are.
+OF_PAGES = {
+    "pledge": lazy_pgettext("page", "pledge"),
+    "pledges of a case": lazy_pgettext("page", "pledges of a case"),
+    "search": lazy_pgettext("page", "search"),
+}
 OF = {
     "case": OF_CASES, "round": OF_ROUNDS, "dispute": OF_DISPUTES, "invitation": OF_INVITATIONS, "change": OF_CHANGES,
-    "movement": OF_MOVEMENTS,
+    "movement": OF_MOVEMENTS, "refund": OF_REFUNDS, "page": OF_PAGES,
 }  # fmt: skip
 
 
@@ -57,6 +69,10 @@ def state(name: str, of: str = "") -> str:
     """A state as the database has it, "changes_requested", in the reader's words."""
     said = OF.get(of, {}).get(name)
     return str(said) if said is not None else gettext(name.replace("_", " "))
+
+
+def tries(count: int) -> str:
+    return ngettext("%(num)s try", "%(num)s tries", count) if count else gettext("no tries")
 
 
 def grouped(number: int) -> str:
