@@ -53,6 +53,11 @@ OF_REFUNDS = {
     "succeeded": lazy_pgettext("refund", "paid back"),
     "failed": lazy_pgettext("refund", "failed"),
 }
+OF_ROLES = {
+    "owner": lazy_pgettext("role", "owner"),
+    "moderator": lazy_pgettext("role", "moderator"),
+    "staff": lazy_pgettext("role", "staff"),
+}
 # The pages on which staff are shown who supporters are.
 OF_PAGES = {
     "pledge": lazy_pgettext("page", "pledge"),
@@ -61,7 +66,7 @@ OF_PAGES = {
 }
 OF = {
     "case": OF_CASES, "round": OF_ROUNDS, "dispute": OF_DISPUTES, "invitation": OF_INVITATIONS, "change": OF_CHANGES,
-    "movement": OF_MOVEMENTS, "refund": OF_REFUNDS, "page": OF_PAGES,
+    "movement": OF_MOVEMENTS, "refund": OF_REFUNDS, "page": OF_PAGES, "role": OF_ROLES,
 }  # fmt: skip
 
 
