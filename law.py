@@ -15,8 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from babel.dates import format_date, format_datetime
+from babel.dates import format_date, format_datetime, format_time
 from flask_babel import get_locale, gettext
+
+# What the books note is in this language, whatever the one of the page is on which somebody pressed the button.
+ENGLISH = "en_GB"
 
 
 def N_(words: str) -> str:  # noqa: N802 - the name by which everybody knows what is to be translated later
@@ -488,7 +491,7 @@ def deadline_from_local(local: dt.datetime, zone: str) -> dt.datetime:
 
 
 def _day_words(day: dt.date) -> str:
-    return format_date(day, "dd MMMM y", locale=get_locale() or "en_GB")
+    return format_date(day, "dd MMMM y", locale=_language())
 
 
 def deadline_after(days: int, zone: str, as_of: dt.datetime) -> dt.datetime:
@@ -573,15 +576,22 @@ def check_publication(at: dt.datetime, as_of: dt.datetime) -> None:
 def instant_words(instant: dt.datetime, zone: str) -> str:
     """An instant as readers need it: "Sunday 9 October 2022, 2:00am BST"."""
     local = instant.astimezone(ZoneInfo(zone))
-    day = format_datetime(local, "EEEE d MMMM y", locale="en_GB")
-    return f"{day}, {clock_words(instant, zone)}"
+    day = format_datetime(local, "EEEE d MMMM y", locale=_language())
+    return gettext("%(day)s, %(time)s", day=day, time=clock_words(instant, zone))
 
 
 def clock_words(instant: dt.datetime, zone: str) -> str:
     """The time of day with its zone: "2:00am BST"."""
     local = instant.astimezone(ZoneInfo(zone))
+    if not _language().startswith("en"):
+        return f"{format_time(local, 'short', locale=_language())} {local.tzname()}"
     half = "am" if local.hour < 12 else "pm"
     return f"{local.hour % 12 or 12}:{local.minute:02d}{half} {local.tzname()}"
+
+
+def _language() -> str:
+    """That of the page or the letter; English where there is none."""
+    return str(get_locale() or ENGLISH)
 
 
 def session_expiry(deadline: dt.datetime, as_of: dt.datetime) -> dt.datetime:

@@ -15,7 +15,7 @@ import re
 import secrets
 import sqlite3
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
@@ -1438,7 +1438,7 @@ class Case(Base):
             raise Refused(gettext("The time must lie ahead, by at most %(days)s days.", days=law.LONGEST_WAIT.days))
         self.wanted_deadline(live_from)
         self.live_from = live_from
-        self._move("approved", f"user:{by.id}", as_of, note=recorded(law.instant_words, live_from, self.zone))
+        self._move("approved", f"user:{by.id}", as_of, note=_noted(live_from, self.zone))
         Letter.owe("case_approved", self, self.review, as_of)
 
     def ask_changes(self, reason: str, by: User, as_of: dt.datetime, seen: str) -> None:
@@ -2116,14 +2116,7 @@ class Update(Base):
         law.check_publication(at, as_of)
         self._require_ready(seen)
         self.publish_at = at
-        move(
-            self,
-            law.UPDATE_MOVES,
-            "scheduled",
-            f"user:{by.id}",
-            as_of,
-            note=recorded(law.instant_words, at, self.case.zone),
-        )
+        move(self, law.UPDATE_MOVES, "scheduled", f"user:{by.id}", as_of, note=_noted(at, self.case.zone))
 
     def publish_by_the_clock(self, as_of: dt.datetime) -> None:
         """The time that was set has come. Needs it to be held; safe twice, and silent when it was taken back."""
@@ -2322,9 +2315,7 @@ class Round(Base):
         )  # fmt: skip
         db.session.add(change)
         db.session.flush()
-        Event.write(
-            change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{recorded(lambda: change.words)}: {reason}"
-        )
+        Event.write(change, "asked", f"user:{by.id}", as_of, after="asked", note=f"{change.noted}: {reason}")
         Letter.owe_staff("promise_asked", name_of(change), as_of)
         return change
 
@@ -2334,7 +2325,7 @@ class Round(Base):
             operator=current_app.config["STANDING"].operator_name,
             amount=amount,
             deadline=law.instant_words(self.deadline, self.zone),
-            case=f"“{self.case.title}”",
+            case=gettext("“%(title)s”", title=self.case.title),
             target=pounds(self.target_pence),
         )
 
@@ -2369,7 +2360,7 @@ class Round(Base):
         """For demonstrations only: nobody may move a real promise like this."""
         if self.status != "open":
             raise Refused(gettext("This round is not open any more."))
-        before, after = (recorded(law.instant_words, one, self.zone) for one in (self.deadline, deadline))
+        before, after = (_noted(one, self.zone) for one in (self.deadline, deadline))
         self.deadline = deadline
         self.version += 1
         Event.write(self, "deadline_moved", by, as_of, note=f"from {before} to {after}")
@@ -2461,7 +2452,7 @@ class Round(Base):
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
         Letter.owe_all("promise_changed", pledge_ids, name_of(change), as_of)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": "promise_changed"}
-        said |= {"who": by, "note": recorded(lambda: change.words)}
+        said |= {"who": by, "note": change.noted}
         columns = ["subject_id", "at", *said]
         lines = sa.select(
             Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
@@ -2652,16 +2643,22 @@ class PromiseChange(Base):
     @property
     def words(self) -> str:
         """What changes: "the deadline from Sunday ... to Monday ... and the target from £6,000 to £4,000"."""
-        before, after = (law.instant_words(one, self.round.zone) for one in (self.old_deadline, self.new_deadline))
-        old, new = pounds(self.old_target_pence), pounds(self.new_target_pence)
-        if not self.lowers:
-            return gettext("the deadline from %(before)s to %(after)s", before=before, after=after)
-        if not self.extends:
-            return gettext("the target from %(old)s to %(new)s", old=old, new=new)
-        return gettext(
-            "the deadline from %(before)s to %(after)s and the target from %(old)s to %(new)s",
-            before=before, after=after, old=old, new=new,
-        )  # fmt: skip
+        deadline, target = "", ""
+        if self.extends:
+            before, after = (law.instant_words(one, self.round.zone) for one in (self.old_deadline, self.new_deadline))
+            deadline = gettext("the deadline from %(before)s to %(after)s", before=before, after=after)
+        if self.lowers:
+            before, after = pounds(self.old_target_pence), pounds(self.new_target_pence)
+            target = gettext("the target from %(before)s to %(after)s", before=before, after=after)
+        if deadline and target:
+            return gettext("%(deadline)s and %(target)s", deadline=deadline, target=target)
+        return deadline or target
+
+    @property
+    def noted(self) -> str:
+        """The same for the books, which are in English."""
+        with force_locale(law.ENGLISH):
+            return self.words
 
     def consent(self, by: User, as_of: dt.datetime) -> None:
         """Staff let the promise be changed: from now on the round has it, and everybody who has pledged is told.
@@ -2677,7 +2674,7 @@ class PromiseChange(Base):
         its_round.version += 1
         self.decided_at = as_of
         move(self, law.PROMISE_CHANGE_MOVES, "consented", f"user:{by.id}", as_of)
-        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=recorded(lambda: self.words))
+        Event.write(its_round, "promise_changed", f"user:{by.id}", as_of, note=self.noted)
         its_round.tell_of_change(self, f"user:{by.id}", as_of)
         Letter.owe("promise_consented", its_round, name_of(self), as_of)
 
@@ -3964,7 +3961,7 @@ class Pledge(Base):
         )  # fmt: skip
         db.session.add(refund)
         db.session.flush()
-        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{recorded(pounds, amount_pence)}: {reason}")
+        Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{pounds(amount_pence, law.ENGLISH)}: {reason}")
         return refund
 
     def apply_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
@@ -3980,9 +3977,8 @@ class Pledge(Base):
         if found.outcome == "succeeded" and not paid:
             self._book("refund", -found.amount_pence, found.refund_id, as_of)
             self.refunded_pence += found.amount_pence
-            Event.write(
-                self, "money_back", "stripe", as_of, note=f"{recorded(pounds, found.amount_pence)}, {found.refund_id}"
-            )
+            in_books = pounds(found.amount_pence, law.ENGLISH)
+            Event.write(self, "money_back", "stripe", as_of, note=f"{in_books}, {found.refund_id}")
             Letter.owe("refunded", self, found.refund_id, as_of)
         elif found.outcome == "failed" and paid and not undone:
             self._book("refund", found.amount_pence, f"{found.refund_id}:failed", as_of)
@@ -4010,9 +4006,8 @@ class Pledge(Base):
                 return
         elif found.outcome != "failed" or not Movement.known(str(found.refund_id)):
             return
-        Event.write(
-            self, "refund_failed", "stripe", as_of, note=f"{recorded(pounds, found.amount_pence)}, {found.code}"
-        )
+        in_books = pounds(found.amount_pence, law.ENGLISH)
+        Event.write(self, "refund_failed", "stripe", as_of, note=f"{in_books}, {found.code}")
         Letter.owe_staff("refund_failed", f"{name_of(self)}:{found.refund_id or (ours and ours.id)}", as_of)
 
     def apply_dispute(self, found: DisputeFound, as_of: dt.datetime) -> None:
@@ -5601,14 +5596,14 @@ class Lease(Base):
         return [known.get(name) for name in names]
 
 
-def recorded(words: Callable[..., str], *about: Any) -> str:
-    """The words as the records have them: in English, whatever language the page is in that causes them."""
-    with force_locale("en_GB"):
-        return words(*about)
+def _noted(instant: dt.datetime, zone: str) -> str:
+    """An instant for the books, which are in English."""
+    with force_locale(law.ENGLISH):
+        return law.instant_words(instant, zone)
 
 
 def _from_to(before: int, after: int) -> str:
-    return f"from {recorded(pounds, before)} to {recorded(pounds, after)}"
+    return f"from {pounds(before, law.ENGLISH)} to {pounds(after, law.ENGLISH)}"
 
 
 def name_of(row: Any) -> str:

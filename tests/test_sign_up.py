@@ -15,6 +15,7 @@ from tests.crowd import at_once, meet_after
 from tests.doorway import everything, set_otherwise
 from tests.made import PASSWORD, a_user, keep, look_anew, now
 from tests.mailbox import letters_to, link_in_letter_to
+from tests.reading import read, said
 from tests.test_bad_forms import summary, values
 from tests.test_passwords import OWN
 from views import admissions
@@ -83,6 +84,20 @@ def test_somebody_signs_up_and_has_an_account_once_the_address_is_confirmed_and_
     look_anew()
     (event,) = db.session.scalars(sa.select(Event).where(Event.subject_kind == "user"))
     assert (event.what, event.who) == ("signed_up", f"user:{event.subject_id}")
+
+
+def test_somebody_signs_up_in_french(site: Flask) -> None:
+    browser = site.test_client()
+    typed = {"name": "", "email": "rive@signup.example", "password": "trop court"}
+    wrong = read(browser, "/fr/sign-up", 422, method="POST", data=typed)
+    assert wrong.title and wrong.title.text.startswith("Erreur\u00a0: S’inscrire")
+    assert [said(link) for link in wrong.select(".errors a")] == [
+        "Saisissez votre nom.",
+        "Utilisez un mot de passe d’au moins 12 caractères.",
+    ]
+    sent = browser.post("/fr/sign-up", data={**TYPED, "email": "rive@signup.example"})
+    assert (sent.status_code, sent.location) == (303, "/fr/sign-up/sent")
+    assert said(read(browser, sent.location), "h1") == "Consultez votre messagerie"
 
 
 def test_whether_an_address_has_an_account_is_told_in_its_own_letters_alone(site: Flask) -> None:

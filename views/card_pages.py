@@ -53,6 +53,7 @@ def note_card_page(made: Pledge) -> None:
         email=made.email,
         case_title=its_round.case.title,
         agreement=its_round.agreement(pounds(made.page_pence)),
+        return_url=config.current().site_url + url_for("supporters.came_back"),
         back_url=config.current().site_url + url_for("supporters.unfinished", link=made.link("unfinished")),
         expires_at=expires_at,
         customer_id=made.customer_id,

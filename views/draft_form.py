@@ -16,7 +16,7 @@ import config
 import law
 from law import Refused
 from models import Case, Round
-from money import NotMoney, parse_pounds, pounds
+from money import NotMoney, figure, parse_pounds
 from views.forms import AtMost, Readable, Told, TypedForm, trim, unix_lines
 
 ROWS_AT_FIRST, MORE_ROWS, REPORT_ROWS = 4, 4, 8
@@ -339,7 +339,7 @@ def _pence(typed: str) -> int:
 
 def _typed(pence: int | None) -> str:
     """An amount as somebody would type it."""
-    return pounds(pence).removeprefix("£") if pence else ""
+    return figure(pence) if pence else ""
 
 
 def _date(typed: str) -> dt.date:
