@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pictures import Drawing
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# The language of letters to whom nothing is known of, as `lang` has it; the others are named in views/languages.py.
+ENGLISH = "en-GB"
 # A refund that the bank has not finished is looked at again this often, should its event be lost.
 REFUND_PAUSE = dt.timedelta(hours=1)
 RECEIPTS_A_DAY = 5
@@ -288,6 +290,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     session_version: Mapped[int]
     # Whether single keys press the buttons of the moderators' desk; some people's hands or machines need them off.
     uses_keys: Mapped[bool]
+    # In which letters are written to this person; pages follow their address.
+    language: Mapped[str] = mapped_column(sa.String(20))
     created_at: Mapped[dt.datetime]
     # When the password was set that holds now. Links to set another one that were asked for before are dead.
     password_at: Mapped[dt.datetime]
@@ -307,14 +311,15 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         return cls.admit(email, name, role, hash_password(password), as_of, bio)
 
     @classmethod
-    def admit(cls, email: str, name: str, role: str, password_hash: str, as_of: dt.datetime, bio: str = "") -> User:
+    def admit(cls, email: str, name: str, role: str, password_hash: str, as_of: dt.datetime, bio: str = "",
+              language: str = ENGLISH) -> User:  # fmt: skip
         """As `enrol`, with a password that was hashed before: that is slow, and nobody should wait for it to write.
 
         The unique address decides who comes first when two arrive at once.
         """
         added = insert_once(
             cls, email=email.lower(), name=name, bio=bio, picture="", role=role, password_hash=password_hash,
-            session_version=1, uses_keys=True, created_at=as_of, password_at=as_of,
+            session_version=1, uses_keys=True, language=language, created_at=as_of, password_at=as_of,
             second_factor_secret="", second_factor_step=0,
         )  # fmt: skip
         user = cls.at(email)
@@ -434,6 +439,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """A line in the history, and a letter: if it was somebody else, its owner should know."""
         Event.write(self, f"second_factor_{what}", who, as_of, note=note)
         Letter.owe("second_factor", self, f"{what}:{as_of.isoformat()}", as_of)
+
+    def write_in(self, language: str, as_of: dt.datetime) -> None:
+        """The language of letters to this person from now on; silent when it is that one already."""
+        if language != self.language:
+            Event.write(self, "language_changed", f"user:{self.id}", as_of, note=f"from {self.language} to {language}")
+            self.language = language
 
     # What staff do to a user
 
@@ -592,14 +603,14 @@ class SignUp(Base):
     confirmed_at: Mapped[dt.datetime | None]
 
     @classmethod
-    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime) -> SignUp:
+    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime, language: str = ENGLISH) -> SignUp:
         """Owe the letter. What nobody has confirmed in time is forgotten."""
         _forget(cls, as_of - law.SIGN_UP_WAITS)
         asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), name=name, password_hash=password_hash,
                     asked_at=as_of)  # fmt: skip
         db.session.add(asked)
         db.session.flush()
-        Letter.owe("sign_up", asked, as_of.isoformat(), as_of)
+        Letter.owe("sign_up", asked, as_of.isoformat(), as_of, language=language)
         return asked
 
     @classmethod
@@ -625,12 +636,12 @@ class SignUp(Base):
         """Whether the link still opens an account."""
         return self.confirmed_at is None and as_of - self.asked_at <= law.SIGN_UP_WAITS and not self.is_known
 
-    def confirm(self, as_of: dt.datetime) -> User:
+    def confirm(self, as_of: dt.datetime, language: str = ENGLISH) -> User:
         """Needs to be held."""
         if not self.waits(as_of):
             raise Refused(gettext("This link was used already, or it is too old. Log in, or sign up again."))
         self.confirmed_at = as_of
-        user = User.admit(self.email, self.name, "owner", self.password_hash, as_of)
+        user = User.admit(self.email, self.name, "owner", self.password_hash, as_of, language=language)
         Event.write(user, "signed_up", f"user:{user.id}", as_of)
         return user
 
@@ -657,7 +668,7 @@ class Invitation(Base):
     invited_by: Mapped[User | None] = relationship()
 
     @classmethod
-    def to_case(cls, its_case: Case, email: str, by: User, as_of: dt.datetime) -> Invitation:
+    def to_case(cls, its_case: Case, email: str, by: User, as_of: dt.datetime, language: str = ENGLISH) -> Invitation:
         """The owner of a case asks somebody to work on it. Needs the case to be held.
 
         The same for every address: whether somebody has an account here is nobody's to find out. Asked twice it is
@@ -671,26 +682,28 @@ class Invitation(Base):
             raise Refused(
                 gettext("At most %(most)s people can work on a case beside its owner.", most=law.MOST_EDITORS)
             )
-        return cls._write(email, "owner", by, as_of, case_id=its_case.id)
+        return cls._write(email, "owner", by, as_of, language, case_id=its_case.id)
 
     @classmethod
-    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime) -> Invitation:
-        """Owe the letter. Raises Refused for whoever has an account, or an invitation that still works."""
+    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime, language: str = ENGLISH) -> Invitation:
+        """Owe the letter, in the language of whoever invites. Raises Refused for whoever has an account, or an
+        invitation that still works."""
         email = email.lower()
         if User.at(email) is not None:
             raise Refused(gettext("There is already a user with the address %(email)s.", email=email))
         if any(one.waits(as_of) for one in db.session.scalars(sa.select(cls).where(cls.email == email))):
             raise Refused(gettext("%(email)s is invited already. Take that invitation back first.", email=email))
-        return cls._write(email, role, by, as_of)
+        return cls._write(email, role, by, as_of, language)
 
     @classmethod
-    def _write(cls, email: str, role: str, by: User | None, as_of: dt.datetime, case_id: int | None = None) -> Self:
+    def _write(cls, email: str, role: str, by: User | None, as_of: dt.datetime, language: str,
+               case_id: int | None = None) -> Self:  # fmt: skip
         invitation = cls(public_id=secrets.token_urlsafe(16), email=email, role=role, case_id=case_id,
                          invited_by_id=by.id if by else None, invited_at=as_of)  # fmt: skip
         db.session.add(invitation)
         db.session.flush()
         Event.write(invitation, "invited", f"user:{by.id}" if by else "operator", as_of, after=role)
-        Letter.owe("invitation", invitation, "sent", as_of)
+        Letter.owe("invitation", invitation, "sent", as_of, language=language)
         return invitation
 
     @classmethod
@@ -733,14 +746,14 @@ class Invitation(Base):
             return "taken back"
         return "waiting" if as_of <= self.runs_out_at else "run out"
 
-    def accept(self, name: str, password_hash: str, as_of: dt.datetime) -> User:
+    def accept(self, name: str, password_hash: str, as_of: dt.datetime, language: str = ENGLISH) -> User:
         """Needs to be held."""
         if not self.waits(as_of):
             raise Refused(
                 gettext("This invitation was used already, was taken back, or has run out. Ask for another one.")
             )
         self.accepted_at = as_of
-        user = User.admit(self.email, name, self.role, password_hash, as_of)
+        user = User.admit(self.email, name, self.role, password_hash, as_of, language=language)
         self._join_case(user, as_of)
         Event.write(self, "accepted", f"user:{user.id}", as_of)
         by = f"user:{self.invited_by_id}" if self.invited_by_id else "operator"
@@ -807,13 +820,13 @@ class PasswordReset(Base):
     used_at: Mapped[dt.datetime | None]
 
     @classmethod
-    def ask(cls, email: str, as_of: dt.datetime) -> PasswordReset:
+    def ask(cls, email: str, as_of: dt.datetime, language: str = ENGLISH) -> PasswordReset:
         """Owe the letter. Addresses of more than a day ago are forgotten."""
         _forget(cls, as_of - dt.timedelta(days=1))
         asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), asked_at=as_of)
         db.session.add(asked)
         db.session.flush()
-        Letter.owe("password_reset", asked, as_of.isoformat(), as_of)
+        Letter.owe("password_reset", asked, as_of.isoformat(), as_of, language=language)
         return asked
 
     @classmethod
@@ -1639,8 +1652,9 @@ class Case(Base):
         return list(db.session.scalars(found.order_by(Comment.id.desc()).limit(limit)))[::-1]
 
     def take_comment(
-        self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False
-    ) -> Comment:
+        self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False,
+        language: str = ENGLISH,
+    ) -> Comment:  # fmt: skip
         """A new comment that waits for a moderator. The same words from the same person stay one comment.
 
         Only of a comment that is new may the caller show the private link: whoever sends the same words again may
@@ -1654,7 +1668,7 @@ class Case(Base):
             Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
             digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
             waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, calm=0, undoable={},
-            reports=0,
+            reports=0, language=language,
         )  # fmt: skip
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
         taken = db.session.scalars(found).one()
@@ -2085,7 +2099,7 @@ class Update(Base):
         self._require_ready(seen)
         move(self, law.UPDATE_MOVES, "published", by, as_of)
         self.published_at, self.publish_at = as_of, None
-        Letter.owe_all("update", "pledge", self.case.update_reader_ids(), name_of(self), as_of)
+        Letter.owe_all("update", self.case.update_reader_ids(), name_of(self), as_of)
 
     def publish_later(self, at: dt.datetime, by: User, as_of: dt.datetime, seen: int | None = None) -> None:
         """Let the clock publish it. Needs it to be held. Raises Refused for a time that cannot be."""
@@ -2317,7 +2331,7 @@ class Round(Base):
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
-                     message_public: bool = False) -> Pledge:  # fmt: skip
+                     message_public: bool = False, language: str = ENGLISH) -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
         Needs the round to be held. Raises Refused when the round has ended.
@@ -2333,7 +2347,7 @@ class Round(Base):
         pledge = Pledge(
             round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
             session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
-            retried=0, reminded=0, stop_trying=False, came_from=came_from,
+            retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language,
         )  # fmt: skip
         pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
         pledge.say(message, message_public)
@@ -2401,7 +2415,7 @@ class Round(Base):
             self._move_all("confirmed", "due", "clock", as_of)
         else:
             pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
-            Letter.owe_all("missed", "pledge", pledge_ids, "released", as_of)
+            Letter.owe_all("missed", pledge_ids, "released", as_of)
             self._move_all("confirmed", "released", "clock", as_of, ended_because="missed")
 
     def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, **values: Any) -> None:
@@ -2436,7 +2450,7 @@ class Round(Base):
         db.session.flush()
         told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "confirmed")))
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
-        Letter.owe_all("promise_changed", "pledge", pledge_ids, name_of(change), as_of)
+        Letter.owe_all("promise_changed", pledge_ids, name_of(change), as_of)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": "promise_changed"}
         said |= {"who": by, "note": change.noted}
         columns = ["subject_id", "at", *said]
@@ -2455,7 +2469,7 @@ class Round(Base):
         summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
         total, count = db.session.execute(summed).one()
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
-        Letter.owe_all("case_cancelled", "pledge", pledge_ids, "released", as_of)
+        Letter.owe_all("case_cancelled", pledge_ids, "released", as_of)
         # Who never saved a card is owed no letter.
         for before in ("confirmed", "started"):
             self._move_all(before, "released", by, as_of, ended_because="case_cancelled", came_from="")
@@ -2484,7 +2498,6 @@ class Round(Base):
         charged = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status.in_(law.PAID_PLEDGES))
         Letter.owe_all(
             "cancelled_charged",
-            "pledge",
             list(db.session.scalars(charged.order_by(Pledge.id))),
             "case_cancelled",
             as_of,
@@ -2868,6 +2881,8 @@ class Pledge(Base):
     email_lowered: Mapped[str] = mapped_column(sa.String(254), sa.Computed("lower(email)", persisted=True), index=True)
     anonymous: Mapped[bool]
     wants_updates: Mapped[bool]
+    # In which it was made, and in which letters about it are written.
+    language: Mapped[str] = mapped_column(sa.String(20))
     # Whence its supporter came to the form, until that was counted; "" from then on.
     came_from: Mapped[str] = mapped_column(sa.String(80))
     # What the supporter wrote with it, and for whom; for everyone means as a comment, once a moderator has read it.
@@ -3300,7 +3315,7 @@ class Pledge(Base):
         if self.message is None or self.message_for != "everyone" or self.round.case.comments_locked:
             return
         name = "" if self.anonymous else self.name
-        taken = self.round.case.take_comment(name, self.email, self.message, as_of)
+        taken = self.round.case.take_comment(name, self.email, self.message, as_of, language=self.language)
         if taken.is_new:
             self.comment = taken
 
@@ -3731,7 +3746,7 @@ class Pledge(Base):
             self.next_at = as_of
             return
         self.next_at = None
-        Letter.owe("charges_halted", self.round, as_of.date().isoformat(), as_of)
+        Letter.owe("charges_halted", self.round, as_of.date().isoformat(), as_of, language=ENGLISH)
 
     def ask_again(self, by: str, as_of: dt.datetime) -> None:
         """Go on after a halt: with a request made anew, and the same key, as an earlier one may have arrived."""
@@ -4184,14 +4199,14 @@ class LinkRequest(Base):
     asked_at: Mapped[dt.datetime] = mapped_column(index=True)
 
     @classmethod
-    def ask(cls, email: str, as_of: dt.datetime) -> None:
+    def ask(cls, email: str, as_of: dt.datetime, language: str = ENGLISH) -> None:
         """Owe the letter; asked again within some minutes it stays one. Addresses of long ago are forgotten."""
         cls._forget(as_of)
         insert_once(cls, email=email.lower(), asked_at=as_of)
         request = db.session.scalars(sa.select(cls).where(cls.email == email.lower()).with_for_update()).one()
         if as_of - request.asked_at > FIND_PAUSE:
             request.asked_at = as_of
-        Letter.owe("links", request, request.asked_at.isoformat(), as_of)
+        Letter.owe("links", request, request.asked_at.isoformat(), as_of, language=language)
 
     @classmethod
     def _forget(cls, as_of: dt.datetime) -> None:
@@ -4473,6 +4488,8 @@ class Comment(Base):
     name: Mapped[str] = mapped_column(sa.String(120))
     email: Mapped[str] = mapped_column(sa.String(254), index=True)
     body: Mapped[str] = mapped_column(sa.Text)
+    # Of the page on which it was written, and of letters about it.
+    language: Mapped[str] = mapped_column(sa.String(20))
     public_body: Mapped[str | None] = mapped_column(sa.Text)
     digest: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[str] = mapped_column(sa.String(20), index=True)
@@ -5155,6 +5172,8 @@ class Letter(Base):
     kind: Mapped[str] = mapped_column(sa.String(40))
     subject: Mapped[str] = mapped_column(sa.String(80))
     occasion: Mapped[str] = mapped_column(sa.String(80))
+    # In which it is written, whoever sends it and whenever.
+    language: Mapped[str] = mapped_column(sa.String(20))
     message_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
     created_at: Mapped[dt.datetime]
     sent_at: Mapped[dt.datetime | None]
@@ -5164,13 +5183,27 @@ class Letter(Base):
 
     @classmethod
     def owe(
-        cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime, *, wait: dt.timedelta = dt.timedelta(0)
-    ) -> None:
-        """Promise a letter, in the transaction that causes it; a second promise of the same one is silent."""
+        cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime, *, wait: dt.timedelta = dt.timedelta(0),
+        language: str = "",
+    ) -> None:  # fmt: skip
+        """Promise a letter, in the transaction that causes it; a second promise of the same one is silent. Its
+        language is that of its reader, unless the caller knows better."""
         insert_once(
             cls, kind=kind, subject=name_of(subject), occasion=occasion, message_id=secrets.token_hex(16),
-            created_at=as_of, next_at=as_of + wait, tries=0, trouble="",
+            language=language or cls._language_for(subject), created_at=as_of, next_at=as_of + wait, tries=0,
+            trouble="",
         )  # fmt: skip
+
+    @staticmethod
+    def _language_for(subject: Base) -> str:
+        """The language of whoever reads a letter about this."""
+        if isinstance(subject, AddressChange):
+            return subject.pledge.language
+        if isinstance(subject, Round):
+            return subject.case.owner.language
+        if isinstance(subject, Case):
+            return subject.owner.language
+        return subject.language if isinstance(subject, (Pledge, User, Comment)) else ENGLISH
 
     @classmethod
     def owe_staff(cls, kind: str, occasion: str, as_of: dt.datetime) -> None:
@@ -5179,17 +5212,19 @@ class Letter(Base):
             cls.owe(kind, person, occasion, as_of)
 
     @classmethod
-    def owe_all(cls, kind: str, subject_kind: str, ids: list[int], occasion: str, as_of: dt.datetime) -> None:
-        """As `owe`, for many subjects of one kind at once."""
+    def owe_all(cls, kind: str, pledge_ids: list[int], occasion: str, as_of: dt.datetime) -> None:
+        """As `owe`, to the supporters of many pledges at once."""
         dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
         added = dialect.insert(cls).on_conflict_do_nothing()
-        for first in range(0, len(ids), 1_000):
+        for first in range(0, len(pledge_ids), 1_000):
+            some = sa.select(Pledge.id, Pledge.language).where(Pledge.id.in_(pledge_ids[first : first + 1_000]))
             db.session.execute(added, [
                 {
-                    "kind": kind, "subject": f"{subject_kind}:{one}", "occasion": occasion, "created_at": as_of,
-                    "message_id": secrets.token_hex(16), "next_at": as_of, "tries": 0, "trouble": "",
+                    "kind": kind, "subject": f"pledge:{one}", "occasion": occasion, "created_at": as_of,
+                    "language": language, "message_id": secrets.token_hex(16), "next_at": as_of, "tries": 0,
+                    "trouble": "",
                 }
-                for one in ids[first : first + 1_000]
+                for one, language in db.session.execute(some.order_by(Pledge.id))
             ])  # fmt: skip
 
     @classmethod

@@ -24,7 +24,7 @@ from models import (
     hash_password,
     is_password,
 )
-from views import doors, hypermedia
+from views import doors, hypermedia, languages
 from views.account_forms import JoinForm, OwnPasswordForm, SignUpForm
 from views.accounts import accounts, let_in
 from views.public import now
@@ -75,7 +75,7 @@ def sign_up() -> AnyResponse | tuple[str, int]:
         form.email.errors = TOO_MANY_LETTERS
         return render_template("accounts/sign_up.html", form=form), 429
     its_hash = hashed(str(form.password.data))
-    SignUp.ask(email, str(form.name.data), its_hash, now())
+    SignUp.ask(email, str(form.name.data), its_hash, now(), languages.asked_for())
     db.session.commit()
     ring("send_letters")
     return redirect(url_for("accounts.sign_up_sent"), 303)
@@ -106,7 +106,7 @@ def confirm_sign_up(opened: SignUp) -> AnyResponse | tuple[str, int]:
         form.password.errors = [gettext("This is not the password with which this account was asked for.")]
         return render_template("accounts/confirm.html", form=form, opened=opened), 422
     begin_writing()
-    return _welcome(SignUp.hold(number).confirm(now()))
+    return _welcome(SignUp.hold(number).confirm(now(), languages.asked_for()))
 
 
 # --- Invitations -------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def accept_invitation(opened: Invitation) -> AnyResponse | tuple[str, int]:
     number = opened.id
     its_hash = hashed(str(form.password.data))
     held = Invitation.hold(number) or abort(404)
-    return _welcome(held.accept(str(form.name.data), its_hash, now()))
+    return _welcome(held.accept(str(form.name.data), its_hash, now(), languages.asked_for()))
 
 
 def _join_case(opened: Invitation) -> AnyResponse:

@@ -1,6 +1,6 @@
 """The account as its user sees it, whichever role that is: the second factor and its recovery codes."""
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
 from flask_babel import gettext
 from flask_login import current_user
@@ -11,7 +11,7 @@ import law
 from jobs import ring
 from law import Refused
 from models import RecoveryCode, User, db
-from views import doors
+from views import doors, languages
 from views.account_forms import ProofForm, SetUpForm
 from views.public import now
 from views.second_factors import codes_page, enter_anew, hold_with_proof, set_up_page, status, take_set_up
@@ -80,6 +80,18 @@ def recovery_codes_file() -> Response:
     return answer
 
 
+@own_account.post("/language")
+def choose_language() -> AnyResponse:
+    """In which letters are written; pages are in the language of their address."""
+    language = request.form.get("language", "")
+    if language not in languages.LANGUAGES:
+        abort(400)
+    _myself().write_in(language, now())
+    db.session.commit()
+    flash(gettext("Letters to you are written in %(language)s.", language=languages.LANGUAGES[language]))
+    return redirect(url_for("own_account.account"), 303)
+
+
 def _myself() -> User:
     """The row itself, where `current_user` is only a way to it."""
     myself: User = current_user._get_current_object()
@@ -103,5 +115,5 @@ def _page(form: ProofForm) -> str:
     form.code.data = ""
     return render_template(
         "accounts/account.html", form=form, codes_left=current_user.recovery_codes_left(),
-        may_turn_off=current_user.role not in law.SECOND_FACTOR_ROLES,
+        may_turn_off=current_user.role not in law.SECOND_FACTOR_ROLES, languages=languages.LANGUAGES,
     )  # fmt: skip

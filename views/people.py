@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from jobs import ring
 from law import Refused
 from models import Case, Invitation, db
-from views import doors, hypermedia
+from views import doors, hypermedia, languages
 from views.account_forms import EditorForm
 from views.admissions import TOO_MANY_LETTERS
 from views.owners import own, owners
@@ -33,7 +33,7 @@ def invite_editor(slug: str) -> AnyResponse | tuple[str, int]:
         form.email.errors = TOO_MANY_LETTERS
         return _people(its_case, form), 429
     try:
-        Invitation.to_case(its_case, email, current_user, now())
+        Invitation.to_case(its_case, email, current_user, now(), languages.asked_for())
     except Refused as refused:
         form.email.errors = [str(refused)]
         return _people(its_case, form), 409
