@@ -111,11 +111,10 @@ def test_who_signs_up_in_french_is_written_to_in_french_until_another_language_i
     before = everything()
     assert choose("fr").status_code == 303 and everything() == before
     assert choose("en-GB").location == "/account"
-    assert "Letters to you are written in <span lang=\"en-GB\">English</span>." in browser.get("/account").text
+    assert 'Letters to you are written in <span lang="en-GB">English</span>.' in browser.get("/account").text
     chosen = db.session.scalars(sa.select(Event).where(Event.what == "language_changed")).one()
     assert (chosen.who, chosen.note) == (f"user:{chosen.subject_id}", "from fr to en-GB")
     assert "somebody typed your password at Standing" in warned(days_ago=1)
-
 
 
 def test_somebody_signs_up_in_french(site: Flask) -> None:

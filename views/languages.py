@@ -3,6 +3,7 @@ is kept anywhere under an address is in one language, and nobody is given what a
 See docs/decisions/0035.
 """
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # As `lang` has them; the first one is what the code is written in and has no address of its own.
 LANGUAGES = {"en-GB": "English", "fr": "Français"}
 ENGLISH, *OTHERS = LANGUAGES
+PREFIXES = ("", *(f"/{one}" for one in OTHERS))
 # What the address of a page may begin with, as a pattern.
 ANY_PREFIX = f"(?:/(?:{'|'.join(OTHERS)}))?"
 IN_ENVIRON = "standing.language"
@@ -80,6 +82,11 @@ def without_language(address: str) -> str:
     prefix = _prefix(asked_for())
     above = request.script_root.removesuffix(prefix) if has_request_context() else ""
     return above + address.removeprefix(above + prefix) if address.startswith(above + prefix + "/") else address
+
+
+def without_any_language(path: str) -> str:
+    """The path of a page, whichever language it is in."""
+    return re.sub(f"^{ANY_PREFIX}(?=/)", "", path)
 
 
 def _address_in(language: str) -> str:
