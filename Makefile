@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check check-html format lock clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check check-html format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -11,7 +11,7 @@ BIN := .venv/bin
 LIVES ?= 5000
 SEED := $(or $(SEED),$(shell date +%s))
 VAR := $(or $(STANDING_VAR),var)
-OURS := app.py case_file.py cli.py config.py law.py letters.py models.py money.py office.py passwords.py payments.py pictures.py bench demo jobs sandbox tests views
+OURS := app.py case_file.py cli.py config.py law.py letters.py models.py money.py office.py passwords.py payments.py pictures.py bench demo jobs sandbox tests translations views
 # Recorded in the locks instead of the command that made them, which differs between machines.
 export UV_CUSTOM_COMPILE_COMMAND := make lock
 
@@ -88,6 +88,9 @@ lock: dev-environment ## Renew requirements*.txt from pyproject.toml (make lock 
 
 # One lock for every Python and system that we support, with hashes, and silent about where it was made.
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links
+
+words: dev-environment ## Collect what is to be translated into translations/, and compile what has been
+	@$(BIN)/python -m translations
 
 clean: ## Remove .venv and all data in var/
 	@rm -rf .venv var .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from views import (
     endings,
     feeds,
     front_cache,
+    languages,
     own_account,
     people,
     private_page,
@@ -70,6 +71,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     keys = app.config["KEYS_INTEGRITY"]
     app.context_processor(lambda: {"settings": settings, "site_css": site_css, "keys_integrity": keys})
     _add_commands(app)
+    app.wsgi_app = languages.LanguageOfAddress(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if settings.trusted_proxies:
         _trust_proxies(app, settings.trusted_proxies)
     front_cache.put_before(app)

@@ -12,7 +12,7 @@ from flask import Flask
 
 import config
 from models import db, prepare_engine
-from views import words
+from views import languages, words
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -24,9 +24,10 @@ def create(overrides: dict[str, object] | None = None) -> Flask:
     """
     settings = config.load(overrides)
     config.start_logging(settings)
-    app = Flask(__name__)
+    app = languages.Site(__name__)
     app.config.from_mapping(_flask_settings(settings))
     _connect_database(app)
+    languages.teach(app)
     words.teach(app)
     return app
 

@@ -254,13 +254,12 @@ def in_our_words(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def card_page_params(*, pledge_id: int, public_id: str, case_id: int, email: str, case_title: str,
-                     agreement: str, back_url: str, expires_at: dt.datetime,
+                     agreement: str, return_url: str, back_url: str, expires_at: dt.datetime,
                      customer_id: str | None = None) -> dict[str, Any]:  # fmt: skip
     """The request for a card page, to be stored before it is sent: a repeat must not differ by a letter.
 
     A pledge that has a customer at Stripe keeps it: its payment can only be paid with that customer's cards.
     """
-    site = config.current().site_url
     params: SessionCreateParams = {
         "mode": "setup",
         "currency": "gbp",
@@ -272,7 +271,7 @@ def card_page_params(*, pledge_id: int, public_id: str, case_id: int, email: str
             "metadata": {"pledge_id": str(pledge_id), "case_id": str(case_id)},
         },
         "custom_text": {"submit": {"message": agreement[:1200]}},
-        "success_url": f"{site}/pledges/return?session_id={{CHECKOUT_SESSION_ID}}",
+        "success_url": f"{return_url}?session_id={{CHECKOUT_SESSION_ID}}",
         "cancel_url": back_url,
         "locale": "en-GB",
         "expires_at": int(expires_at.timestamp()),

@@ -108,7 +108,7 @@ class CleanClient(FlaskClient):
             and not fragment
             and answer.status_code not in (301, 302, 303)
         ):
-            check_page(answer.get_data(as_text=True), answer.request.path)
+            check_page(answer.get_data(as_text=True), answer.request.script_root + answer.request.path)
         return answer
 
 

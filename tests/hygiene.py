@@ -1,5 +1,7 @@
 """What every page of the suite must be: a whole, valid page that can be read by ear."""
 
+import re
+
 import html5lib
 from bs4 import BeautifulSoup
 
@@ -20,11 +22,13 @@ def _judge(html: str, address: str) -> None:
     where = f"on {address}"
     assert page.title and page.title.text.strip(), f"no title {where}"
     assert len(page.select("h1")) == 1, f"{len(page.select('h1'))} h1 {where}"
-    assert page.html and page.html.get("lang") == "en-GB", f"no language {where}"
+    language = "fr" if re.match("/fr(/|$)", address) else "en-GB"
+    assert page.html and page.html.get("lang") == language, f"not its language {where}"
     assert len(page.select("main")) == 1, f"not one main {where}"
     check_fragment(page, where)
     errors = page.select(".field.wrong")
-    assert not errors or page.title.text.startswith("Error: "), f"the title does not say Error {where}"
+    says_so = page.title.text.startswith(("Error: ", "Erreur\u00a0: "))
+    assert not errors or says_so, f"the title does not say Error {where}"
 
 
 def check_fragment(page: BeautifulSoup, where: str = "") -> None:

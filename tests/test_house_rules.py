@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": {"cli", "config", "jobs", "law", "letters", "models", "money", "office", "payments", "views"},
     "bench": {"app", "demo", "jobs", "models"},
     "sandbox": set(),
+    "translations": set(),
 }
 # Who starts a program may import what it starts: the web server its application, the worker and the sweep theirs.
 STARTERS = (("demo/web.py", "app"), ("jobs/__main__.py", "office"))

@@ -55,7 +55,8 @@ def test_another_card_of_the_same_customer_pays_the_same_payment(sandbox: Sandbo
     page = payments.card_page(
         payments.card_page_params(
             pledge_id=17, public_id="abc", case_id=1, email="ada@example.org", case_title="A case about data",
-            agreement="I allow it.", back_url="http://127.0.0.1:8000/", customer_id=asked["customer"],
+            agreement="I allow it.", return_url="http://127.0.0.1:8000/pledges/return",
+            back_url="http://127.0.0.1:8000/", customer_id=asked["customer"],
             expires_at=now() + dt.timedelta(hours=1),
         ),
         a_key(),

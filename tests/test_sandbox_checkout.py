@@ -17,7 +17,7 @@ def test_a_session_is_made_from_exactly_what_the_product_asks_for(app: Flask, sa
     asked = payments.card_page_params(
         pledge_id=17, public_id="pledge-abc", case_id=1, email="ada@example.org", case_title="A case about data",
         agreement="I allow Standing Test to charge my card £25 once.",
-        back_url="http://127.0.0.1:8000/pledges/a-private-link",
+        return_url="http://127.0.0.1:8000/pledges/return", back_url="http://127.0.0.1:8000/pledges/a-private-link",
         expires_at=dt.datetime.fromtimestamp(expires_at, dt.UTC),
     )  # fmt: skip
     assert asked == page_params(expires_at=expires_at)

@@ -4,15 +4,17 @@ the public; their words are Markdown files that the operator can replace."""
 from pathlib import Path
 
 from flask import render_template
+from flask_babel import gettext
 
 import config
-from views import front_cache
+from law import N_
+from views import front_cache, languages
 from views.public import public
 
 OURS = config.ROOT / "pages"
 # Why it matters to a reader from where the one script comes.
-FROM_US = "Everything that a page needs comes from this site itself."
-FROM_ELSEWHERE = (
+FROM_US = N_("Everything that a page needs comes from this site itself.")
+FROM_ELSEWHERE = N_(
     "One file of a page, a small program that refreshes the total, comes from {host}, which so learns the address of "
     "your connection, and is not told which page you read. Everything else comes from this site itself."
 )
@@ -21,25 +23,29 @@ FROM_ELSEWHERE = (
 @public.get("/accessibility")
 @front_cache.keeps()
 def accessibility() -> str:
-    return _page("Accessibility", "accessibility.md")
+    return _page(gettext("Accessibility"), "accessibility.md")
 
 
 @public.get("/privacy")
 @front_cache.keeps()
 def privacy() -> str:
-    return _page("Privacy", "privacy.md")
+    return _page(gettext("Privacy"), "privacy.md")
 
 
 def _page(title: str, file: str) -> str:
     """The operator's words, or ours where the operator's folder has no such file, with the site's own names in them."""
     settings = config.current()
-    theirs = Path(settings.pages_folder) / file
-    words = (theirs if settings.pages_folder and theirs.is_file() else OURS / file).read_text(encoding="utf-8")
+    language = languages.asked_for()
+    translated = file.replace(".md", f".{language}.md")
+    folders = [Path(settings.pages_folder), OURS] if settings.pages_folder else [OURS]
+    # The operator's words in English stand before ours in another language: theirs are the ones that hold.
+    found = next(one for folder in folders for one in (folder / translated, folder / file) if one.is_file())
+    words = found.read_text(encoding="utf-8")
     host = settings.htmx_host
     names = {
         "{operator}": settings.operator_name, "{site}": settings.site_name, "{contact}": settings.contact_email,
-        "{htmx}": FROM_ELSEWHERE.format(host=host) if host else FROM_US,
+        "{htmx}": gettext(FROM_ELSEWHERE).format(host=host) if host else gettext(FROM_US),
     }  # fmt: skip
     for name, meant in names.items():
         words = words.replace(name, meant)
-    return render_template("cases/about.html", title=title, words=words)
+    return render_template("cases/about.html", title=title, words=words, in_language=found.name == translated)

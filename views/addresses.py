@@ -4,17 +4,18 @@ Mail scanners follow links, so what a letter leads to only shows a button.
 """
 
 from flask import redirect, render_template, request, url_for
+from flask_babel import gettext, lazy_gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import AddressChange, LinkRequest, Pledge, db
-from views import doors
+from views import doors, languages
 from views.card_pages import Terms, change_terms, private_page
 from views.forms import EmailForm
 from views.public import now
 from views.supporters import shown, supporters
 
-TOO_MANY = ["Many letters were asked for. Please wait an hour, then send this again."]
+TOO_MANY = [lazy_gettext("Many letters were asked for. Please wait an hour, then send this again.")]
 
 
 # --- Another address ---------------------------------------------------------------------------------------
@@ -34,7 +35,7 @@ def change_address(pledge: Pledge) -> AnyResponse | tuple[str, int]:
         return _address_page(pledge, form), 422
     email = str(form.email.data)
     if email == pledge.email:
-        form.email.errors = [f"Letters go to {email} already."]
+        form.email.errors = [gettext("Letters go to %(email)s already.", email=email)]
         return _address_page(pledge, form), 422
     if doors.too_many("letter") or doors.too_many("letter", email):
         form.email.errors = TOO_MANY
@@ -118,7 +119,7 @@ def find() -> AnyResponse | tuple[str, int]:
     if doors.too_many("letter") or doors.too_many("letter", email):
         form.email.errors = TOO_MANY
         return render_template("pledges/find.html", form=form), 429
-    LinkRequest.ask(email, now())
+    LinkRequest.ask(email, now(), languages.asked_for())
     db.session.commit()
     ring("send_letters")
     return redirect(url_for("supporters.links_sent"), 303)

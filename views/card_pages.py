@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import structlog
 from flask import redirect, url_for
+from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 import config
@@ -53,6 +54,7 @@ def note_card_page(made: Pledge) -> None:
         email=made.email,
         case_title=its_round.case.title,
         agreement=its_round.agreement(pounds(made.page_pence)),
+        return_url=config.current().site_url + url_for("supporters.came_back"),
         back_url=config.current().site_url + url_for("supporters.unfinished", link=made.link("unfinished")),
         expires_at=expires_at,
         customer_id=made.customer_id,
@@ -145,7 +147,7 @@ def close_card_page(held: Pledge) -> AnyResponse | None:
 def come_back(known: Pledge | None, look: Callable[[int], None]) -> AnyResponse:
     """Back from Stripe, or from a bank. The address is not believed: it only says which row to ask Stripe about."""
     if known is None or not known.leads_back:
-        return hypermedia.trouble("pledges/no_such_link.html", 404, words="This link opens nothing.")
+        return hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
     back, pledge_id = private_page(known), known.id
     begin_writing()
     try:

@@ -1,5 +1,6 @@
 """The forms around comments: what their authors change, and what moderators decide."""
 
+from flask_babel import lazy_gettext
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
     RadioField,
     SelectChoice,
@@ -16,8 +17,12 @@ class TextForm(TypedForm):
     """The text of a comment, changed by its author."""
 
     body = TextAreaField(
-        "Your comment",
-        [Told("Enter your comment."), Readable(lines=True), Length(max=4000, message="Use at most 4,000 characters.")],
+        lazy_gettext("Your comment"),
+        [
+            Told(lazy_gettext("Enter your comment.")),
+            Readable(lines=True),
+            Length(max=4000, message=lazy_gettext("Use at most 4,000 characters.")),
+        ],
         filters=[unix_lines],
     )
 
@@ -26,14 +31,14 @@ class ReportForm(TypedForm):
     """Why a reader thinks that a published comment should not be."""
 
     reason = RadioField(
-        "What is wrong with it?",
-        [AnyOf([*law.REPORTS], message="Choose what is wrong with it.")],
+        lazy_gettext("What is wrong with it?"),
+        [AnyOf([*law.REPORTS], message=lazy_gettext("Choose what is wrong with it."))],
         validate_choice=False,
-        choices=[SelectChoice(key, words) for key, words in law.REPORTS.items()],
+        choices=[SelectChoice(key, lazy_gettext(words)) for key, words in law.REPORTS.items()],
     )
     words = TextAreaField(
-        "What should the moderator know? You can leave this empty",
-        [Readable(lines=True), Length(max=1000, message="Use at most 1,000 characters.")],
+        lazy_gettext("What should the moderator know? You can leave this empty"),
+        [Readable(lines=True), Length(max=1000, message=lazy_gettext("Use at most 1,000 characters."))],
         filters=[unix_lines],
     )
 
@@ -42,16 +47,16 @@ class RejectionForm(TypedForm):
     """Why a comment is rejected, and what its author is told about it."""
 
     reason = SelectField(
-        "Reason",
-        [AnyOf([*law.REJECTIONS], message="Choose a reason.")],
+        lazy_gettext("Reason"),
+        [AnyOf([*law.REJECTIONS], message=lazy_gettext("Choose a reason."))],
         validate_choice=False,
         choices=[
-            SelectChoice("", "Choose a reason"),
-            *(SelectChoice(key, words) for key, (words, _) in law.REJECTIONS.items()),
+            SelectChoice("", lazy_gettext("Choose a reason")),
+            *(SelectChoice(key, lazy_gettext(words)) for key, (words, _) in law.REJECTIONS.items()),
         ],
     )
     note = TextAreaField(
-        "Note to the author, if you like",
-        [Readable(lines=True), Length(max=1000, message="Use at most 1,000 characters.")],
+        lazy_gettext("Note to the author, if you like"),
+        [Readable(lines=True), Length(max=1000, message=lazy_gettext("Use at most 1,000 characters."))],
         filters=[unix_lines],
     )

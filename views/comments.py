@@ -3,6 +3,7 @@ blueprint of the public."""
 
 from flask import abort, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 from models import Comment, db
@@ -22,7 +23,11 @@ def find_by_link() -> Response | None:
         return None
     doors.never_store()
     comment = values["comment"] = Comment.by_link(values.pop("link"))
-    return None if comment else hypermedia.trouble("comments/no_such_link.html", 404, words="This link opens nothing.")
+    return (
+        None
+        if comment
+        else hypermedia.trouble("comments/no_such_link.html", 404, words=gettext("This link opens nothing."))
+    )
 
 
 @public.get("/comments/<link>")
@@ -36,7 +41,7 @@ def edit_comment(comment: Comment) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _own_page(comment, form), 422
     if doors.too_many("comment"):
-        form.body.errors = ["You have sent many comments. Please wait an hour, then send this one."]
+        form.body.errors = [gettext("You have sent many comments. Please wait an hour, then send this one.")]
         return _own_page(comment, form), 429
     held = Comment.hold(comment.id) or abort(404)
     held.edit(str(form.body.data), now())
@@ -72,7 +77,7 @@ def report(comment_id: int) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _report_page(held, form), 422
     if doors.too_many("report"):
-        form.reason.errors = ["Many reports came from your network. Please wait an hour, then send this one."]
+        form.reason.errors = [gettext("Many reports came from your network. Please wait an hour, then send this one.")]
         return _report_page(held, form), 429
     as_of = now()
     held.report(str(form.reason.data), str(form.words.data or ""), network_of_today(as_of), as_of)

@@ -14,6 +14,7 @@ import structlog
 from flask import Blueprint, Flask, abort, current_app, g, request, session, url_for
 from flask.globals import request_ctx
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_limiter import Limiter
 from flask_limiter.errors import RateLimitExceeded
 from flask_limiter.util import get_remote_address
@@ -24,7 +25,7 @@ from werkzeug.routing import IntegerConverter, Map
 from wtforms.validators import ValidationError
 
 import config
-from law import Refused
+from law import N_, Refused
 from models import ROLES, User, begin_reading, begin_writing, db, is_away
 from views import front_cache, hypermedia
 from views.forms import readable
@@ -154,7 +155,8 @@ def _refuse_cross_site() -> Response | None:
     else:
         return None if not current_user.is_authenticated or has_form_token() else _too_old()
     if not allowed:
-        abort(403, "This form was sent from another site, so nothing was done. Open our page and send it there.")
+        words = gettext("This form was sent from another site, so nothing was done. Open our page and send it there.")
+        abort(403, words)
     return None
 
 
@@ -172,15 +174,15 @@ def has_form_token() -> bool:
 
 def _require_role(role: str) -> Response | None:
     if current_user.is_authenticated and current_user.role != role:
-        abort(403, "Your account cannot open this page.")
+        abort(403, gettext("Your account cannot open this page."))
     return _require_log_in()
 
 
 def _require_log_in() -> Response | None:
     if not current_user.is_authenticated:
-        where = request.full_path.rstrip("?") if request.method == "GET" else ""
+        where = request.script_root + request.full_path.rstrip("?") if request.method == "GET" else ""
         log_in = url_for("accounts.log_in", next=where or None)
-        return _unsent("Your log-in has ended", log_in) if _typed() else hypermedia.elsewhere(log_in)
+        return _unsent(gettext("Your log-in has ended"), log_in) if _typed() else hypermedia.elsewhere(log_in)
     if request.method not in SAFE_METHODS and not has_form_token():
         return _too_old()
     return None
@@ -188,7 +190,7 @@ def _require_log_in() -> Response | None:
 
 def _too_old() -> Response:
     """The form has no token of this log-in: its page was opened before it, or is not ours."""
-    return _unsent("This page was too old to be used")
+    return _unsent(gettext("This page was too old to be used"))
 
 
 def _unsent(heading: str, log_in: str = "") -> Response:
@@ -351,22 +353,25 @@ def _headers(policy: str, answer: Response) -> Response:
 # --- Error pages -------------------------------------------------------------------------------------------
 
 WORDS = {
-    400: ("This request makes no sense to us", "Go back, load the page again, and try once more."),
-    403: ("You cannot do this", "If you think that you should, please write to us."),
-    404: ("There is no such page", "The address may be mistyped, or the page may have been taken down."),
-    405: ("This page cannot be used that way", "Go back and use the buttons of the page."),
-    409: ("This cannot be done any more", ""),
-    413: ("That was too much at once", "Shorten what you sent, and try again."),
-    429: ("Too many tries", "Please wait a while, then try again."),
-    500: ("Something went wrong on our side", "Nothing of what you sent was half done. Please try again."),
-    503: ("We cannot look into our books just now", "Please wait a minute, then send it again: nothing is done twice."),
+    400: (N_("This request makes no sense to us"), N_("Go back, load the page again, and try once more.")),
+    403: (N_("You cannot do this"), N_("If you think that you should, please write to us.")),
+    404: (N_("There is no such page"), N_("The address may be mistyped, or the page may have been taken down.")),
+    405: (N_("This page cannot be used that way"), N_("Go back and use the buttons of the page.")),
+    409: (N_("This cannot be done any more"), ""),
+    413: (N_("That was too much at once"), N_("Shorten what you sent, and try again.")),
+    429: (N_("Too many tries"), N_("Please wait a while, then try again.")),
+    500: (N_("Something went wrong on our side"), N_("Nothing of what you sent was half done. Please try again.")),
+    503: (
+        N_("We cannot look into our books just now"),
+        N_("Please wait a minute, then send it again: nothing is done twice."),
+    ),
 }
 
 
 def _refused(refusal: Refused) -> Response:
     db.session.rollback()
     begin_reading()
-    return _trouble(409, WORDS[409][0], str(refusal))
+    return _trouble(409, gettext(WORDS[409][0]), str(refusal))
 
 
 def _trouble(code: int, heading: str, words: str) -> Response:
@@ -381,13 +386,14 @@ def _error_page(error: HTTPException) -> Response:
     begin_reading()
     if request_ctx.url_adapter is None:
         # We were asked for by a name that is not ours, so Flask knows none to write addresses with.
-        request_ctx.url_adapter = current_app.url_map.bind(urlsplit(config.current().site_url).netloc)
+        ours = urlsplit(config.current().site_url).netloc
+        request_ctx.url_adapter = current_app.url_map.bind(ours, script_name=request.script_root or None)
     if error.response is not None or (error.code or 500) < 400:
         return error.get_response()  # type: ignore[return-value]
     code = error.code or 500
     heading, words = WORDS.get(code, WORDS[400 if code < 500 else 500])
-    own_words = error.description if code == 403 and error.description != type(error).description else words
-    answer = _trouble(code, heading, own_words or "")
+    own_words = error.description if code == 403 and error.description != type(error).description else ""
+    answer = _trouble(code, gettext(heading), own_words or (gettext(words) if words else ""))
     if isinstance(getattr(error, "valid_methods", None), (list, set, tuple)):
         answer.headers["Allow"] = ", ".join(error.valid_methods)  # type: ignore[attr-defined]
     return answer
@@ -416,4 +422,4 @@ def _without_books(code: int, **context: str) -> Response:
     if code == 503:
         g.retry_after = 30
     heading, words = WORDS[code]
-    return hypermedia.trouble("errors/error.html", code, heading=heading, words=words, **context)
+    return hypermedia.trouble("errors/error.html", code, heading=gettext(heading), words=gettext(words), **context)

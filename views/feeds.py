@@ -8,7 +8,7 @@ from flask.wrappers import Response
 
 import config
 from models import Case
-from views import front_cache
+from views import front_cache, languages
 from views.public import found, public
 from views.sharing import whole
 from views.words import render_markdown
@@ -72,7 +72,11 @@ def site_map() -> Response:
 def robots() -> Response:
     """Everything public may be read; forms and private links hold nothing to be found."""
     kept_out = ("/login", "/owner", "/moderation", "/staff", "/pledges/", "/comments/", "/c/", "/cases/*/pledge")
-    lines = ["User-agent: *", *(f"Disallow: {path}" for path in kept_out), f"Sitemap: {whole('public.site_map')}"]
+    lines = [
+        "User-agent: *",
+        *(f"Disallow: {before}{path}" for before in languages.PREFIXES for path in kept_out),
+        f"Sitemap: {whole('public.site_map')}",
+    ]
     answer = make_response("\n".join(lines) + "\n")
     answer.mimetype = "text/plain"
     return answer

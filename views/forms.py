@@ -7,7 +7,9 @@ import re
 import unicodedata
 from typing import Any
 
+from babel.numbers import format_decimal
 from email_validator import EmailNotValidError, validate_email
+from flask_babel import LazyString, get_locale, gettext, lazy_gettext
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
     BooleanField,
     Form,
@@ -44,7 +46,19 @@ class Told:
 
     def __call__(self, form: Form, field: Any) -> None:
         if not (field.data and str(field.data).strip()):
-            raise StopValidation(self.words)
+            raise StopValidation(str(self.words))
+
+
+class AtMost:
+    """The field may hold so many characters."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __call__(self, form: Form, field: Any) -> None:
+        if len(field.data or "") > self.most:
+            most = format_decimal(self.most, locale=get_locale() or "en_GB")
+            raise ValidationError(gettext("Use at most %(most)s characters.", most=most))
 
 
 def readable(text: str, allowed: str = "\n\t") -> str:
@@ -68,7 +82,9 @@ class Readable:
         field.data = readable(typed, self.allowed)
         if field.data != typed:
             raise StopValidation(
-                "This contained characters that cannot be shown. They were taken out: check it, then send it again."
+                gettext(
+                    "This contained characters that cannot be shown. They were taken out: check it, then send it again."
+                )
             )
 
 
@@ -83,7 +99,7 @@ class EmailAddress:
         try:
             field.data = validate_email(field.data, check_deliverability=False, allow_smtputf8=False).ascii_email
         except EmailNotValidError as wrong:
-            raise ValidationError("Enter an e-mail address in the form name@example.com.") from wrong
+            raise ValidationError(gettext("Enter an e-mail address in the form name@example.com.")) from wrong
 
 
 class TypedForm(Form):
@@ -98,34 +114,38 @@ class PledgeForm(TypedForm):
     """The terms of a pledge. `pence` holds the amount once the form was validated."""
 
     amount = RadioField(
-        "How much would you like to pledge?",
+        lazy_gettext("How much would you like to pledge?"),
         choices=[
-            *(SelectChoice(str(pence // 100), pounds(pence)) for pence in law.PRESET_PLEDGES),
-            SelectChoice(OTHER, "Another amount"),
+            *(SelectChoice(str(pence // 100), LazyString(pounds, pence)) for pence in law.PRESET_PLEDGES),
+            SelectChoice(OTHER, lazy_gettext("Another amount")),
         ],
         validate_choice=False,
     )
-    other_amount = StringField("Another amount, in pounds", [Readable()], filters=[trim])
+    other_amount = StringField(lazy_gettext("Another amount, in pounds"), [Readable()], filters=[trim])
     name = StringField(
-        "Your name",
-        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        lazy_gettext("Your name"),
+        [
+            Told(lazy_gettext("Enter your name.")),
+            Readable(),
+            Length(max=120, message=lazy_gettext("Use at most 120 characters.")),
+        ],
         filters=[trim],
     )
     email = StringField(
-        "Your e-mail address",
-        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long."),
-         EmailAddress()],
+        lazy_gettext("Your e-mail address"),
+        [Told(lazy_gettext("Enter your e-mail address.")), Readable(),
+         Length(max=254, message=lazy_gettext("This address is too long.")), EmailAddress()],
         filters=[trim],
     )  # fmt: skip
-    anonymous = BooleanField("Show me as “Anonymous” instead of my name")
-    wants_updates = BooleanField("Keep me updated about this case by e-mail")
+    anonymous = BooleanField(lazy_gettext("Show me as “Anonymous” instead of my name"))
+    wants_updates = BooleanField(lazy_gettext("Keep me updated about this case by e-mail"))
     message = TextAreaField(
-        "A message, if you like",
-        [Readable(lines=True), Length(max=law.LONGEST_MESSAGE, message="Use at most 1,000 characters.")],
+        lazy_gettext("A message, if you like"),
+        [Readable(lines=True), Length(max=law.LONGEST_MESSAGE, message=lazy_gettext("Use at most 1,000 characters."))],
         filters=[unix_lines],
     )
-    message_public = BooleanField("Show my message on the case page too")
-    agreed = BooleanField("", [Told("Tick the box to allow the charge, or do not pledge.")])
+    message_public = BooleanField(lazy_gettext("Show my message on the case page too"))
+    agreed = BooleanField("", [Told(lazy_gettext("Tick the box to allow the charge, or do not pledge."))])
     form_key = HiddenField()
     # Whence somebody came to the form. What is none of ours is no reason to refuse a pledge: it is not counted.
     came_from = HiddenField()
@@ -134,7 +154,7 @@ class PledgeForm(TypedForm):
 
     def validate_form_key(self, field: Any) -> None:
         if not _KEY.fullmatch(field.data or ""):
-            raise ValidationError("This form was incomplete. Please send it again.")
+            raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_came_from(self, field: Any) -> None:
         field.data = law.known_source(field.data or "")
@@ -147,16 +167,24 @@ class PledgeForm(TypedForm):
             self.pence = presets[chosen]
             return
         if not typed:
-            raise ValidationError("Choose an amount, or type one of your own.")
+            raise ValidationError(gettext("Choose an amount, or type one of your own."))
         self.pence = _pence(typed)
         if chosen in presets and presets[chosen] != self.pence:
-            raise ValidationError(f"You chose £{chosen} and typed {typed}. Choose one of the two.")
+            raise ValidationError(
+                gettext(
+                    "You chose %(chosen)s and typed %(typed)s. Choose one of the two.",
+                    chosen=pounds(presets[chosen]),
+                    typed=typed,
+                )
+            )
 
 
 class AmountForm(TypedForm):
     """Another amount for a pledge. `pence` holds it once the form was validated."""
 
-    amount = StringField("Your pledge, in pounds", [Told("Enter an amount."), Readable()], filters=[trim])
+    amount = StringField(
+        lazy_gettext("Your pledge, in pounds"), [Told(lazy_gettext("Enter an amount.")), Readable()], filters=[trim]
+    )
 
     pence = 0
     until_now = 0
@@ -169,32 +197,38 @@ class AmountForm(TypedForm):
     def validate_amount(self, field: Any) -> None:
         pence = _pence(field.data)
         if pence == self.until_now:
-            raise ValidationError(f"Your pledge is {pounds(pence)} already. Enter another amount.")
+            raise ValidationError(
+                gettext("Your pledge is %(amount)s already. Enter another amount.", amount=pounds(pence))
+            )
         self.pence = pence
 
 
 class AgreedAmountForm(AmountForm):
     """Another amount, with the agreement to it."""
 
-    agreed = BooleanField("", [Told("Tick the box to allow the charge, or do not change it.")])
+    agreed = BooleanField("", [Told(lazy_gettext("Tick the box to allow the charge, or do not change it."))])
 
 
 class NameForm(TypedForm):
     """How the case owner sees a supporter."""
 
     name = StringField(
-        "Your name",
-        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        lazy_gettext("Your name"),
+        [
+            Told(lazy_gettext("Enter your name.")),
+            Readable(),
+            Length(max=120, message=lazy_gettext("Use at most 120 characters.")),
+        ],
         filters=[trim],
     )
-    anonymous = BooleanField("Show me as “Anonymous” instead of my name")
+    anonymous = BooleanField(lazy_gettext("Show me as “Anonymous” instead of my name"))
 
 
 class EmailForm(TypedForm):
     email = StringField(
-        "Your e-mail address",
-        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long."),
-         EmailAddress()],
+        lazy_gettext("Your e-mail address"),
+        [Told(lazy_gettext("Enter your e-mail address.")), Readable(),
+         Length(max=254, message=lazy_gettext("This address is too long.")), EmailAddress()],
         filters=[trim],
     )  # fmt: skip
 
@@ -205,7 +239,7 @@ def _pence(typed: str) -> int:
     except NotMoney as wrong:
         raise ValidationError(str(wrong)) from wrong
     if not law.SMALLEST_PLEDGE <= pence <= law.LARGEST_PLEDGE:
-        raise ValidationError("A pledge is at least £5 and at most £10,000.")
+        raise ValidationError(gettext("A pledge is at least £5 and at most £10,000."))
     return pence
 
 
@@ -213,19 +247,23 @@ class CommentForm(TypedForm):
     """A reader's comment, plain text."""
 
     name = StringField(
-        "Your name, or leave it empty to be “Anonymous”",
-        [Readable(), Length(max=120, message="Use at most 120 characters.")],
+        lazy_gettext("Your name, or leave it empty to be “Anonymous”"),
+        [Readable(), Length(max=120, message=lazy_gettext("Use at most 120 characters."))],
         filters=[trim],
     )
     email = StringField(
-        "Your e-mail address",
-        [Told("Enter your e-mail address. It is never shown."), Readable(),
-         Length(max=254, message="This address is too long."), EmailAddress()],
+        lazy_gettext("Your e-mail address"),
+        [Told(lazy_gettext("Enter your e-mail address. It is never shown.")), Readable(),
+         Length(max=254, message=lazy_gettext("This address is too long.")), EmailAddress()],
         filters=[trim],
     )  # fmt: skip
     body = TextAreaField(
-        "Your comment",
-        [Told("Enter your comment."), Readable(lines=True), Length(max=4000, message="Use at most 4,000 characters.")],
+        lazy_gettext("Your comment"),
+        [
+            Told(lazy_gettext("Enter your comment.")),
+            Readable(lines=True),
+            Length(max=4000, message=lazy_gettext("Use at most 4,000 characters.")),
+        ],
         filters=[unix_lines],
     )
 
@@ -234,8 +272,12 @@ class ReasonForm(TypedForm):
     """Why staff turn a switch or cancel a case."""
 
     reason = StringField(
-        "Reason",
-        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        lazy_gettext("Reason"),
+        [
+            Told(lazy_gettext("Enter a reason.")),
+            Readable(),
+            Length(max=500, message=lazy_gettext("Use at most 500 characters.")),
+        ],
         filters=[trim],
     )
 
@@ -244,8 +286,12 @@ class NoticeForm(ReasonForm):
     """What stands in the place of a case, for everybody to read, and why staff put it there."""
 
     statement = TextAreaField(
-        "The notice, for everybody to read",
-        [Told("Enter the notice."), Readable(lines=True), Length(max=2_000, message="Use at most 2,000 characters.")],
+        lazy_gettext("The notice, for everybody to read"),
+        [
+            Told(lazy_gettext("Enter the notice.")),
+            Readable(lines=True),
+            Length(max=2_000, message=lazy_gettext("Use at most 2,000 characters.")),
+        ],
         filters=[unix_lines],
     )
 
@@ -253,20 +299,26 @@ class NoticeForm(ReasonForm):
 class CancellationForm(ReasonForm):
     """Why its owner cancels a case, typed together with a word that nobody types by mistake."""
 
-    sure = StringField("Type the word cancel", [Readable()], filters=[trim])
+    sure = StringField(lazy_gettext("Type the word cancel"), [Readable()], filters=[trim])
 
     def validate_sure(self, field: Any) -> None:
         if (field.data or "").casefold() != "cancel":
-            raise ValidationError("Type the word cancel, or leave the case as it is.")
+            raise ValidationError(gettext("Type the word cancel, or leave the case as it is."))
 
 
 class RefundForm(TypedForm):
     """Money back, in whole or in part. `pence` holds the amount once the form was validated."""
 
-    amount = StringField("Amount, in pounds", [Told("Enter an amount."), Readable()], filters=[trim])
+    amount = StringField(
+        lazy_gettext("Amount, in pounds"), [Told(lazy_gettext("Enter an amount.")), Readable()], filters=[trim]
+    )
     reason = StringField(
-        "Reason, seen by staff only",
-        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        lazy_gettext("Reason, seen by staff only"),
+        [
+            Told(lazy_gettext("Enter a reason.")),
+            Readable(),
+            Length(max=500, message=lazy_gettext("Use at most 500 characters.")),
+        ],
         filters=[trim],
     )
     form_key = HiddenField()
@@ -275,7 +327,7 @@ class RefundForm(TypedForm):
 
     def validate_form_key(self, field: Any) -> None:
         if not _KEY.fullmatch(field.data or ""):
-            raise ValidationError("This form was incomplete. Please send it again.")
+            raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_amount(self, field: Any) -> None:
         try:
@@ -286,11 +338,19 @@ class RefundForm(TypedForm):
 
 class LoginForm(TypedForm):
     email = StringField(
-        "E-mail address",
-        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long.")],
+        lazy_gettext("E-mail address"),
+        [
+            Told(lazy_gettext("Enter your e-mail address.")),
+            Readable(),
+            Length(max=254, message=lazy_gettext("This address is too long.")),
+        ],
         filters=[trim],
     )
     password = PasswordField(
-        "Password", [Told("Enter your password."), Length(max=1024, message="This password is too long.")]
+        lazy_gettext("Password"),
+        [
+            Told(lazy_gettext("Enter your password.")),
+            Length(max=1024, message=lazy_gettext("This password is too long.")),
+        ],
     )
     next = HiddenField()

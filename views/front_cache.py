@@ -27,7 +27,7 @@ from werkzeug.http import parse_accept_header, parse_etags
 from werkzeug.routing import Rule
 
 import config
-from views import hypermedia
+from views import hypermedia, languages
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -147,7 +147,9 @@ class FrontCache:
         self.room, self.behind_a_proxy = megabytes * MEGABYTE, behind_a_proxy
         self._site = urlsplit(site_url)
         self._cookies = cookies
-        self._patterns = [(re.compile(re.sub("<[^>]+>", "[^/]+", rule.rule)), known) for rule, known in pages]
+        self._patterns = [
+            (re.compile(languages.ANY_PREFIX + re.sub("<[^>]+>", "[^/]+", rule.rule)), known) for rule, known in pages
+        ]
         self._lock = threading.Lock()
         self._pages: OrderedDict[Key, Page] = OrderedDict()
         self._making: dict[Key, Making] = {}

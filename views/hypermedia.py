@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import flash, make_response, redirect, render_template, request
+from flask import flash, g, make_response, redirect, render_template, request
 from flask.wrappers import Response
 from flask_login import current_user
 
@@ -54,6 +54,7 @@ def done(url: str, notice: str, fragment: str, **context: Any) -> Response:
 
 def trouble(page: str, status: int, **context: Any) -> Response:
     """An error: a whole page, or for htmx one line that is read out in the place of the swap."""
+    g.is_trouble = True
     return page_or_fragment(page, "errors/_error.html", status, **context)
 
 

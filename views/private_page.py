@@ -2,11 +2,12 @@
 
 from flask import abort, redirect, render_template, request
 from flask.wrappers import Response
+from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import Bounce, Pledge, Round, Update, db
-from money import pounds
+from money import figure
 from views import hypermedia, words
 from views.card_pages import (
     Terms,
@@ -53,7 +54,7 @@ def cancel(pledge: Pledge) -> Response:
     db.session.commit()
     ring("let_go")
     ring("send_letters")
-    return _changed(held, "Your pledge is cancelled.")
+    return _changed(held, gettext("Your pledge is cancelled."))
 
 
 @supporters.get("/pledges/<link>/departure")
@@ -85,7 +86,7 @@ def amount_form(pledge: Pledge) -> tuple[str, int]:
     """A pledge that counts is changed in two steps: the agreement stands beside the button with its very amount."""
     pledge.require_changeable(now())
     if pledge.status != "confirmed" or "amount" not in request.args:
-        return _amount_page(pledge, AgreedAmountForm(amount=pounds(pledge.amount_pence).replace("£", "")), 200)
+        return _amount_page(pledge, AgreedAmountForm(amount=figure(pledge.amount_pence)), 200)
     chosen = AmountForm(request.args)
     if not chosen.validate_for(pledge.amount_pence):
         return _amount_page(pledge, chosen, 422)
@@ -101,7 +102,7 @@ def change_amount(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     if not form.validate_for(pledge.amount_pence):
         return _amount_page(pledge, form, 422)
     if request.form.get("promise", "") != Round.hold(pledge.round_id).promise_mark:
-        form.agreed.data, form.agreed.errors = False, [words.PROMISE_CHANGED]
+        form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
         return _amount_page(pledge, form, 409)
     if pledge.status == "confirmed":
         return _change_counted(pledge, form.pence)
@@ -161,7 +162,8 @@ def updates(pledge: Pledge) -> Response:
     else:
         held.unsubscribe(now())
     db.session.commit()
-    return _changed(held, "You get updates about this case." if held.wants_updates else "You get no more updates.")
+    notice = gettext("You get updates about this case.") if held.wants_updates else gettext("You get no more updates.")
+    return _changed(held, notice)
 
 
 @supporters.get("/pledges/<link>/updates")

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Blueprint, abort, current_app, make_response, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import force_locale, gettext
 from flask_login import current_user
 from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as AnyResponse
@@ -16,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import law
 from jobs import ring
 from models import Case, Comment, Picture, db
-from views import doors, front_cache, hypermedia
+from views import doors, front_cache, hypermedia, languages
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -94,15 +95,15 @@ def comment(slug: str) -> Response:
     if not form.validate():
         return _comment_again(its_case, form, 422)
     if its_case.comments_locked:
-        form.body.errors = ["Comments on this case are closed, so nothing was sent."]
+        form.body.errors = [gettext("Comments on this case are closed, so nothing was sent.")]
         return _comment_again(its_case, form, 409)
     if doors.too_many("comment"):
-        form.body.errors = ["You have sent many comments. Please wait an hour, then send this one."]
+        form.body.errors = [gettext("You have sent many comments. Please wait an hour, then send this one.")]
         return _comment_again(its_case, form, 429)
     as_of = now()
     taken = its_case.take_comment(
         form.name.data or "", str(form.email.data), str(form.body.data), as_of,
-        network=network_of_today(as_of), trapped=bool(request.form.get("website")),
+        network=network_of_today(as_of), trapped=bool(request.form.get("website")), language=languages.asked_for(),
     )  # fmt: skip
     is_new = taken.is_new
     if sent := is_new and doors.may_write_to(taken.email):
@@ -173,7 +174,8 @@ def found(slug: str) -> Case:
 def total_mark(its_case: Case, as_of: dt.datetime) -> str:
     """Changes exactly when the total, the state or the words of the time left do."""
     its_round = its_case.round
-    left = time_left(its_round, as_of).replace(" ", "-") if its_round.is_open(as_of) else ""
+    with force_locale(law.ENGLISH):
+        left = time_left(its_round, as_of).replace(" ", "-") if its_round.is_open(as_of) else ""
     return f"{its_round.version}.{left}"
 
 

@@ -11,6 +11,7 @@ import io
 from urllib.parse import urlsplit
 
 from flask import abort, current_app, jsonify, make_response, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
@@ -20,7 +21,7 @@ import config
 import law
 from models import Case, Round
 from money import pounds
-from views import doors, front_cache
+from views import doors, front_cache, languages
 from views.counting import count_source
 from views.public import found, now, public
 from views.words import time_left
@@ -40,9 +41,13 @@ def share_picture(slug: str) -> AnyResponse:
 
     its_case = found(slug)
     its_round, as_of = its_case.round, now()
-    total = f"pledged of {pounds(its_round.target_pence)} target, {_in_a_word(its_round, as_of)}"
-    words = (pounds(its_round.shown_pence), total) if its_round.status != "cancelled" else ("Cancelled", "")
-    by, site = f"by {its_case.owner.name}", config.current().site_name
+    total = gettext(
+        "pledged of %(target)s target, %(left)s",
+        target=pounds(its_round.target_pence),
+        left=_in_a_word(its_round, as_of),
+    )
+    words = (pounds(its_round.shown_pence), total) if its_round.status != "cancelled" else (gettext("Cancelled"), "")
+    by, site = gettext("by %(name)s", name=its_case.owner.name), config.current().site_name
     drawn = pictures.share_picture(its_case.title, by, *words, its_round.percent, site)
     return _for_elsewhere(drawn, "image/png")
 
@@ -53,9 +58,11 @@ def badge(slug: str) -> AnyResponse:
     """The total as a small picture in words, for a page that can show no frame."""
     its_case = found(slug)
     its_round = its_case.round
-    words = f"{pounds(its_round.shown_pence)} pledged of {pounds(its_round.target_pence)}"
+    words = gettext(
+        "%(total)s pledged of %(target)s", total=pounds(its_round.shown_pence), target=pounds(its_round.target_pence)
+    )
     if its_round.status == "cancelled":
-        words = "This case was cancelled"
+        words = gettext("This case was cancelled")
     drawn = render_template("cases/badge.svg", case=its_case, words=words, percent=min(100, its_round.percent))
     return _for_elsewhere(drawn.encode(), "image/svg+xml")
 
@@ -81,7 +88,10 @@ def oembed() -> AnyResponse:
     width, height = (_at_most(f"max{side}", whole, least)
                      for side, whole, least in zip(("width", "height"), FRAME, LEAST_FRAME, strict=True))  # fmt: skip
     frame = Markup('<iframe src="{}" width="{}" height="{}" title="{}" loading="lazy"></iframe>').format(
-        whole("public.embed", slug=its_case.slug), width, height, f"{its_case.title}: what is pledged"
+        whole("public.embed", slug=its_case.slug),
+        width,
+        height,
+        gettext("%(title)s: what is pledged", title=its_case.title),
     )
     said = {
         "version": "1.0", "type": "rich", "title": its_case.title, "author_name": its_case.owner.name,
@@ -134,11 +144,11 @@ def deadline(slug: str) -> AnyResponse:
     entry.add("sequence", its_round.version)
     entry.add("dtstamp", now())
     entry.add("dtstart", its_round.deadline)
-    entry.add("summary", f"Last moment to pledge: {its_case.title}")
+    entry.add("summary", gettext("Last moment to pledge: %(title)s", title=its_case.title))
     entry.add("description", law.instant_words(its_round.deadline, its_round.zone))
     entry.add("url", whole("public.case", slug=slug))
     alarm.add("action", "DISPLAY")
-    alarm.add("description", f"One day left: {its_case.title}")
+    alarm.add("description", gettext("One day left: %(title)s", title=its_case.title))
     alarm.add("trigger", -dt.timedelta(days=1))
     entry.add_component(alarm)
     calendar.add_component(entry)
@@ -179,8 +189,10 @@ def _label() -> str:
 def _in_a_word(its_round: Round, as_of: dt.datetime) -> str:
     """Where a round stands, for a picture that is some hours old when somebody sees it."""
     if its_round.is_open(as_of):
-        return time_left(its_round, as_of) if its_round.deadline - as_of >= dt.timedelta(days=1) else "last day"
-    return {"met": "reached", "missed": "not reached"}.get(its_round.status, "ended")
+        return (
+            time_left(its_round, as_of) if its_round.deadline - as_of >= dt.timedelta(days=1) else gettext("last day")
+        )
+    return {"met": gettext("reached"), "missed": gettext("not reached")}.get(its_round.status, gettext("ended"))
 
 
 def _for_elsewhere(content: bytes, mimetype: str) -> AnyResponse:
@@ -199,7 +211,7 @@ def _slug_of(address: str) -> str:
         parts = urlsplit(address)
         if f"{parts.scheme}://{parts.netloc}" != config.current().site_url:
             abort(404)
-        endpoint, values = current_app.url_map.bind("").match(parts.path, method="GET")
+        endpoint, values = current_app.url_map.bind("").match(languages.without_any_language(parts.path), method="GET")
     except (HTTPException, ValueError):
         abort(404)
     return str(values["slug"]) if endpoint == "public.case" else abort(404)

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import sqlalchemy as sa
 from flask import Blueprint, abort, redirect, render_template, request
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -15,7 +16,7 @@ import config
 import law
 from jobs.stripe_events import look_again_at_card
 from models import AddressChange, Case, Pledge, Round, db
-from views import doors, hypermedia, words
+from views import doors, hypermedia, languages, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
 from views.counting import count_source
 from views.forms import PledgeForm
@@ -43,7 +44,9 @@ def find_by_link() -> Response | None:
     about_address = purpose in ("new-address", "old-address")
     table: type[AddressChange | Pledge] = AddressChange if about_address else Pledge
     row = values["change" if about_address else "pledge"] = table.by_link(link, purpose)
-    return None if row else hypermedia.trouble("pledges/no_such_link.html", 404, words="This link opens nothing.")
+    return (
+        None if row else hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
+    )
 
 
 # --- Pledging ----------------------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         form.form_key.data = form.form_key.data if not form.form_key.errors else secrets.token_urlsafe(24)
         return _pledge_page(its_case, form, 422)
     if doors.too_many("pledge"):
-        form.email.errors = ["Many pledges came from your network. Please wait an hour, then send this again."]
+        form.email.errors = [gettext("Many pledges came from your network. Please wait an hour, then send this again.")]
         return _pledge_page(its_case, form, 429)
     terms = Terms(
         form.pence, str(form.name.data), str(form.email.data), form.anonymous.data, form.wants_updates.data,
@@ -75,11 +78,12 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
     )  # fmt: skip
     its_round = Round.hold(its_case.round.id)
     if request.form.get("promise", "") != its_round.promise_mark:
-        form.agreed.data, form.agreed.errors = False, [words.PROMISE_CHANGED]
+        form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
         return _pledge_page(its_case, form, 409)
     came_from = law.known_source(str(form.came_from.data or ""))
     made = its_round.start_pledge(
-        form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from
+        form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from,
+        language=languages.asked_for(),
     )  # fmt: skip
     if made.session_no == 0:
         note_card_page(made)
@@ -95,7 +99,7 @@ def card_page(pledge: Pledge) -> AnyResponse:
     held = Pledge.hold(pledge.id)
     unsaved = held.status in ("started", "abandoned")
     if unsaved and not held.round.is_open(now()):
-        raise law.Refused("This case has closed: cards can no longer be saved for it.")
+        raise law.Refused(gettext("This case has closed: cards can no longer be saved for it."))
     if unsaved:
         held.round.require_pledging()
     if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):

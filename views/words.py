@@ -4,13 +4,17 @@ import datetime as dt
 import functools
 import re
 
+from babel.dates import format_date
 from flask import Flask, url_for
+from flask_babel import get_locale, gettext, ngettext
 from markupsafe import Markup, escape
 
 import config
 import law
+from law import N_
 from models import Event, Pledge, Prospect, Round, User
-from money import pounds
+from money import parse_pounds, pounds
+from views import states
 
 
 def teach(app: Flask) -> None:
@@ -35,12 +39,16 @@ def teach(app: Flask) -> None:
     app.add_template_filter(month)
     app.add_template_filter(date)
     app.add_template_filter(source)
+    app.add_template_filter(states.state)
+    app.add_template_filter(states.grouped)
+    app.add_template_filter(states.tries)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
+    app.jinja_env.globals.update(N_=N_)
     app.jinja_env.globals.update(of_owner=law.OF_OWNER)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """ "1 pledge", "2 pledges", "no pledges"."""
+    """ "1 pledge", "2 pledges", "no pledges"; in English alone, for what is in no other language yet."""
     return f"{count or 'no'} {one if count == 1 else many or one + 's'}"
 
 
@@ -51,31 +59,31 @@ def at_most(count: int, most: int, one: str, many: str = "") -> str:
 
 def instant(moment: dt.datetime, zone: str = "") -> Markup:
     """An instant in words inside a `<time>` that machines can read."""
-    return _instant(moment, zone or config.current().display_zone)
+    return _instant(moment, zone or config.current().display_zone, str(get_locale()))
 
 
 @functools.lru_cache(maxsize=4096)
-def _instant(moment: dt.datetime, zone: str) -> Markup:
+def _instant(moment: dt.datetime, zone: str, language: str) -> Markup:
     words = law.instant_words(moment, zone)
     return Markup('<time datetime="{}">{}</time>').format(iso(moment), words)
 
 
 def month(moment: dt.datetime) -> str:
     """ "November 2026"."""
-    return f"{moment:%B %Y}"
+    return format_date(moment, "MMMM y", locale=get_locale() or law.ENGLISH)
 
 
 def date(one: dt.date) -> str:
     """ "26 November"; rounds are too short for the year to be missed."""
-    return f"{one.day} {one:%B}"
+    return format_date(one, "d MMMM", locale=get_locale() or law.ENGLISH)
 
 
 def source(name: str) -> str:
     """Whence people came, as law.source has written it, for the owner of the case."""
     kind, _, what = name.partition(":")
     if kind == "via":
-        return f"your link “{what}”"
-    return what or {"": "not known"}.get(name, name)
+        return gettext("your link “%(label)s”", label=what)
+    return what or {"": gettext("not known")}.get(name, name)
 
 
 def iso(moment: dt.datetime) -> str:
@@ -94,27 +102,42 @@ def with_pledges(finding: str) -> Markup:
 def time_left(its_round: Round | Prospect, as_of: dt.datetime) -> str:
     """ "7 days to go"; whole days are rounded down, and the last day is told in hours and minutes."""
     if its_round.deadline is None:
-        return "no deadline yet"
+        return gettext("no deadline yet")
     left = its_round.deadline - as_of
     minutes = int(left.total_seconds() // 60)
     if minutes < 0:
-        return "the deadline has passed"
+        return gettext("the deadline has passed")
     if left.days:
-        return f"{plural(left.days, 'day')} to go"
+        return ngettext("%(num)s day to go", "%(num)s days to go", left.days)
     if minutes < 1:
-        return "less than a minute to go"
+        return gettext("less than a minute to go")
     hours, minutes = divmod(minutes, 60)
-    parts = [plural(hours, "hour")] * bool(hours) + [plural(minutes, "minute")] * bool(minutes)
-    return f"{' and '.join(parts)} to go"
+    if not minutes:
+        return ngettext("%(num)s hour to go", "%(num)s hours to go", hours)
+    if not hours:
+        return ngettext("%(num)s minute to go", "%(num)s minutes to go", minutes)
+    return gettext("%(hours)s and %(minutes)s to go", hours=_hours(hours), minutes=_minutes(minutes))
 
 
 def age(moment: dt.datetime, as_of: dt.datetime) -> str:
     """How long ago, in one unit: "3 hours"."""
     minutes = int((as_of - moment).total_seconds() // 60)
-    for length, unit in ((1440, "day"), (60, "hour"), (1, "minute")):
+    for length, in_words in ((1440, _days), (60, _hours), (1, _minutes)):
         if minutes >= length:
-            return plural(minutes // length, unit)
-    return "moments"
+            return in_words(minutes // length)
+    return gettext("moments")
+
+
+def _days(count: int) -> str:
+    return ngettext("%(num)s day", "%(num)s days", count)
+
+
+def _hours(count: int) -> str:
+    return ngettext("%(num)s hour", "%(num)s hours", count)
+
+
+def _minutes(count: int) -> str:
+    return ngettext("%(num)s minute", "%(num)s minutes", count)
 
 
 def closes_soon(its_round: Round, as_of: dt.datetime) -> bool:
@@ -126,78 +149,83 @@ def promise(its_round: Round | Prospect) -> str:
     """The promise to the supporter, from the row. A total of just the target has reached it, not passed it."""
     target, deadline = its_round.target_pence, its_round.deadline
     if target is None or deadline is None:
-        return law.PROMISE.format(target="the target", deadline="the deadline")
+        return gettext(law.PROMISE).format(target=gettext("the target"), deadline=gettext("the deadline"))
     sentence = law.PROMISE_ONCE_PASSED if its_round.pledged_pence > target else law.PROMISE
-    return sentence.format(target=pounds(target), deadline=law.instant_words(deadline, its_round.zone))
+    return gettext(sentence).format(target=pounds(target), deadline=law.instant_words(deadline, its_round.zone))
 
 
 # Who did what a line of history tells, when it was none of those who log in.
 DOERS = {
-    "supporter": "the supporter", "stripe": "Stripe", "clock": "the clock", "operator": "the operator's command",
+    "supporter": N_("the supporter"), "stripe": "Stripe", "clock": N_("the clock"),
+    "operator": N_("the operator's command"),
 }  # fmt: skip
-ROLES = {"owner": "case owner", "moderator": "moderator", "staff": "staff"}
+ROLES = {"owner": N_("case owner"), "moderator": N_("moderator"), "staff": N_("staff")}
 
 
 def by_whom(who: str, people: dict[str, User]) -> str:
     """For staff alone: who did what a line of history tells, by name; see Event.people."""
     person = people.get(who)
-    return f"{person.name}, {ROLES[person.role]}" if person else DOERS.get(who, who)
+    if person:
+        return gettext("%(name)s, %(role)s", name=person.name, role=gettext(ROLES[person.role]))
+    return gettext(DOERS[who]) if who in DOERS else who
 
 
 # What happened to a pledge, for its supporter; {note} is what the line itself notes. Steps that are only of our own
 # making are left out.
 HISTORY = {
-    "started": "You began this pledge.",
-    "changed": "You changed the amount {note}.",
-    "promise_changed": "The promise of this case was changed: {note}. You were told by letter how to leave.",
-    "raise_asked": "You asked to raise the amount {note}.",
-    "not_raised": "No card was saved in time for the higher amount, so the pledge stayed as it was.",
-    "renamed": "You changed how you are shown.",
-    "address_corrected": "You changed your e-mail address.",
-    "address_asked": "You asked that letters go to another address.",
-    "address_changed": "Letters went to the other address from here on, and the link of this page was replaced.",
-    "address_taken_back": "Letters went to the address of before again, and the link of this page was replaced.",
-    "link_replaced": "You replaced the link of this page.",
-    "confirmed": "Your card was saved, and the pledge counted.",
-    "abandoned": "Stripe's page was closed without a saved card.",
-    "card_replaced": "You saved another card, which is used from now on.",
-    "card_not_taken": "Another card was saved too late to be used. It was not kept.",
-    "cancelled": "You cancelled the pledge.",
-    "released": "The pledge was let go. You were not charged.",
-    "due": "The case reached its target.",
-    "due by supporter": "You asked us to charge your card.",
-    "due by clock": "We tried the card again.",
-    "charged": "Your card was charged.",
-    "charged after disputed": "Your bank decided that the payment stands.",
-    "declined": "Your bank refused the payment. You were not charged.",
-    "action_required": "Your bank wanted you to approve the payment. You were not charged.",
-    "not_approved": "The payment was not approved at the bank. You were not charged.",
-    "reminded": "We reminded you by letter.",
-    "charges_went_on": "Charges for this case, which had been held back, went on. That time does not count.",
-    "stopped_trying": "You asked us not to try the card again by ourselves.",
-    "dropped": "The time for paying was over, and the pledge ended. You were not charged.",
-    "card_removed": "Your saved card was removed.",
-    "old_card_removed": "The card that is not used any more was removed.",
-    "disputed": "Your bank was asked to take the payment back.",
-    "charged_back": "Your bank took the payment back.",
-    "subscribed": "You asked for updates.",
-    "unsubscribed": "You asked for no more updates.",
+    "started": N_("You began this pledge."),
+    "changed": N_("You changed the amount {note}."),
+    "promise_changed": N_("The promise of this case was changed: {note}. You were told by letter how to leave."),
+    "raise_asked": N_("You asked to raise the amount {note}."),
+    "not_raised": N_("No card was saved in time for the higher amount, so the pledge stayed as it was."),
+    "renamed": N_("You changed how you are shown."),
+    "address_corrected": N_("You changed your e-mail address."),
+    "address_asked": N_("You asked that letters go to another address."),
+    "address_changed": N_("Letters went to the other address from here on, and the link of this page was replaced."),
+    "address_taken_back": N_("Letters went to the address of before again, and the link of this page was replaced."),
+    "link_replaced": N_("You replaced the link of this page."),
+    "confirmed": N_("Your card was saved, and the pledge counted."),
+    "abandoned": N_("Stripe's page was closed without a saved card."),
+    "card_replaced": N_("You saved another card, which is used from now on."),
+    "card_not_taken": N_("Another card was saved too late to be used. It was not kept."),
+    "cancelled": N_("You cancelled the pledge."),
+    "released": N_("The pledge was let go. You were not charged."),
+    "due": N_("The case reached its target."),
+    "due by supporter": N_("You asked us to charge your card."),
+    "due by clock": N_("We tried the card again."),
+    "charged": N_("Your card was charged."),
+    "charged after disputed": N_("Your bank decided that the payment stands."),
+    "declined": N_("Your bank refused the payment. You were not charged."),
+    "action_required": N_("Your bank wanted you to approve the payment. You were not charged."),
+    "not_approved": N_("The payment was not approved at the bank. You were not charged."),
+    "reminded": N_("We reminded you by letter."),
+    "charges_went_on": N_("Charges for this case, which had been held back, went on. That time does not count."),
+    "stopped_trying": N_("You asked us not to try the card again by ourselves."),
+    "dropped": N_("The time for paying was over, and the pledge ended. You were not charged."),
+    "card_removed": N_("Your saved card was removed."),
+    "old_card_removed": N_("The card that is not used any more was removed."),
+    "disputed": N_("Your bank was asked to take the payment back."),
+    "charged_back": N_("Your bank took the payment back."),
+    "subscribed": N_("You asked for updates."),
+    "unsubscribed": N_("You asked for no more updates."),
 }
 
 
 # Somebody has ticked the agreement of a page that was opened before the promise was changed.
-PROMISE_CHANGED = (
+PROMISE_CHANGED = N_(
     "The promise of this case was changed while this page was open. Read it again, and tick the box if you agree."
 )
 # What went back, as the ledger has it: {amount} is the line's own.
-PAID_BACK = "{amount} was paid back to your card."
-NOT_PAID_BACK = "{amount} that was paid back did not reach your card, and is with us again."
+PAID_BACK = N_("{amount} was paid back to your card.")
+NOT_PAID_BACK = N_("{amount} that was paid back did not reach your card, and is with us again.")
+# A note of the books, which are in English, about an amount that was changed.
+AMOUNTS = re.compile(r"from (£[0-9.,]+) to (£[0-9.,]+)")
 
 
 def history(pledge: Pledge) -> list[tuple[dt.datetime, str]]:
     """The history of a pledge in sentences, oldest first."""
     steps = [
-        (event.at, sentence.format(note=event.note))
+        (event.at, gettext(sentence).format(note=_note(pledge, event)))
         for event in pledge.history()
         if (sentence := HISTORY.get(_step(event)))
     ]
@@ -205,8 +233,19 @@ def history(pledge: Pledge) -> list[tuple[dt.datetime, str]]:
     return sorted(steps + refunds, key=lambda line: line[0])
 
 
+def _note(pledge: Pledge, event: Event) -> str:
+    """What the books note of it, in the language of the page."""
+    change = pledge.round.promise_change
+    if event.what == "promise_changed" and change:
+        return change.words
+    if found := AMOUNTS.fullmatch(event.note):
+        before, after = (pounds(parse_pounds(amount)) for amount in found.groups())
+        return gettext("from %(before)s to %(after)s", before=before, after=after)
+    return event.note
+
+
 def _refund(pence: int) -> str:
-    return (PAID_BACK if pence < 0 else NOT_PAID_BACK).format(amount=pounds(abs(pence)))
+    return gettext(PAID_BACK if pence < 0 else NOT_PAID_BACK).format(amount=pounds(abs(pence)))
 
 
 def _step(event: Event) -> str:
