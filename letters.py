@@ -24,6 +24,7 @@ from flask import render_template
 from flask_babel import force_locale
 
 import config
+import twin
 from models import (
     DISPUTE_LETTERS,
     ENDED_UNPAID,
@@ -183,6 +184,13 @@ def write(letter: Letter) -> EmailMessage:
             # Mail programs may then post to it by themselves (RFC 8058, which wants https).
             message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message.set_content(body.strip() + "\n")
+    message.add_alternative(
+        render_template(
+            "letter.html", language=letter.language, subject=message["Subject"], site_name=settings.site_name,
+            blocks=twin.blocks(body, settings.site_url),
+        ),
+        subtype="html",
+    )  # fmt: skip
     return message
 
 

@@ -25,6 +25,7 @@ from flask import Flask
 
 import app as application
 from models import Lease, StripeEvent, begin_writing, db
+from tests.mailbox import text_of
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
@@ -277,7 +278,7 @@ class House:
             (person,) = message["To"].addresses
             # Exactly this address: the house outlives each test, and another test's "not-two@" is not "two@".
             if to in ("", person.addr_spec, f"@{person.domain}"):
-                body = message.get_content()
+                body = text_of(message)
                 found.append("".join(f"{k}: {v}\n" for k, v in message.items()) + "\n" + body)
         return found
 

@@ -1,6 +1,7 @@
 """What has come to somebody's mailbox, in tests without a house: the post goes, and the newest letter is read."""
 
 import re
+from email.message import EmailMessage
 
 import sqlalchemy as sa
 
@@ -8,6 +9,13 @@ import letters
 from jobs.post import send_letters
 from models import Letter, db
 from tests.made import keep, look_anew
+
+
+def text_of(message: EmailMessage) -> str:
+    """The words of a letter as plain text, which come first in it."""
+    text = next(message.iter_parts())
+    assert text.get_content_type() == "text/plain"
+    return str(text.get_content())
 
 
 def letters_to(email: str) -> list[tuple[str, str]]:
@@ -19,7 +27,7 @@ def letters_to(email: str) -> list[tuple[str, str]]:
     for letter in db.session.scalars(sa.select(Letter).where(Letter.trouble == "").order_by(Letter.id)).all():
         message = letters.write(letter)
         if letter.sent_at is not None and message["To"].addresses[0].addr_spec == email:
-            found.append((letter.kind, message.get_content()))
+            found.append((letter.kind, text_of(message)))
     look_anew()
     return found
 

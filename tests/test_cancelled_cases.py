@@ -25,6 +25,7 @@ from tests.at_stripe import BANK_ASKS_LATER, DECLINES_LATER, WORKS, calls, page_
 from tests.charged import again, asked, books, charge_due, due, letters
 from tests.doorway import SAME_ORIGIN, logged_in, token_on
 from tests.made import a_case, a_user, case_at, keep, look_anew, now, pledges_of
+from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
 
 REASON = "The claim was settled."
@@ -218,7 +219,7 @@ def test_what_the_letter_says_of_the_money_is_what_became_of_it_by_then(
     send_refunds()
     look_anew()
     owed = sa.select(Letter).where(Letter.kind == "cancelled_charged").order_by(Letter.id)
-    sent = [" ".join(str(write(letter).get_content()).split()) for letter in db.session.scalars(owed)]
+    sent = [" ".join(str(text_of(write(letter))).split()) for letter in db.session.scalars(owed)]
     assert "Your card was charged £25. All of it has been paid back." in sent[0]
     assert "Your card was charged £30. £10 of it has been paid back. What becomes of the rest is decided by" in sent[1]
 

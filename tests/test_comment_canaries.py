@@ -12,6 +12,7 @@ import letters
 from models import Case, Comment, Editor, Letter, PromiseChange, Source, db
 from tests.doorway import Site, logged_in, token_on, words_of
 from tests.made import a_draft, a_pledge, a_user, case_at, confirm, keep, look_anew, now
+from tests.mailbox import text_of
 from views import doors
 
 # Which letters have which: to the supporter, to staff, and to the owner whose draft was rejected.
@@ -83,7 +84,7 @@ def test_nothing_of_what_is_not_public_appears_anywhere_public(
     for letter in owed:
         message = letters.write(letter)
         theirs = message["To"].addresses[0].addr_spec.startswith("canarymail-")
-        words = message.get_content().casefold()
+        words = text_of(message).casefold()
         assert "canarytext" not in words and "canaryname" not in words and "canarymail" not in words, letter.kind
         assert "canaryreport" not in words and ("canarynote" not in words or theirs), letter.kind
     told = capsys.readouterr()
@@ -160,7 +161,7 @@ def test_nothing_that_is_for_supporters_owners_or_staff_alone_appears_anywhere_p
     told: dict[str, set[str]] = {}
     for letter in db.session.scalars(sa.select(Letter)):
         message = letters.write(letter)
-        words = message.get_content().casefold() + str(message["Subject"]).casefold()
+        words = text_of(message).casefold() + str(message["Subject"]).casefold()
         told.setdefault(letter.kind, set()).update(re.findall(r"canary[ -]\w+", words))
     assert {kind: found for kind, found in told.items() if found} == CANARIES_IN_LETTERS
     told_by_us = capsys.readouterr()

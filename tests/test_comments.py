@@ -11,6 +11,7 @@ import letters
 from jobs.sweep import remind_moderators
 from models import Case, Comment, Event, Letter, User, begin_writing, db
 from tests.made import PASSWORD, a_case, a_user, case_at, keep, look_anew, now
+from tests.mailbox import text_of
 from tests.reading import read, said, token
 
 WORDS = {"name": "Ben Field", "email": "ben@example.org", "body": "I stand with you."}
@@ -303,8 +304,8 @@ def test_moderators_get_one_letter_a_day_and_only_while_comments_wait(app: Flask
     assert _owed() == [f"user:{moderator.id}" for moderator in moderators]
     message = letters.write(db.session.scalars(sa.select(Letter)).first() or Letter())
     assert message["Subject"] == "2 comments waiting for a moderator"
-    assert "http://127.0.0.1:8000/moderation" in message.get_content()
-    assert "I stand with you." not in message.get_content()
+    assert "http://127.0.0.1:8000/moderation" in text_of(message)
+    assert "I stand with you." not in text_of(message)
 
     # The day is London's: 23:00 UTC in July is tomorrow there.
     remind_moderators(monday + dt.timedelta(hours=16))

@@ -14,6 +14,7 @@ from letters import is_true, write
 from models import Case, Editor, Event, Invitation, Letter, User, db
 from tests.doorway import SAME_ORIGIN, everything, logged_in, token_on
 from tests.made import a_case, a_draft, a_user, case_at, keep, look_anew, now
+from tests.mailbox import text_of
 from views.owners import OWNER_ALONE
 
 OWN = "/owner/cases/the-case"
@@ -53,7 +54,7 @@ def test_somebody_with_an_account_joins_by_the_letters_link_and_a_button(app: Fl
     assert answer.status_code == 303
     invitation = invited(person.email)
     where = f"/invitations/{invitation.link()}"
-    assert where in write(db.session.scalars(sa.select(Letter).where(Letter.kind == "invitation")).one()).get_content()
+    assert where in text_of(write(db.session.scalars(sa.select(Letter).where(Letter.kind == "invitation")).one()))
     db.session.rollback()
     page = browser.get(where)
     assert "Work on this case" in page.text and browser.get(OWN).status_code == 404, "looking changes nothing"

@@ -16,6 +16,7 @@ from payments import ChargeFound
 from tests.crowd import at_once
 from tests.doorway import logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, confirm, keep, look_anew, now
+from tests.mailbox import text_of
 from tests.reading import read, said
 
 DAY, HOUR, MINUTE, SECOND = (dt.timedelta(seconds=n) for n in (86_400, 3_600, 60, 1))
@@ -56,10 +57,10 @@ def test_an_owner_cancels_a_live_case_with_a_reason_and_a_typed_word(app: Flask,
     assert statuses(case) == ("cancelled", "cancelled", ["released"] * 3)
     told = owed("case_cancelled")
     assert len(told) == 2
-    words_of = letters.write(told[0]).get_content()
+    words_of = text_of(letters.write(told[0]))
     assert f"The reason given: {WHY}" in words_of and "Nobody was charged, and nobody will be." in words_of
     (to_staff,) = owed("case_called_off")
-    assert to_staff.subject == f"user:{staff.id}" and WHY in letters.write(to_staff).get_content()
+    assert to_staff.subject == f"user:{staff.id}" and WHY in text_of(letters.write(to_staff))
     assert WHY in said(read(client, "/cases/the-case"), "#pledge-total")
     assert db.session.merge(case).history()[0].who == f"user:{case.owner_id}"
     assert doctor.examine(now()) == []
@@ -188,7 +189,7 @@ def test_a_final_report_closes_the_case_stays_on_its_page_and_goes_to_who_wants_
     (letter,) = owed("final_report")
     assert letter.subject == f"pledge:{number}"
     written = letters.write(letter)
-    assert "- The claim: £90\n- Counsel: £29.50\n\nTogether: £119.50" in written.get_content()
+    assert "- The claim: £90\n- Counsel: £29.50\n\nTogether: £119.50" in text_of(written)
     assert "/unsubscription" in str(written["List-Unsubscribe"])
     page = said(read(client, "/cases/the-case"), ".report")
     assert page.startswith("Final report") and "The regulations were quashed." in page

@@ -36,7 +36,7 @@ from models import (
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.conftest import ROOT
 from tests.made import a_case, a_draft, a_new_card, a_pledge, a_user, card_found, confirm, keep, look_anew, now
-from tests.mailbox import letters_to
+from tests.mailbox import letters_to, text_of
 from views.forms import CommentForm
 
 SECOND, HOUR = dt.timedelta(seconds=1), dt.timedelta(hours=1)
@@ -506,7 +506,7 @@ AS_WRITTEN = ("A court has asked us.", "The hearing is not public yet.", "It cou
 
 
 def body(message: EmailMessage) -> str:
-    return str(message.get_content())
+    return str(text_of(message))
 
 
 # --- Words -------------------------------------------------------------------------------------------------
@@ -528,7 +528,7 @@ def test_a_letter_says_what_it_must_with_amounts_and_dates_from_its_rows(app: Fl
     assert words.strip().startswith(begins)
     assert says in words
     assert not [odd for odd in ("None", "{{", "{%", "&amp;", "<time", "&#") if odd in words]
-    assert message.get_content_type() == "text/plain"
+    assert message.get_content_type() == "multipart/alternative"
     letter.language = "fr"
     french = letters.write(letter)
     assert french["Subject"] != message["Subject"] and not [odd for odd in ("None", "%(", "{") if odd in body(french)]

@@ -10,6 +10,7 @@ import letters
 from law import Refused
 from models import AddressChange, Agreement, Case, Letter, LinkRequest, Pledge, Round, db
 from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, now
+from tests.mailbox import text_of
 from tests.test_models_pledging import counters, letters_to
 from views.words import history
 
@@ -188,7 +189,7 @@ def test_a_letter_about_an_amount_that_was_changed_again_is_not_sent(app: Flask)
     pledge.change_amount(2_000, now())
     pledge.change_amount(1_000, now() + SECOND)
     assert [letters.is_true(letter) for letter in owed("changed")] == [False, True]
-    assert "from £20 to £10" in str(letters.write(owed("changed")[1]).get_content())
+    assert "from £20 to £10" in str(text_of(letters.write(owed("changed")[1])))
     pledge.cancel(now())
     assert [letters.is_true(letter) for letter in owed("changed")] == [False, False]
 
@@ -231,7 +232,7 @@ def test_a_replaced_link_is_dead_at_once_for_all_but_the_updates_and_the_new_one
     opened = {purpose: Pledge.by_link(link, purpose) for purpose, link in old.items()}
     assert opened == {"pledge": None, "unfinished": None, "unsubscribe": pledge}
     assert Pledge.by_link(pledge.link()) is pledge
-    assert pledge.link() in str(letters.write(owed("link_replaced")[0]).get_content())
+    assert pledge.link() in str(text_of(letters.write(owed("link_replaced")[0])))
     assert told(pledge) == ["You replaced the link of this page."]
 
 
@@ -352,7 +353,7 @@ def test_one_letter_lists_the_living_pledges_of_an_address_newest_first(app: Fla
     (letter,) = owed("links")
     message = letters.write(letter)
     assert message["To"].addresses[0].addr_spec == "ADA@example.org"
-    said = [line for line in str(message.get_content()).splitlines() if "£" in line or "/pledges/" in line]
+    said = [line for line in str(text_of(message)).splitlines() if "£" in line or "/pledges/" in line]
     site = "http://127.0.0.1:8000/pledges"
     assert said == [
         "£50 for The river:", f"{site}/{second.link()}", "£25 for Whose data?:", f"{site}/{first.link()}",

@@ -11,6 +11,7 @@ import letters
 from models import Comment, Letter, db
 from tests.doorway import everything, logged_in
 from tests.made import a_case, a_user, keep, look_anew, now
+from tests.mailbox import text_of
 from tests.reading import read, said
 
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
@@ -20,7 +21,7 @@ def links_of(person_id: int) -> list[str]:
     """The links of the letter to a moderator, as paths."""
     look_anew()
     found = sa.select(Letter).where(Letter.kind == "comments_waiting", Letter.subject == f"user:{person_id}")
-    text = letters.write(db.session.scalars(found).one()).get_content()
+    text = text_of(letters.write(db.session.scalars(found).one()))
     return [str(link) for link in re.findall(r"http://127\.0\.0\.1:8000(/moderation/letters/\S+)", text)]
 
 
@@ -36,9 +37,9 @@ def test_the_letter_lists_the_ten_oldest_without_their_words(app: Flask) -> None
     letter = db.session.scalars(sa.select(Letter)).one()
     message = letters.write(letter)
     assert message["Subject"] == "12 comments waiting for a moderator"
-    assert "canary" not in message.get_content().casefold()
-    assert message.get_content().count("- Whose data?, ") == len(links_of(moderator.id)) == 10
-    assert "- Whose data?, 11 hours ago" in message.get_content()
+    assert "canary" not in text_of(message).casefold()
+    assert text_of(message).count("- Whose data?, ") == len(links_of(moderator.id)) == 10
+    assert "- Whose data?, 11 hours ago" in text_of(message)
 
 
 def test_a_link_of_the_letter_opens_the_comment_for_its_moderator_alone_and_never_acts(

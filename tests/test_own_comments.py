@@ -11,6 +11,7 @@ import letters
 from law import Refused
 from models import Comment, Event, Letter, OldText, db, signed_link
 from tests.made import a_case, a_user, keep, look_anew, now
+from tests.mailbox import text_of
 from tests.reading import read, said
 
 MINUTE = dt.timedelta(minutes=1)
@@ -46,8 +47,8 @@ def test_the_thanks_lead_to_the_private_page_and_a_letter_brings_its_link_and_no
     (letter,) = db.session.scalars(sa.select(Letter))
     message = letters.write(letter)
     assert (letter.kind, message["To"].addresses[0].addr_spec) == ("comment_taken", "ben@own.example.org")
-    assert f"http://127.0.0.1:8000{link}" in message.get_content()
-    assert "stand with you" not in message.get_content() and "Ben Field" not in message.as_string()
+    assert f"http://127.0.0.1:8000{link}" in text_of(message)
+    assert "stand with you" not in text_of(message) and "Ben Field" not in message.as_string()
 
 
 def test_whoever_sends_the_same_words_again_is_not_shown_the_private_link(client: FlaskClient) -> None:
@@ -151,8 +152,8 @@ def test_the_author_is_told_why_and_may_send_it_again_once(client: FlaskClient) 
     told = db.session.scalars(sa.select(Letter).where(Letter.kind == "comment_rejected").order_by(Letter.id)).all()
     # What the first letter said is not true any more; the second says that it was the last time.
     assert [letters.is_true(letter) for letter in told] == [False, True]
-    assert "This was the second time" in letters.write(told[1]).get_content()
-    assert all("stand with you" not in letters.write(letter).get_content() for letter in told)
+    assert "This was the second time" in text_of(letters.write(told[1]))
+    assert all("stand with you" not in text_of(letters.write(letter)) for letter in told)
 
 
 def test_nobody_is_told_of_spam_but_its_author_can_see_it(client: FlaskClient) -> None:

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 import letters
 from models import Case, Event, Letter, Update, User, begin_writing, db
 from tests.made import PASSWORD, a_case, a_pledge, a_user, confirm, keep, look_anew, now
+from tests.mailbox import text_of
 from tests.reading import read, said, token
 
 NEWS = {"title": "We wrote to the department", "body": "## The letter\n\nIt went out *today*."}
@@ -218,7 +219,7 @@ def test_the_button_counts_the_people_who_will_get_a_letter_and_they_get_one_eac
         "ada winter <ada@example.org>", "ada winter <ben@example.org>",
     ]  # fmt: skip
     for message in written:
-        assert "/unsubscription" in message.get_content()
+        assert "/unsubscription" in text_of(message)
         assert "/unsubscription" in message["List-Unsubscribe"]
 
 

@@ -16,6 +16,7 @@ from models import Case, Event, Letter, Pledge, PromiseChange, Round, User, begi
 from tests.crowd import at_once
 from tests.doorway import logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, look_anew, now
+from tests.mailbox import text_of
 from tests.reading import read, said
 
 DAY, HOUR, SECOND = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(seconds=1)
@@ -106,7 +107,7 @@ def test_a_request_changes_nothing_and_each_of_staff_is_told_once(app: Flask) ->
     assert [letter.subject for letter in told] == [f"user:{person.id}" for person in people]
     words = letters.write(told[0])
     assert words["Subject"] == "A change of the promise is asked for: A case about data"
-    assert f"http://127.0.0.1:8000/staff/promise-changes/{change.id}" in words.get_content()
+    assert f"http://127.0.0.1:8000/staff/promise-changes/{change.id}" in text_of(words)
     with pytest.raises(Refused, match="Our staff have a request about this promise already"):
         asked(case)
     db.session.rollback()
@@ -130,7 +131,7 @@ def test_with_consent_the_round_has_the_new_promise_and_keeps_the_old_one_for_go
     what = f"the deadline from {before} to {after} and the target from £6,000 to £4,000"
     assert history(case)[-3:] == [("asked", f"{what}: {WHY}"), ("consented", ""), ("promise_changed", what)]
     (letter,) = owed("promise_consented")
-    assert what in " ".join(letters.write(letter).get_content().split())
+    assert what in " ".join(text_of(letters.write(letter)).split())
     with pytest.raises(Refused, match="That is allowed once"):
         asked(case)
     db.session.rollback()
@@ -152,14 +153,14 @@ def test_everybody_who_has_pledged_is_told_what_changed_and_nobody_who_has_left(
     words = letters.write(told[0])
     assert words["Subject"] == "The promise that you agreed to has changed: A case about data"
     before, after = (law.instant_words(one, "Europe/London") for one in (deadline, change.new_deadline))
-    assert f"The deadline was {before}.\nIt is now {after}.\n" in words.get_content()
+    assert f"The deadline was {before}.\nIt is now {after}.\n" in text_of(words)
     assert (
         f"If you do nothing, your pledge stays, and your card will be charged £95 after {after} if pledges reach "
         "£6,000 by then."
-    ) in words.get_content()
-    assert f"http://127.0.0.1:8000/pledges/{counted.link('leave')}/departure" in words.get_content()
-    assert f"    {WHY}" in words.get_content()
-    assert "No card is saved for your pledge yet." in letters.write(told[1]).get_content()
+    ) in text_of(words)
+    assert f"http://127.0.0.1:8000/pledges/{counted.link('leave')}/departure" in text_of(words)
+    assert f"    {WHY}" in text_of(words)
+    assert "No card is saved for your pledge yet." in text_of(letters.write(told[1]))
     noted = [event.note for event in counted.history() if event.what == "promise_changed"]
     assert noted == [change.words]
     # What was agreed to stays in the words that were ticked.
@@ -237,7 +238,7 @@ def test_staff_refuse_with_a_reason_and_the_owner_may_ask_again(app: Flask) -> N
     PromiseChange.hold(change.id).refuse("The hearing is not public yet.", db.session.merge(staff), now())
     keep()
     (letter,) = owed("promise_refused")
-    assert "The hearing is not public yet." in letters.write(letter).get_content()
+    assert "The hearing is not public yet." in text_of(letters.write(letter))
     assert standing(case) == before and owed("promise_changed") == []
     held, person = PromiseChange.hold(change.id), db.session.merge(staff)
     with pytest.raises(Refused, match=r"This request was refused before\. Nothing was done\."):
@@ -457,7 +458,7 @@ def test_every_place_that_tells_the_promise_tells_the_new_one_at_once(app: Flask
     assert f"once, after {new}, only if pledges for" in said(read(client, "/cases/the-case/pledge"), "main")
     assert promise in said(read(client, f"/pledges/{link}"), "main")
     (letter,) = owed("confirmed")
-    assert promise in letters.write(letter).get_content()
+    assert promise in text_of(letters.write(letter))
     kept = said(read(client, "/cases/the-case"), ".changed")
     assert f"Deadline {new}, before: {old} Target £4,000, before: £6,000" in kept and WHY in kept
     assert f"from {old} to {new}" in said(read(client, f"/pledges/{link}"), "main")

@@ -20,6 +20,7 @@ from law import Refused
 from models import Case, Event, Letter, User, begin_writing, db
 from tests.crowd import at_once
 from tests.made import a_case, a_draft, a_user, keep, now
+from tests.mailbox import text_of
 from tests.reading import read, said, token
 from tests.test_owner_pages import logged_in
 
@@ -64,7 +65,7 @@ def test_sent_twice_it_is_sent_once_and_each_of_staff_is_told_once(app: Flask) -
     assert [letter.subject for letter in told] == [f"user:{person.id}" for person in people]
     words = letters.write(told[0])
     assert words["Subject"] == "A case waits for review: Whose data?"
-    assert f"http://127.0.0.1:8000/staff/reviews/{case.slug}" in words.get_content()
+    assert f"http://127.0.0.1:8000/staff/reviews/{case.slug}" in text_of(words)
 
 
 def test_a_case_with_staff_can_be_taken_back_and_sent_again(app: Flask) -> None:
@@ -110,8 +111,8 @@ def test_an_approved_case_is_live_at_once_with_the_round_that_its_owner_wanted(a
     (letter,) = owed("case_live")
     words = letters.write(letter)
     assert (words["Subject"], words["To"].addresses[0].addr_spec) == ("Your case is live", case.owner.email)
-    assert law.instant_words(case.round.deadline, "Europe/London") in words.get_content()
-    assert f"http://127.0.0.1:8000/cases/{case.slug}" in words.get_content()
+    assert law.instant_words(case.round.deadline, "Europe/London") in text_of(words)
+    assert f"http://127.0.0.1:8000/cases/{case.slug}" in text_of(words)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_refusal_has_a_reason_that_its_owner_gets_and_history_keeps(
     (letter,) = owed(kind)
     words = letters.write(letter)
     assert words["Subject"] == subject
-    assert "Name the court." in words.get_content()
+    assert "Name the court." in text_of(words)
     page = read(logged_in(app, case.owner), f"/owner/cases/{case.slug}/draft")
     assert "Name the court." in said(page, "main .warn")
     assert bool(page.select("#draft")) == (status == "changes_requested")
@@ -273,7 +274,7 @@ def test_a_case_that_is_approved_for_a_time_waits_for_it_and_its_owner_is_told(a
     assert (case.status, case.live_from, case.live_at) == ("approved", live_from, None)
     (letter,) = owed("case_approved")
     assert letters.is_true(letter)
-    assert f"live by itself on {law.instant_words(live_from, 'Europe/London')}" in letters.write(letter).get_content()
+    assert f"live by itself on {law.instant_words(live_from, 'Europe/London')}" in text_of(letters.write(letter))
     assert Case.due_live(live_from - dt.timedelta(seconds=1)) == []
     assert Case.due_live(live_from) == [case.id]
     case.launch(live_from - dt.timedelta(seconds=1))
@@ -310,8 +311,8 @@ def test_what_has_become_impossible_does_not_go_live_and_owner_and_staff_are_tol
     assert case.review_reason == why
     assert moves(case)[-1] == ("changes_requested", "clock", why)
     (to_owner,), to_staff = owed("case_not_live"), owed("case_not_live_staff")
-    assert why in letters.write(to_owner).get_content()
-    assert len(to_staff) == 1 and why in letters.write(to_staff[0]).get_content()
+    assert why in text_of(letters.write(to_owner))
+    assert len(to_staff) == 1 and why in text_of(letters.write(to_staff[0]))
     assert letters.write(to_staff[0])["Subject"] == "An approved case did not go live: Whose data?"
 
 
@@ -543,7 +544,7 @@ def test_staff_who_read_before_the_owner_changed_it_decide_nothing(app: Flask, d
 def test_no_letter_of_a_review_speaks_of_anything_else_than_its_case(desk: Desk) -> None:
     desk.decide("changes", **reason("changes", "Name the <court>."))
     (letter,) = owed("case_changes")
-    words = letters.write(letter).get_content()
+    words = text_of(letters.write(letter))
     assert "Name the <court>." in words
     assert not re.search(r"Undefined|None|\{\{", words)
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Event).where(Event.what == "live")) == 0

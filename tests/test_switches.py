@@ -17,6 +17,7 @@ from tests.at_stripe import DECLINES_LATER, WORKS, calls, plan, type_card
 from tests.charged import again, charge_due, due, letters
 from tests.doorway import SAME_ORIGIN, everything, logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now, pledges_of
+from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
 from tests.test_bad_forms import TERMS
 
@@ -250,7 +251,7 @@ def test_the_letter_as_charges_go_on_says_why_there_is_more_time_and_until_when(
     freeze(True, start + 3 * DAY)
     freeze(False, start + 13 * DAY)
     owed = db.session.scalars(sa.select(Letter).where(Letter.kind == "reminder")).one()
-    said = " ".join(str(write(owed).get_content()).split())
+    said = " ".join(str(text_of(write(owed))).split())
     assert "We had held the charges for this case back for a while, and you could not pay. That time does not" in said
     # Refused, three days, ten days frozen: what would have been day 4 is day 14, and day 7 is day 17.
     retry, until = (law.instant_words(start + days * DAY, "Europe/London") for days in (14, 17))

@@ -21,7 +21,7 @@ from models import Case, Event, Letter, Picture, Pledge, Round, Update, User, be
 from tests.crowd import at_once
 from tests.doorway import Site, logged_in, words_of
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now
-from tests.mailbox import letters_to
+from tests.mailbox import letters_to, text_of
 from tests.reading import read, said, token
 from tests.test_pictures import a_file, a_form
 from views import doors
@@ -505,8 +505,8 @@ def test_the_letter_leads_where_its_reader_may_read_and_not_to_whoever_took_the_
     reader = case_at(desk.slug).round.pledges("confirmed")[0]
     message = letters.write(first)
     site = "http://127.0.0.1:8000"
-    assert f"\n{site}/pledges/{reader.link()}/updates#update-{desk.update.id}\n" in message.get_content()
-    assert f"{site}/cases/" not in message.get_content()
+    assert f"\n{site}/pledges/{reader.link()}/updates#update-{desk.update.id}\n" in text_of(message)
+    assert f"{site}/cases/" not in text_of(message)
     assert message["List-Unsubscribe"] == f"<{site}/pledges/{reader.link('unsubscribe')}/unsubscription>"
     assert letters.is_true(first) and letters.is_true(second)
     Pledge.hold(reader.id).cancel(now())
