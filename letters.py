@@ -1,7 +1,7 @@
 """Every e-mail that Standing sends: to whom, with what words, by which road.
 
-The words stand in templates/letters/<kind>.txt; the first line is the subject. Letters are plain text, first and
-last, in the language of their row, and their links lead to pages in that language. A letter is owed by the models and
+The words stand in templates/letters/<kind>.txt; the first line is the subject. Letters are plain text with a
+twin for mail programs that show HTML (twin.py), in the language of their row, and their links lead to pages in that language. A letter is owed by the models and
 sent by jobs/post.py; here it is only written and handed over.
 """
 
@@ -191,6 +191,8 @@ def write(letter: Letter) -> EmailMessage:
         ),
         subtype="html",
     )  # fmt: skip
+    # Left to itself it would be another one each time.
+    message.set_boundary(f"={letter.message_id}")
     return message
 
 

@@ -102,7 +102,8 @@ def test_templates_have_no_inline_style_and_no_inline_script() -> None:
         f"{file}: {name} on <{tag}>"
         for file, tag, attributes, _ in _tags()
         for name in attributes
-        if name == "style" or re.fullmatch(r"on[a-z]+", name)
+        # The twin of a letter is no page of ours, and old mail programs know no other styles.
+        if (name == "style" and file.name != "letter.html") or re.fullmatch(r"on[a-z]+", name)
     ]
     assert wrong == []
 
