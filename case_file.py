@@ -12,6 +12,7 @@ Lines of `Name: words`, an empty line, then the story in Markdown:
     Firm: Who acts for you.
     Lawyer: The person there.
     Regulator-number: SRA 000000
+    Topic: One of the words of law.TOPICS, such as privacy.
     Court: Where the case is, or will be.
     Stage: How far it has come.
 
@@ -33,7 +34,7 @@ from money import NotMoney, parse_pounds
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _NEEDED = ("Title", "Slug", "Owner", "Target", "Deadline")
-_OPTIONAL = ("Summary", "Firm", "Lawyer", "Regulator-number", "Court", "Stage")
+_OPTIONAL = ("Summary", "Firm", "Lawyer", "Regulator-number", "Topic", "Court", "Stage")
 _NAMES = (*_NEEDED, "Zone", *_OPTIONAL)
 
 
@@ -67,6 +68,8 @@ def read(text: str, zone: str) -> CaseFile:
     for name, most in limits.items():
         if len(said.get(name, "")) > most:
             raise law.Refused(f"{name}: use at most {most} characters.")
+    if said.get("Topic") and said["Topic"] not in law.TOPICS:
+        raise law.Refused(f"Topic: write one of {', '.join(law.TOPICS)}.")
     where = said.get("Zone") or zone
     return CaseFile(
         title=said["Title"], slug=said["Slug"], owner=said["Owner"], target_pence=_target(said["Target"]),

@@ -56,10 +56,27 @@ LONGEST_STORY, LONGEST_PART, LONGEST_LINE = 40_000, 5_000, 200
 LONGEST_URL, MOST_ROWS = 500, 30
 # How much an update may say, and a message that comes with a pledge.
 LONGEST_UPDATE, LONGEST_MESSAGE = 20_000, 1_000
+# What a case may be about, by the word that stands in addresses.
+TOPICS: Mapping[str, str] = {
+    "benefits": N_("Benefits and care"),
+    "children": N_("Children and schools"),
+    "environment": N_("Environment"),
+    "equality": N_("Equality"),
+    "health": N_("Health"),
+    "housing": N_("Housing"),
+    "migration": N_("Migration and asylum"),
+    "planning": N_("Planning and public places"),
+    "police": N_("Police and prisons"),
+    "privacy": N_("Privacy and data"),
+    "speech": N_("Speech and protest"),
+    "work": N_("Work"),
+    "other": N_("Something else"),
+}
 # What must be written before a case can be reviewed: column -> what its owner is asked to do.
 NEEDED_WORDS: Mapping[str, str] = {
     "title": N_("Enter a title."),
     "summary": N_("Enter a summary."),
+    "topic": N_("Choose a topic."),
     "story": N_("Tell the story."),
     "who_we_are": N_("Say who you are."),
     "firm": N_("Enter the firm that acts for you."),

@@ -1,8 +1,8 @@
 """Every e-mail that Standing sends: to whom, with what words, by which road.
 
-The words stand in templates/letters/<kind>.txt; the first line is the subject. Letters are plain text with a
-twin for mail programs that show HTML (twin.py), in the language of their row, and their links lead to pages in that language. A letter is owed by the models and
-sent by jobs/post.py; here it is only written and handed over.
+The words stand in templates/letters/<kind>.txt; the first line is the subject. Letters are plain text with a twin for
+mail programs that show HTML (twin.py), in the language of their row, and their links lead to pages in that language. A
+letter is owed by the models and sent by jobs/post.py; here it is only written and handed over.
 """
 
 import datetime as dt

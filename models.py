@@ -951,6 +951,7 @@ class Case(Base):
         sa.CheckConstraint(f"wanted_days BETWEEN 1 AND {law.LONGEST_ROUND.days}", name="length_in_bounds"),
         sa.CheckConstraint("wanted_days IS NULL OR wanted_end IS NULL", name="length_or_end"),
         sa.Index("ix_cases_of_court", "court", "live_at", "id"),
+        sa.Index("ix_cases_of_topic", "topic", "live_at", "id"),
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
         # The lists of readers and of staff, newest first.
         sa.Index("ix_cases_live_at_id", "live_at", "id"),
@@ -966,6 +967,8 @@ class Case(Base):
     firm: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     lawyer: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     regulator_number: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
+    # One of law.TOPICS, or "" while its owner has not said.
+    topic: Mapped[str] = mapped_column(sa.String(20))
     court: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     stage: Mapped[str] = mapped_column(sa.String(law.LONGEST_LINE))
     risks: Mapped[str] = mapped_column(sa.Text)
@@ -1252,28 +1255,27 @@ class Case(Base):
         return found
 
     @classmethod
-    def found(cls, words: str = "", state: str = "all", court: str = "", owner_id: int | None = None, after: int = 0,
-              limit: int = 20) -> list[Case]:  # fmt: skip
+    def found(cls, words: str = "", state: str = "all", *, court: str = "", topic: str = "",
+              owner_id: int | None = None, after: int = 0, limit: int = 20) -> list[Case]:  # fmt: skip
         """The public cases in whose title, owner or text all these words are, in one of `law.CASE_FILTERS`; the
         newest first, or the nearest deadline where that is "ending-soon", and of all cases the live ones first.
         `after` is the last one of the page before.
         """
+        fits = {cls.court: court, cls.topic: topic, cls.owner_id: owner_id}
+        narrowed = [column == value for column, value in fits.items() if value]
         if state != "all":
-            return cls._found(words, state, court, owner_id, after, limit)
+            return cls._found(words, state, narrowed, after, limit)
         last = db.session.get(cls, after) if after else None
         has_live = last is None or last.status == "live"
-        found = cls._found(words, "live", court, owner_id, after, limit) if has_live else []
+        found = cls._found(words, "live", narrowed, after, limit) if has_live else []
         if len(found) < limit:
-            found += cls._found(words, "ended", court, owner_id, 0 if has_live else after, limit - len(found))
+            found += cls._found(words, "ended", narrowed, 0 if has_live else after, limit - len(found))
         return found
 
     @classmethod
-    def _found(cls, words: str, state: str, court: str, owner_id: int | None, after: int, limit: int) -> list[Case]:
-        asked = sa.select(cls).where(cls._is_found(), cls._is_in(law.CASE_FILTERS[state]))
-        if court:
-            asked = asked.where(cls.court == court)
-        if owner_id is not None:
-            asked = asked.where(cls.owner_id == owner_id)
+    def _found(cls, words: str, state: str, narrowed: list[sa.ColumnElement[bool]], after: int,
+               limit: int) -> list[Case]:  # fmt: skip
+        asked = sa.select(cls).where(cls._is_found(), cls._is_in(law.CASE_FILTERS[state]), *narrowed)
         if sought := search_words(words):
             asked = asked.where(cls.id.in_(CaseWords.holding(sought)))
         place: tuple[Any, ...] = (cls.live_at, cls.id)

@@ -115,7 +115,7 @@ def _a_case(number: int, owners: list[User], now: dt.datetime) -> Case:
         owners[number % len(owners)], f"big-{number + 1}", f"Case {number + 1} of the big house", "One of many.",
         "## What is going on\n\nThis case was written by a program.", "A law centre", began, zone=ZONE,
         who_we_are="Neighbours.", lawyer="Sam Weir, who does not exist", regulator_number="SRA 000000",
-        court="High Court", stage="Before the claim", risks="We may lose.",
+        court="High Court", stage="Before the claim", topic="privacy", risks="We may lose.",
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Site:
         self.values: dict[str, Any] = {
             "slug": "the-case", "public_id": pledge.public_id, "switch": "charge-freeze", "sight": "notice",
             "comment_id": comment.id, "update_id": update.id, "filename": "site.css",
-            "sha256": "0" * 64, "number": its_case.id, "label": "poster",
+            "sha256": "0" * 64, "number": its_case.id, "label": "poster", "topic": "privacy",
         }  # fmt: skip
         counted = its_case.round.pledges("confirmed")[0]
         change, made = (counted.ask_other_address(f"{name}@example.org", now()) for name in ("new", "newest"))

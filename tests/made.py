@@ -67,7 +67,8 @@ def a_draft(owner: User | None = None, **changed: Any) -> Case:
                       "## What is going on\n\nA story.", "AWO", as_of)  # fmt: skip
     whole = {
         "who_we_are": "Teachers and parents.", "lawyer": "Sam Weir", "regulator_number": "SRA 000000",
-        "court": "High Court", "stage": "Before the claim", "risks": "We may lose, and then pay costs.",
+        "topic": "privacy", "court": "High Court", "stage": "Before the claim",
+        "risks": "We may lose, and then pay costs.",
         "wanted_pence": 600_000, "wanted_days": 30, "wanted_end": None,
         "budget": [("The claim", 400_000), ("Counsel", 200_000)],
         "links": [("The letter", "https://example.org/letter.pdf")],

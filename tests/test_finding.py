@@ -83,6 +83,14 @@ def test_cases_are_filtered_by_what_becomes_of_them_and_by_court(client: FlaskCl
     assert titles(client, "/?show=ending-soon&after=" + str(case_at("soon").id)) == ["Ends later"]
     assert titles(client, "/?show=funded") == ["Funded"]
     assert titles(client, "/?court=High+Court") == ["Ends soon"]
+    case_at("later").topic = "housing"
+    keep()
+    assert titles(client, "/?topic=housing") == titles(client, "/topics/housing") == ["Ends later"]
+    # What makes no sense in the address is as if not asked; a page that is not there is not there.
+    assert titles(client, "/?topic=odd") == titles(client)
+    assert client.get("/topics/odd").status_code == 404
+    assert said(read(client, "/topics/work"), "main p") == "There are no cases here yet."
+    assert read(client, "/cases/later").select_one("main a[href='/topics/housing']")
     page = read(client, "/?show=live&court=Court+of+Nowhere")
     assert [said(option) for option in page.select("#court option")] == ["Any court", "Court of Nowhere", "High Court"]
     assert [said(option) for option in page.select("option[selected]")] == ["Live", "Court of Nowhere"]

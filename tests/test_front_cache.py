@@ -350,6 +350,7 @@ def test_nothing_of_somebody_who_is_logged_in_is_kept_and_nothing_that_is_kept_i
 
 KEPT = {
     "public.home", "public.owner", "public.case", "public.pledge_total", "public.comments", "public.picture",
+    "public.topic",
     "public.share_picture", "public.badge", "public.embed", "public.qr_code", "public.poster", "public.deadline",
     "public.cases_feed", "public.updates_feed", "public.site_map", "public.robots",
     "public.accessibility", "public.privacy",

@@ -151,8 +151,8 @@ def test_the_database_itself_refuses_what_cannot_be(app: Flask, broken: str) -> 
 def test_an_empty_draft_lacks_everything_in_the_order_of_its_form(app: Flask) -> None:
     case = Case.draft(a_user(), "", " ", "", "", "", now())
     assert [field for field, _ in case.missing(now())] == [
-        "title", "summary", "story", "who_we_are", "firm", "lawyer", "regulator_number", "court", "stage", "risks",
-        "budget-0-words", "target", "days",
+        "title", "summary", "topic", "story", "who_we_are", "firm", "lawyer", "regulator_number", "court", "stage",
+        "risks", "budget-0-words", "target", "days",
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from flask_babel import gettext, lazy_gettext
-from wtforms import FileField, Form, StringField, TextAreaField
+from wtforms import FileField, Form, SelectField, StringField, TextAreaField
 from wtforms.fields import FieldList, FormField
 from wtforms.validators import ValidationError
 
@@ -110,6 +110,11 @@ class DraftForm(TableForm):
     title = _line(lazy_gettext("Title"), law.LONGEST_TITLE)
     slug = _line(lazy_gettext("Address of the page"), law.LONGEST_SLUG)
     summary = _words(lazy_gettext("Summary"), law.LONGEST_SUMMARY)
+    topic = SelectField(
+        lazy_gettext("Topic"),
+        choices=[("", lazy_gettext("Choose one")), *((one, lazy_gettext(words)) for one, words in law.TOPICS.items())],
+        validate_choice=False,
+    )
     story = _words(lazy_gettext("The story"), law.LONGEST_STORY)
     who_we_are = _words(lazy_gettext("Who you are"), law.LONGEST_PART)
     firm = _line(lazy_gettext("Firm or law centre"))
@@ -170,6 +175,10 @@ class DraftForm(TableForm):
     def validate_slug(self, field: Any) -> None:
         if field.data and not _SLUG.fullmatch(field.data):
             raise ValidationError(gettext("Use small letters, digits and hyphens, like whose-data."))
+
+    def validate_topic(self, field: Any) -> None:
+        if field.data and field.data not in law.TOPICS:
+            raise ValidationError(gettext("Choose one of the topics in the list."))
 
     def validate_target(self, field: Any) -> None:
         if not field.data:

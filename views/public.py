@@ -28,12 +28,14 @@ doors.admit(public, "anyone")
 
 
 @public.get("/")
-@front_cache.keeps(q="", court="", show="[a-z-]{1,20}", after="[0-9]{1,9}")
+@front_cache.keeps(q="", court="", topic="[a-z]{1,20}", show="[a-z-]{1,20}", after="[0-9]{1,9}")
 def home() -> str:
     """The cases that somebody looks for, a page at a time. What makes no sense in the address is as if not asked."""
-    asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "court")}
+    asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "topic", "court")}
     asked["show"] = asked["show"] if asked["show"] in law.CASE_FILTERS else "all"
-    found = Case.found(asked["q"], asked["show"], asked["court"], after=number_of("after"), limit=CASES_A_PAGE + 1)
+    asked["topic"] = asked["topic"] if asked["topic"] in law.TOPICS else ""
+    found = Case.found(asked["q"], asked["show"], court=asked["court"], topic=asked["topic"], after=number_of("after"),
+                       limit=CASES_A_PAGE + 1)  # fmt: skip
     return render_template("cases/home.html", cases=found[:CASES_A_PAGE], more=len(found) > CASES_A_PAGE,
                            courts=Case.courts(), asked=asked, is_narrowed=request.args.keys() & asked, as_of=now(),
                            )  # fmt: skip
@@ -45,6 +47,16 @@ def owner(number: int) -> str:
     """Somebody who has brought a case, and all of their cases that anybody may read."""
     found = Case.found(owner_id=number, after=number_of("after"), limit=CASES_A_PAGE + 1)
     return render_template("cases/owner.html", owner=(found or abort(404))[0].owner, cases=found[:CASES_A_PAGE],
+                           more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
+
+
+@public.get("/topics/<topic>")
+@front_cache.keeps(after="[0-9]{1,9}")
+def topic(topic: str) -> str:
+    """All public cases about one of law.TOPICS."""
+    words = law.TOPICS.get(topic) or abort(404)
+    found = Case.found(topic=topic, after=number_of("after"), limit=CASES_A_PAGE + 1)
+    return render_template("cases/topic.html", topic=topic, words=words, cases=found[:CASES_A_PAGE],
                            more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(states.tries)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
     app.jinja_env.globals.update(N_=N_)
-    app.jinja_env.globals.update(of_owner=law.OF_OWNER)
+    app.jinja_env.globals.update(of_owner=law.OF_OWNER, topics=law.TOPICS)
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -194,6 +194,7 @@ def upgrade() -> None:
     sa.Column('firm', sa.String(length=200), nullable=False),
     sa.Column('lawyer', sa.String(length=200), nullable=False),
     sa.Column('regulator_number', sa.String(length=200), nullable=False),
+    sa.Column('topic', sa.String(length=20), nullable=False),
     sa.Column('court', sa.String(length=200), nullable=False),
     sa.Column('stage', sa.String(length=200), nullable=False),
     sa.Column('risks', sa.Text(), nullable=False),
@@ -234,6 +235,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_cases_live_at_id', ['live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
         batch_op.create_index('ix_cases_of_court', ['court', 'live_at', 'id'], unique=False)
+        batch_op.create_index('ix_cases_of_topic', ['topic', 'live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
 
@@ -883,6 +885,7 @@ def downgrade() -> None:
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
+        batch_op.drop_index('ix_cases_of_topic')
         batch_op.drop_index('ix_cases_of_court')
         batch_op.drop_index(batch_op.f('ix_cases_live_from'))
         batch_op.drop_index('ix_cases_live_at_id')
