@@ -8,7 +8,14 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from flask_babel import gettext, lazy_gettext
-from wtforms import FileField, Form, SelectField, StringField, TextAreaField
+from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
+    FileField,
+    Form,
+    SelectChoice,
+    SelectField,
+    StringField,
+    TextAreaField,
+)
 from wtforms.fields import FieldList, FormField
 from wtforms.validators import ValidationError
 
@@ -112,7 +119,10 @@ class DraftForm(TableForm):
     summary = _words(lazy_gettext("Summary"), law.LONGEST_SUMMARY)
     topic = SelectField(
         lazy_gettext("Topic"),
-        choices=[("", lazy_gettext("Choose one")), *((one, lazy_gettext(words)) for one, words in law.TOPICS.items())],
+        choices=[
+            SelectChoice("", lazy_gettext("Choose one")),
+            *(SelectChoice(one, lazy_gettext(words)) for one, words in law.TOPICS.items()),
+        ],
         validate_choice=False,
     )
     story = _words(lazy_gettext("The story"), law.LONGEST_STORY)
