@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check check-html format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-pages check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -25,6 +25,10 @@ demo-deadline: ## Let a case's deadline come now: make demo-deadline CASE=one-pl
 	@test -n "$(CASE)" || { echo "Say which case: make demo-deadline CASE=one-pledge-short"; exit 1; }
 	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
 	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m flask --app app demo deadline "$(CASE)"
+
+screenshots: dev-environment ## Take the pictures in docs/ anew, of what make run shows in another terminal
+	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
+	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m demo.screenshots
 
 # Tests wait for other processes most of the time, so a few files run side by side, one more than there are processors.
 # All tests of one file share a house; which files begin first is said in tests/conftest.py.

@@ -26,6 +26,7 @@ def _judge(html: str, address: str) -> None:
     assert page.html and page.html.get("lang") == language, f"not its language {where}"
     assert len(page.select("main")) == 1, f"not one main {where}"
     check_fragment(page, where)
+    assert not page.footer or page.select('footer a:first-of-type[href^="mailto:"]'), f"help is elsewhere {where}"
     errors = page.select(".field.wrong")
     says_so = page.title.text.startswith(("Error: ", "Erreur\u00a0: "))
     assert not errors or says_so, f"the title does not say Error {where}"
@@ -44,6 +45,10 @@ def check_fragment(page: BeautifulSoup, where: str = "") -> None:
         names = f"{described.get('aria-describedby', '')} {described.get('aria-labelledby', '')}".split()
         for name in names:
             assert name in ids, f"{name} describes nothing {where}"
+    _check_errors(page, where)
+    for picture in page.select("img"):
+        told = {"alt", "width", "height"} - set(picture.attrs)
+        assert not told, f"a picture without {told} {where}"
     for form in page.select("form"):
         # A search changes nothing, and so does a step that only leads to the next, which says "Continue": each is a
         # GET. Whatever changes something is a POST.
@@ -57,3 +62,20 @@ def check_fragment(page: BeautifulSoup, where: str = "") -> None:
     for link in page.select("a"):
         assert link.get("href"), f"a link to nowhere {where}"
         assert link.text.strip() or link.get("aria-label"), f"a link without words {where}"
+
+
+def _check_errors(page: BeautifulSoup, where: str) -> None:
+    """Our own words say what is wrong, never the browser's; the summary leads to each field, where the same stands."""
+    refused = page.select("[required], [pattern], [minlength], form:not([novalidate]) :is([type=email], [type=number])")
+    assert not refused, f"the browser judges {refused[0].get('name')} before we do {where}"
+    for link in page.select('.errors li a[href^="#"]'):
+        field = page.select_one(f'[id="{str(link["href"])[1:]}"]')
+        assert field, f"the summary leads to {link['href']}, which is not there {where}"
+        if field.name == "button":
+            continue
+        beside = page.select_one(f'[id="{field["id"]}-error"]')
+        words = beside.text.removeprefix("Error: ") if beside else "?"
+        assert link.text.endswith(words), f"“{link.text}” does not stand at its field {where}"
+    for password in page.select("[type=password]"):
+        kind = password.get("autocomplete")
+        assert kind in ("current-password", "new-password"), f"a password manager is not told what for {where}"

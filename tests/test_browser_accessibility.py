@@ -146,11 +146,14 @@ def test_nothing_on_the_page_moves(exhibition: Exhibition, open_browser: Open) -
         return style.animationName !== 'none' || style.transitionDuration !== '0s' || style.scrollBehavior !== 'auto'
     }).map(element => element.outerHTML.slice(0, 80))""")
     assert moving == []
+    style = page.locator("style").text_content() or ""
+    assert not re.findall(r"@keyframes|animation|transition|scroll-behavior", style)
 
 
 def test_a_whole_case_is_printed_on_three_pages_at_most(house: House, open_browser: Open) -> None:
     told = case_file.read(_DEMO_CASE.read_text(encoding="utf-8").replace("{week}", "2030-01-01 02:00"), "Europe/London")
-    page, slug = open_browser(), a_case(title=told.title, story=told.words["story"], pledged=[9_500]).slug
+    story = told.words["story"] + "\n\n[The rules](https://example.org/rules) say so."
+    page, slug = open_browser(), a_case(title=told.title, story=story, pledged=[9_500]).slug
     page.goto(f"{house.url}/cases/{slug}")
     pages = page.pdf(format="A4", margin={"top": "20mm", "right": "20mm", "bottom": "20mm", "left": "20mm"})
     assert 1 <= pages.count(b"/Type /Page\n") <= 3
@@ -159,6 +162,9 @@ def test_a_whole_case_is_printed_on_three_pages_at_most(house: House, open_brows
         expect(page.locator(kept).first).to_be_visible()
     for left_out in ("nav", "form", ".button", ".share"):
         expect(page.locator(left_out).first).to_be_hidden()
+    # On paper a link is where it leads.
+    link = page.locator(".story a").first
+    assert link.evaluate("link => getComputedStyle(link, '::after').content") == '" (https://example.org/rules)"'
 
 
 def test_a_receipt_is_printed_with_what_was_paid_and_without_what_can_be_pressed(

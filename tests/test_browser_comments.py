@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SCRIPTED = "with JavaScript"
+# How the button looks while the server is asked.
+ASKING = """() => document.addEventListener('htmx:beforeSend', event => {
+    window.looked = getComputedStyle(event.target.querySelector('.button')).borderTopStyle
+})"""
 
 
 def test_a_comment_is_mended_sent_approved_and_appears_on_the_open_page(
@@ -44,11 +48,14 @@ def test_a_comment_is_mended_sent_approved_and_appears_on_the_open_page(
 
     page.get_by_label("Your name").fill("Ben Field")
     page.get_by_label("Your e-mail address").fill("ben@example.org")
+    if way == SCRIPTED:
+        page.evaluate(ASKING)
     page.get_by_role("button", name="Send comment").click()
     expect(page.locator("main")).to_contain_text("Your comment is not public yet. A moderator reads each one first")
     expect(page.get_by_role("blockquote")).to_contain_text("I stand with you.")
     if way == SCRIPTED:
         expect(page.get_by_role("heading", name="Thank you")).to_be_focused()
+        assert page.evaluate("window.looked") == "dashed"
         assert loads == []
     assert [(c.name, c.email, c.status) for c in _comments(slug)] == [("Ben Field", "ben@example.org", "pending")]
 

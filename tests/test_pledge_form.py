@@ -55,6 +55,11 @@ def test_the_form_asks_for_what_a_pledge_needs_and_says_what_will_happen(client:
         "Show me as “Anonymous” instead of my name", "Your e-mail address", "Keep me updated about this case by e-mail",
         "A message, if you like", "Show my message on the case page too", AGREEMENT,
     ]  # fmt: skip
+    helped = {str(field["name"]): (field.get("autocomplete"), field.get("inputmode"))
+              for field in page.select("input[type=text], input[type=email]")}  # fmt: skip
+    assert helped == {
+        "other_amount": ("transaction-amount", "decimal"), "name": ("name", None), "email": ("email", None),
+    }  # fmt: skip
     assert not page.select("[checked]")
     assert not page.select("form [data-hx-post], form[data-hx-post], form[data-hx-boost]")
     assert "You enter your card on Stripe's own page. That page may need JavaScript; ours never does." in said(page)
