@@ -4,6 +4,7 @@ import base64
 import contextlib
 import contextvars
 import datetime as dt
+import functools
 import hashlib
 import os
 import re
@@ -40,7 +41,7 @@ from tests.reader import Reader
 from tests.sandbox_process import SandboxProcess, start_sandbox
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM_ARGS = [
@@ -391,12 +392,29 @@ def nu_checker() -> list[str]:
     return [java, "-jar", str(file), "--format", "json"]
 
 
-WAYS = ("with JavaScript", "without JavaScript", "with the CDN blocked")
+WAYS = ("with JavaScript", "without JavaScript", "with the CDN blocked", "with htmx loaded late")
+# The ways in which htmx comes. Where it comes late, `page.wait_for_load_state()` waits for it once somebody has begun.
+SCRIPTED = (WAYS[0], WAYS[3])
+# In the third way the window is as narrow as they come: old telephones and bad lines go together.
+NARROW: Any = {"width": 240, "height": 480}
+# Tells the test that somebody has begun with this page: has typed, pressed, or scrolled.
+BEGUN = """for (const touch of ["input", "keydown", "click", "wheel"])
+    addEventListener(touch, () => begun(), {capture: true, once: true})"""
+# A swap that takes away what has the focus would leave whoever uses a keyboard at the beginning of the page.
+FOCUS_FALLS = """(() => {
+    let before = null
+    addEventListener("htmx:beforeSwap", () => { before = document.activeElement })
+    addEventListener("htmx:afterSettle", () => setTimeout(() => {
+        const fell = before && before !== document.body && document.activeElement === document.body
+        if (fell) console.error("The focus fell to the body from", before.outerHTML.slice(0, 200))
+    }))
+})()"""
 
 
 @dataclass
 class Watched:
-    """What every browser test may rely on at its end: no script error, no broken policy, no word to a stranger."""
+    """What every browser test may rely on at its end: no script error, no broken policy, no word to a stranger, and
+    the focus was never lost."""
 
     pages: list["Page"] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -408,7 +426,7 @@ class Watched:
         page.on("request", lambda asked: self._follow(asked.url, cdn))
 
     def _listen(self, said: str) -> None:
-        if "Content Security Policy" in said:
+        if "Content Security Policy" in said or "The focus fell" in said:
             self.complaints.append(said)
 
     def _follow(self, url: str, cdn: str) -> None:
@@ -425,13 +443,21 @@ def open_browser(chromium: "Browser", htmx: bytes, request: pytest.FixtureReques
     watched, cdn = Watched(), config.Settings(environment="test").htmx_url
 
     def opened(way: str = WAYS[0], script: bytes = htmx, **options: Any) -> "Page":
+        if way == "with the CDN blocked":
+            options = {"viewport": NARROW, **options}
         context = chromium.new_context(java_script_enabled=way != "without JavaScript", **options)
         context.set_default_timeout(15_000)
+        served = {
+            "body": script,
+            "headers": {"Content-Type": "text/javascript", "Access-Control-Allow-Origin": "*"},
+        }  # fmt: skip
         if way == "with the CDN blocked":
             context.route(cdn, lambda route: route.abort())
+        elif way == "with htmx loaded late":
+            _hold_back(context, cdn, served)
         else:
-            headers = {"Content-Type": "text/javascript", "Access-Control-Allow-Origin": "*"}
-            context.route(cdn, lambda route: route.fulfill(body=script, headers=headers))
+            context.route(cdn, lambda route: route.fulfill(**served))
+        context.add_init_script(FOCUS_FALLS)
         page = context.new_page()
         watched.watch(page, cdn)
         return page
@@ -442,6 +468,39 @@ def open_browser(chromium: "Browser", htmx: bytes, request: pytest.FixtureReques
     for page in watched.pages:
         page.context.close()
     assert watched.complaints == []
+
+
+def _hold_back(context: "BrowserContext", cdn: str, served: dict[str, Any]) -> None:
+    """The script reaches a page only when somebody has begun there; until then the browser calls the page unfinished.
+
+    So nobody here waits for pages to be finished, as no reader does.
+    """
+    held: dict[Page, list[Route]] = {}
+    touched: set[Page] = set()
+
+    def asked_for(route: "Route") -> None:
+        held.setdefault(route.request.frame.page, []).append(route)
+        let_go()
+
+    def begun(source: Any) -> None:
+        touched.add(source["page"])
+        let_go()
+
+    def let_go() -> None:
+        for route in [route for page in touched for route in held.pop(page, [])]:
+            # The page may have been left by the same press.
+            with contextlib.suppress(Exception):
+                route.fulfill(**served)
+
+    def opened(page: "Page") -> None:
+        for verb in ("goto", "reload", "go_back"):
+            setattr(page, verb, functools.partial(getattr(page, verb), wait_until="commit"))
+        page.on("framenavigated", lambda _: touched.discard(page))
+
+    context.expose_binding("begun", begun)
+    context.add_init_script(BEGUN)
+    context.route(cdn, asked_for)
+    context.on("page", opened)
 
 
 def _take_pictures(pages: list["Page"], test: str) -> None:
@@ -476,6 +535,11 @@ def page(open_browser: Callable[..., "Page"], way: str) -> "Page":
 @pytest.fixture
 def w3m() -> str:
     return _needs("w3m", "Text browser tests need w3m: apt-get install w3m")
+
+
+@pytest.fixture
+def lynx() -> str:
+    return _needs("lynx", "Text browser tests need lynx: apt-get install lynx")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from playwright.sync_api import expect
 
 from models import Event, Pledge, Refund, Round, User, db
+from tests.conftest import SCRIPTED
 from tests.house import House, eventually
 from tests.journey import a_real_pledge, movements_of, round_of, states, the_deadline_comes, writing
 from tests.made import PASSWORD, a_case, a_user, case_at, look_anew, now, pledges_of
@@ -79,11 +80,13 @@ def test_a_run_that_is_left_open_moves_by_itself_and_without_a_script_by_its_lin
     a_real_pledge(house, slug, 25)
     _freeze(slug, True, staff)
     _log_in(house, page, email)
-    if way == "with JavaScript":
+    if way in SCRIPTED:
         page.clock.install()
     page.goto(f"{house.url}/staff/cases/{slug}/run")
     run = page.get_by_role("region", name="Deadline capture")
     expect(run).to_contain_text("The round is open. Nothing is charged before it is decided.")
+    page.mouse.wheel(0, 10)
+    page.wait_for_load_state()
 
     the_deadline_comes(slug)
     assert eventually(lambda: states(slug) == ["due"])
@@ -100,7 +103,7 @@ def test_a_run_that_is_left_open_moves_by_itself_and_without_a_script_by_its_lin
 
 def _look_again(page: "Page", way: str, after: int) -> None:
     """The page asks by itself after so many milliseconds, or somebody follows its link."""
-    if way == "with JavaScript":
+    if way in SCRIPTED:
         page.clock.run_for(after)
     else:
         page.get_by_role("region", name="Deadline capture").get_by_role("link", name="Refresh").click()

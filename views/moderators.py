@@ -29,6 +29,8 @@ DONE = {
     "reject": N_("Rejected: the comment by %(name)s is not public."),
     "spam": N_("Spam: the comment by %(name)s is not public."),
 }
+# Where comments are decided without the script that moves the focus on: among the decided ones, and one by itself.
+NO_KEYS = ("decided", "alone")
 # What the address of the queue may ask for, beside where its page begins.
 ASKED = ("case", "over", "flagged", "order", "like")
 
@@ -198,7 +200,7 @@ def refused(refusal: Refused) -> Response:
 
 def _back_to_list(decided_one: Comment, notice: str) -> Response:
     """Back to the list that the moderator came from, at the next comment; htmx shows what was done in its place."""
-    shown = {"comment": decided_one, "next": _next(), "list": _came_from(), "as_of": _now()}
+    shown = {"comment": decided_one, "next": _next(), "list": _came_from(), "as_of": _now(), "no_keys": NO_KEYS}
     return hypermedia.done(_list_address(_next()), notice, "moderators/_decided.html", **shown)
 
 
@@ -210,7 +212,7 @@ def _list_address(number: int | None) -> str:
 
 
 def _came_from() -> str:
-    """The list that the form stood in: "decided", or what the queue was asked for, as in its address."""
+    """The list that the form stood in: "decided", "alone", or what the queue was asked for, as in its address."""
     return readable(request.form.get("list", ""), "")
 
 
@@ -224,13 +226,13 @@ def _asked(source: Any) -> dict[str, Any]:
 def _shown(comments: list[Comment], as_of: dt.datetime) -> dict[str, Any]:
     return {
         "comments": comments, "known": Background.of(comments), "as_of": as_of, "target": law.COMMENT_TARGET,
-        "form_of_all": RejectionForm(prefix="all-"),
+        "form_of_all": RejectionForm(prefix="all-"), "no_keys": NO_KEYS,
     }  # fmt: skip
 
 
 def _item(one: Comment) -> dict[str, Any]:
     came_from = _came_from()
-    in_queue = request.method == "POST" and came_from != "decided"
+    in_queue = request.method == "POST" and came_from not in NO_KEYS
     return {"comment": one, **_shown([one], _now()), "list": came_from, "in_queue": in_queue}
 
 
