@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from babel.dates import format_datetime, format_time
+from babel.dates import format_date, format_datetime, format_time
 from flask_babel import get_locale, gettext
 
 # What the books note is in this language, whatever the one of the page is on which somebody pressed the button.
@@ -58,16 +58,16 @@ LONGEST_URL, MOST_ROWS = 500, 30
 LONGEST_UPDATE, LONGEST_MESSAGE = 20_000, 1_000
 # What must be written before a case can be reviewed: column -> what its owner is asked to do.
 NEEDED_WORDS: Mapping[str, str] = {
-    "title": "Enter a title.",
-    "summary": "Enter a summary.",
-    "story": "Tell the story.",
-    "who_we_are": "Say who you are.",
-    "firm": "Enter the firm that acts for you.",
-    "lawyer": "Enter the name of your lawyer.",
-    "regulator_number": "Enter the number under which the firm or the lawyer is regulated.",
-    "court": "Enter the court or tribunal.",
-    "stage": "Say what stage the case has reached.",
-    "risks": "Describe the risks.",
+    "title": N_("Enter a title."),
+    "summary": N_("Enter a summary."),
+    "story": N_("Tell the story."),
+    "who_we_are": N_("Say who you are."),
+    "firm": N_("Enter the firm that acts for you."),
+    "lawyer": N_("Enter the name of your lawyer."),
+    "regulator_number": N_("Enter the number under which the firm or the lawyer is regulated."),
+    "court": N_("Enter the court or tribunal."),
+    "stage": N_("Say what stage the case has reached."),
+    "risks": N_("Describe the risks."),
 }
 # A case in one of these may be written; in these nobody but its owner and staff sees it.
 WRITABLE_CASES = frozenset({"draft", "changes_requested"})
@@ -145,36 +145,39 @@ COMMENT_MOVES: Mapping[str, frozenset[str]] = {
 # one of which nobody is told.
 REJECTIONS: Mapping[str, tuple[str, str]] = {
     "protected": (
-        "Names a protected person",
-        "It names, or lets readers find, somebody whom the law protects, such as a child or a witness.",
+        N_("Names a protected person"),
+        N_("It names, or lets readers find, somebody whom the law protects, such as a child or a witness."),
     ),
     "contempt": (
-        "Contempt of court, or sub judice",
-        "It speaks of a matter before a court in a way that may be contempt of court.",
+        N_("Contempt of court, or sub judice"),
+        N_("It speaks of a matter before a court in a way that may be contempt of court."),
     ),
-    "defamation": ("Risk of defamation", "It says something of a person or a body that may be defamation."),
-    "harassment": ("Harassment", "It attacks or threatens somebody, instead of speaking of the case."),
-    "personal": ("Personal data", "It has personal details of somebody, such as an address or a telephone number."),
-    "off_topic": ("Off topic", "It does not speak of this case."),
-    "spam": ("Spam", "It is advertising."),
+    "defamation": (N_("Risk of defamation"), N_("It says something of a person or a body that may be defamation.")),
+    "harassment": (N_("Harassment"), N_("It attacks or threatens somebody, instead of speaking of the case.")),
+    "personal": (
+        N_("Personal data"),
+        N_("It has personal details of somebody, such as an address or a telephone number."),
+    ),
+    "off_topic": (N_("Off topic"), N_("It does not speak of this case.")),
+    "spam": (N_("Spam"), N_("It is advertising.")),
 }
 # Why a reader reports a published comment -> what the reader chooses, and the moderators read.
 REPORTS: Mapping[str, str] = {
-    "protected": "It names a child, a witness or somebody else whom the law protects",
-    "contempt": "It may disturb a case that is before a court",
-    "untrue": "It says something untrue of somebody",
-    "harassment": "It attacks or threatens somebody",
-    "personal": "It has somebody's personal details",
-    "spam": "It is advertising",
-    "other": "Something else",
+    "protected": N_("It names a child, a witness or somebody else whom the law protects"),
+    "contempt": N_("It may disturb a case that is before a court"),
+    "untrue": N_("It says something untrue of somebody"),
+    "harassment": N_("It attacks or threatens somebody"),
+    "personal": N_("It has somebody's personal details"),
+    "spam": N_("It is advertising"),
+    "other": N_("Something else"),
 }
 # What may be wrong with a comment -> how much it weighs in the moderators' queue, and what they read of it. Signs sort
 # the queue; they never decide.
 SIGNS: Mapping[str, tuple[int, str]] = {
-    "links": (1, "has web addresses"),
-    "repeated": (2, "nearly the same text was sent before"),
-    "burst": (2, "many comments came from one network within an hour"),
-    "trap": (3, "a field that no reader sees was filled in"),
+    "links": (1, N_("has web addresses")),
+    "repeated": (2, N_("nearly the same text was sent before")),
+    "burst": (2, N_("many comments came from one network within an hour")),
+    "trap": (3, N_("a field that no reader sees was filled in")),
 }
 # So many comments of one network within an hour are a burst.
 BURST, BURST_WITHIN = 5, dt.timedelta(hours=1)
@@ -190,7 +193,7 @@ UPDATE_MOVES: Mapping[str, frozenset[str]] = {
     "published": frozenset(),
 }
 # Who may read an update, and a message that comes with a pledge.
-AUDIENCES: Mapping[str, str] = {"everyone": "Everyone", "supporters": "Supporters only"}
+AUDIENCES: Mapping[str, str] = {"everyone": N_("Everyone"), "supporters": N_("Supporters only")}
 MESSAGES_FOR = ("owner", "everyone")
 # The reason of a report that is the case owner's; it is none that readers can choose.
 OF_OWNER = "owner"
@@ -202,6 +205,36 @@ PROMISE_CHANGE_MOVES: Mapping[str, frozenset[str]] = {
     "refused": frozenset(),
     "withdrawn": frozenset(),
 }
+
+# What pages call the kinds of rows, their states and what happened to them: as the database has it, but for the
+# underscores.
+KINDS = (N_("Case"), N_("Round"), N_("Update"), N_("Promise change"))
+HAPPENED = (
+    N_("draft"), N_("submitted"), N_("changes requested"), N_("approved"), N_("live"), N_("rejected"), N_("funded"),
+    N_("missed"), N_("cancelled"), N_("closed"), N_("open"), N_("closing"), N_("met"), N_("started"),
+    N_("confirmed"), N_("due"), N_("charging"), N_("charged"), N_("action required"), N_("declined"), N_("unknown"),
+    N_("refunded"), N_("disputed"), N_("charged back"), N_("released"), N_("dropped"), N_("abandoned"),
+    N_("pending"), N_("spam"), N_("withdrawn"), N_("scheduled"), N_("published"), N_("asked"), N_("consented"),
+    N_("refused"), N_("second factor set up"), N_("second factor replaced"), N_("second factor turned off"),
+    N_("second factor reset"), N_("role changed"), N_("disabled"), N_("enabled"), N_("signed up"), N_("invited"),
+    N_("accepted"), N_("taken back"), N_("password reset"), N_("preview link replaced"), N_("editor joined"),
+    N_("editor left"), N_("written"), N_("pledging paused"), N_("pledging paused ended"), N_("charges frozen"),
+    N_("charges frozen ended"), N_("comments locked"), N_("comments locked ended"), N_("shown as public"),
+    N_("shown as notice"), N_("shown as hidden"), N_("edited"), N_("update draft deleted"), N_("deadline moved"),
+    N_("promise changed"), N_("changed"), N_("raise asked"), N_("not raised"), N_("renamed"),
+    N_("address corrected"), N_("address asked"), N_("address changed"), N_("address taken back"),
+    N_("link replaced"), N_("subscribed"), N_("unsubscribed"), N_("decided"), N_("card replaced"),
+    N_("card not taken"), N_("card removed"), N_("old card removed"), N_("not approved"), N_("halted"),
+    N_("asked again"), N_("reminded"), N_("charges went on"), N_("stopped trying"), N_("receipt asked"),
+    N_("refund asked"), N_("money back"), N_("refund failed"), N_("opened"), N_("won"), N_("lost"), N_("reported"),
+    N_("answered"), N_("answer changed"), N_("look again"), N_("kept"), N_("undone"), N_("resubmitted"),
+)  # fmt: skip
+# The same where a sentence has it as the database has it; and who does things, if it is none of the users.
+AS_STORED = (
+    N_("changes_requested"), N_("action_required"), N_("charged_back"), N_("case"), N_("round"), N_("pledge"),
+    N_("comment"), N_("update"), N_("promise_change"), N_("dispute"), N_("refund"),
+)  # fmt: skip
+DOERS = (N_("clock"), N_("operator"), N_("stripe"), N_("supporter"), N_("staff"), N_("author"), N_("reader"))
 
 # A pledge in one of these will not move by itself any more (an abandoned one only by its supporter).
 FINAL_PLEDGES = frozenset({"charged", "released", "cancelled", "dropped", "refunded", "charged_back", "abandoned"})
@@ -434,17 +467,31 @@ def deadline_from_local(local: dt.datetime, zone: str) -> dt.datetime:
     try:
         place = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as unknown:
-        raise Refused(f"“{zone}” is not a time zone, such as Europe/London.") from unknown
+        raise Refused(gettext("“%(zone)s” is not a time zone, such as Europe/London.", zone=zone)) from unknown
     first = local.replace(tzinfo=place, fold=0)
     second = local.replace(tzinfo=place, fold=1)
     instant = first.astimezone(dt.UTC)
     if instant.astimezone(place).replace(tzinfo=None) != local:
         raise Refused(
-            f"The clocks go forward that night: {local:%H:%M on %d %B %Y} does not exist. Choose another time."
+            gettext(
+                "The clocks go forward that night: %(time)s on %(day)s does not exist. Choose another time.",
+                time=f"{local:%H:%M}",
+                day=_day_words(local),
+            )
         )
     if instant != second.astimezone(dt.UTC):
-        raise Refused(f"The clocks go back that night: {local:%H:%M on %d %B %Y} comes twice. Choose another time.")
+        raise Refused(
+            gettext(
+                "The clocks go back that night: %(time)s on %(day)s comes twice. Choose another time.",
+                time=f"{local:%H:%M}",
+                day=_day_words(local),
+            )
+        )
     return instant
+
+
+def _day_words(day: dt.date) -> str:
+    return format_date(day, "dd MMMM y", locale=_language())
 
 
 def deadline_after(days: int, zone: str, as_of: dt.datetime) -> dt.datetime:
@@ -463,24 +510,26 @@ def deadline_after(days: int, zone: str, as_of: dt.datetime) -> dt.datetime:
 
 def check_target(pence: int) -> None:
     if not 0 < pence <= LARGEST_TARGET:
-        raise Refused("The target must be more than nothing and at most £1,000,000.")
+        raise Refused(gettext("The target must be more than nothing and at most £1,000,000."))
 
 
 def check_deadline(deadline: dt.datetime, as_of: dt.datetime) -> None:
     """Whether a round that begins now may end then."""
     if in_time(deadline, as_of):
-        raise Refused("The deadline is in the past.")
+        raise Refused(gettext("The deadline is in the past."))
     if deadline - as_of < SHORTEST_ROUND:
-        raise Refused("The deadline is less than a day away.")
+        raise Refused(gettext("The deadline is less than a day away."))
     if deadline - as_of > LONGEST_ROUND:
-        raise Refused(f"The deadline is more than {LONGEST_ROUND.days} days away.")
+        raise Refused(gettext("The deadline is more than %(days)s days away.", days=LONGEST_ROUND.days))
 
 
 def check_new_target(target_pence: int, new_target_pence: int) -> None:
     """Whether a target that supporters have agreed to may become this one."""
     if new_target_pence > target_pence:
         raise Refused(
-            "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
+            gettext(
+                "The target can become lower, never higher: supporters agreed to be charged only if pledges reach it."
+            )
         )
     check_target(new_target_pence)
 
@@ -495,16 +544,19 @@ def check_change(deadline: dt.datetime, target_pence: int, new_deadline: dt.date
     """
     check_new_target(target_pence, new_target_pence)
     if new_deadline < deadline:
-        raise Refused("The deadline can come later, never earlier.")
+        raise Refused(gettext("The deadline can come later, never earlier."))
     if (new_deadline, new_target_pence) == (deadline, target_pence):
-        raise Refused("Enter a later deadline, a lower target, or both.")
+        raise Refused(gettext("Enter a later deadline, a lower target, or both."))
     place = ZoneInfo(zone)
     on_the_wall = [one.astimezone(place).replace(tzinfo=None) for one in (deadline, new_deadline)]
     if on_the_wall[1] - on_the_wall[0] > LONGEST_EXTENSION:
-        raise Refused(f"The deadline can come at most {LONGEST_EXTENSION.days} days later.")
+        raise Refused(gettext("The deadline can come at most %(days)s days later.", days=LONGEST_EXTENSION.days))
     if new_deadline - as_of < NOTICE:
         raise Refused(
-            f"Supporters need {NOTICE.days} days to read of a change and to leave, and the deadline would come sooner."
+            gettext(
+                "Supporters need %(days)s days to read of a change and to leave, and the deadline would come sooner.",
+                days=NOTICE.days,
+            )
         )
 
 
@@ -516,9 +568,9 @@ def day_of(instant: dt.datetime, zone: str) -> dt.date:
 def check_publication(at: dt.datetime, as_of: dt.datetime) -> None:
     """Whether an update may be published by the clock at this time."""
     if in_time(at, as_of):
-        raise Refused("This time is in the past. Choose a later one, or publish it now.")
+        raise Refused(gettext("This time is in the past. Choose a later one, or publish it now."))
     if at - as_of > LONGEST_AHEAD:
-        raise Refused(f"This time is more than {LONGEST_AHEAD.days} days away.")
+        raise Refused(gettext("This time is more than %(days)s days away.", days=LONGEST_AHEAD.days))
 
 
 def instant_words(instant: dt.datetime, zone: str) -> str:

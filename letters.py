@@ -1,7 +1,8 @@
 """Every e-mail that Standing sends: to whom, with what words, by which road.
 
 The words stand in templates/letters/<kind>.txt; the first line is the subject. Letters are plain text, first and
-last. A letter is owed by the models and sent by jobs/post.py; here it is only written and handed over.
+last, in the language of their row, and their links lead to pages in that language. A letter is owed by the models and
+sent by jobs/post.py; here it is only written and handed over.
 """
 
 import datetime as dt
@@ -20,11 +21,13 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 from email_validator import validate_email
 from flask import render_template
+from flask_babel import force_locale
 
 import config
 from models import (
     DISPUTE_LETTERS,
     ENDED_UNPAID,
+    ENGLISH,
     MONEY_TAKEN,
     REFUSED,
     AddressChange,
@@ -164,7 +167,8 @@ def write(letter: Letter) -> EmailMessage:
     """The letter as it goes out. The same row always gives the same Message-ID and date."""
     settings = config.current()
     about = _subject_row(letter)
-    words = render_template(f"letters/{letter.kind}.txt", **_context(letter, about))
+    with force_locale(letter.language.replace("-", "_")):
+        words = render_template(f"letters/{letter.kind}.txt", **_context(letter, about))
     subject, _, body = words.partition("\n")
     message = EmailMessage(policy=LetterPolicy())
     message["From"] = _address(*parseaddr(settings.mail_from))
@@ -174,7 +178,7 @@ def write(letter: Letter) -> EmailMessage:
     message["Message-ID"] = f"<{letter.message_id}@{urlsplit(settings.site_url).hostname}>"
     message["Auto-Submitted"] = "auto-generated"
     if letter.kind in OF_NEWS:
-        message["List-Unsubscribe"] = f"<{_link(about, 'unsubscribe')}>"
+        message["List-Unsubscribe"] = f"<{_link(letter, about, 'unsubscribe')}>"
         if settings.is_https:
             # Mail programs may then post to it by themselves (RFC 8058, which wants https).
             message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
@@ -263,20 +267,26 @@ def _case_of_occasion(letter: Letter) -> Case:
     return db.session.get_one(Case, int(letter.occasion.split(":")[1]))
 
 
+def _site(letter: Letter) -> str:
+    """Where the pages of the letter's language begin."""
+    site_url = config.current().site_url
+    return site_url if letter.language == ENGLISH else f"{site_url}/{letter.language}"
+
+
 def _context(letter: Letter, about: Any) -> dict[str, Any]:
     """What the templates may speak of. All amounts and dates come from rows."""
-    settings = config.current()
+    settings, site = config.current(), _site(letter)
     words: dict[str, Any] = {
         "site_name": settings.site_name,
-        "site_url": settings.site_url,
+        "site_url": site,
         "operator": settings.operator_name,
         "contact": settings.contact_email,
         "zone": settings.display_zone,
     }
     if type(about) in OF_ACCOUNTS:
-        return words | {"about": about, "link": f"{settings.site_url}/{OF_ACCOUNTS[type(about)]}/{about.link()}"}
+        return words | {"about": about, "link": f"{site}/{OF_ACCOUNTS[type(about)]}/{about.link()}"}
     if isinstance(about, Case):
-        words |= {"case": about, "draft_url": f"{settings.site_url}/owner/cases/{about.slug}/draft"}
+        words |= {"case": about, "draft_url": f"{site}/owner/cases/{about.slug}/draft"}
         return words | ({"update": _row_of_occasion(letter, Update)} if letter.kind == "update_held_back" else {})
     if isinstance(about, User):
         return words | {"person": about} | _about_person(letter, about)
@@ -284,20 +294,21 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         left = len(about.findings) - MOST_FINDINGS
         return words | {"found": about, "findings": about.findings[:MOST_FINDINGS], "more": max(0, left)}
     if isinstance(about, Comment):
-        link = f"{settings.site_url}/comments/{about.link()}"
+        link = f"{site}/comments/{about.link()}"
         return words | {"comment": about, "case": about.case, "link": link}
     if isinstance(about, LinkRequest):
-        return words | {"pledges": [(pledge, _link(pledge, "pledge")) for pledge in about.pledges()]}
+        return words | {"pledges": [(pledge, _link(letter, pledge, "pledge")) for pledge in about.pledges()]}
     if isinstance(about, AddressChange):
-        words |= {name: _address_link(about, name) for name in ("new_address", "old_address")}
+        words |= {name: _address_link(letter, about, name) for name in ("new_address", "old_address")}
     elif isinstance(about, Pledge):
-        words |= {"pledge": about, "link": _link(about, "pledge"), "unsubscribe": _link(about, "unsubscribe")}
+        words |= {"pledge": about, "link": _link(letter, about, "pledge")}
+        words |= {"unsubscribe": _link(letter, about, "unsubscribe")}
         words |= _about_pledge(letter, about)
     its_round: Round = _round_of(about)
     case: Case = its_round.case
     if letter.kind in ("promise_consented", "promise_refused"):
         words |= {"change": _row_of_occasion(letter, PromiseChange)}
-    return words | {"round": its_round, "case": case, "case_url": f"{settings.site_url}/cases/{case.slug}"}
+    return words | {"round": its_round, "case": case, "case_url": f"{site}/cases/{case.slug}"}
 
 
 def _round_of(about: Any) -> Round:
@@ -315,10 +326,10 @@ def _about_person(letter: Letter, person: User) -> dict[str, Any]:
         return {"what": letter.occasion.partition(":")[0], "at": letter.created_at}
     if letter.kind in OF_CASES:
         its_case = _case_of_occasion(letter)
-        return {"case": its_case, "review_url": f"{config.current().site_url}/staff/reviews/{its_case.slug}"}
+        return {"case": its_case, "review_url": f"{_site(letter)}/staff/reviews/{its_case.slug}"}
     if letter.kind == "promise_asked":
         change: PromiseChange = _row_of_occasion(letter, PromiseChange)
-        where = f"{config.current().site_url}/staff/promise-changes/{change.id}"
+        where = f"{_site(letter)}/staff/promise-changes/{change.id}"
         return {"change": change, "case": change.round.case, "change_url": where}
     if letter.kind in DISPUTES or letter.kind == "refund_failed":
         return _about_money(letter)
@@ -331,11 +342,11 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
         return {"report": _row_of_occasion(letter, FinalReport)}
     if letter.kind == "update":
         update: Update = _row_of_occasion(letter, Update)
-        private = f"{_link(pledge, 'pledge')}/updates"
-        page = f"{config.current().site_url}/cases/{pledge.round.case.slug}" if update.is_for_everyone else private
+        private = f"{_link(letter, pledge, 'pledge')}/updates"
+        page = f"{_site(letter)}/cases/{pledge.round.case.slug}" if update.is_for_everyone else private
         return {"update": update, "update_url": f"{page}#update-{update.id}"}
     if letter.kind == "promise_changed":
-        return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(pledge, "leave")}
+        return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(letter, pledge, "leave")}
     if letter.kind == "changed":
         return {"agreement": _row_of_occasion(letter, Agreement)}
     if letter.kind == "reminder":
@@ -359,7 +370,7 @@ def _about_comments(letter: Letter, moderator: User) -> dict[str, Any]:
     """How many comments wait, and the ten oldest with links for this moderator; their words stay out of the mail."""
     queue = Queue()
     oldest, _ = queue.page(letter.created_at, MOST_COMMENTS)
-    where = f"{config.current().site_url}/moderation/letters"
+    where = f"{_site(letter)}/moderation/letters"
     return {
         "waiting": queue.count(letter.created_at),
         "oldest": [(one, f"{where}/{one.digest_link(moderator)}") for one in oldest],
@@ -405,11 +416,11 @@ def _address(name: str, email: str) -> Address:
     return Address(display_name=" ".join(name.split()), addr_spec=email)
 
 
-def _address_link(change: AddressChange, whose: str) -> str:
+def _address_link(letter: Letter, change: AddressChange, whose: str) -> str:
     purpose = whose.replace("_", "-")
-    return f"{config.current().site_url}/pledges/{purpose}/{change.link(purpose)}"
+    return f"{_site(letter)}/pledges/{purpose}/{change.link(purpose)}"
 
 
-def _link(pledge: Pledge, purpose: str) -> str:
+def _link(letter: Letter, pledge: Pledge, purpose: str) -> str:
     path = {"pledge": "/pledges/{}", "leave": "/pledges/{}/departure"}.get(purpose, "/pledges/{}/unsubscription")
-    return config.current().site_url + path.format(pledge.link(purpose))
+    return _site(letter) + path.format(pledge.link(purpose))

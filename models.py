@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import law
-from law import Refused
+from law import N_, Refused
 from money import pounds
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pictures import Drawing
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# The language of letters to whom nothing is known of, as `lang` has it; the others are named in views/languages.py.
+ENGLISH = "en-GB"
 # A refund that the bank has not finished is looked at again this often, should its event be lost.
 REFUND_PAUSE = dt.timedelta(hours=1)
 RECEIPTS_A_DAY = 5
@@ -288,6 +290,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     session_version: Mapped[int]
     # Whether single keys press the buttons of the moderators' desk; some people's hands or machines need them off.
     uses_keys: Mapped[bool]
+    # In which letters are written to this person; pages follow their address.
+    language: Mapped[str] = mapped_column(sa.String(20))
     created_at: Mapped[dt.datetime]
     # When the password was set that holds now. Links to set another one that were asked for before are dead.
     password_at: Mapped[dt.datetime]
@@ -307,19 +311,20 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         return cls.admit(email, name, role, hash_password(password), as_of, bio)
 
     @classmethod
-    def admit(cls, email: str, name: str, role: str, password_hash: str, as_of: dt.datetime, bio: str = "") -> User:
+    def admit(cls, email: str, name: str, role: str, password_hash: str, as_of: dt.datetime, bio: str = "",
+              language: str = ENGLISH) -> User:  # fmt: skip
         """As `enrol`, with a password that was hashed before: that is slow, and nobody should wait for it to write.
 
         The unique address decides who comes first when two arrive at once.
         """
         added = insert_once(
             cls, email=email.lower(), name=name, bio=bio, picture="", role=role, password_hash=password_hash,
-            session_version=1, uses_keys=True, created_at=as_of, password_at=as_of,
+            session_version=1, uses_keys=True, language=language, created_at=as_of, password_at=as_of,
             second_factor_secret="", second_factor_step=0,
         )  # fmt: skip
         user = cls.at(email)
         if user is None or not added:
-            raise Refused(f"There is already a user with the address {email}.")
+            raise Refused(gettext("There is already a user with the address %(email)s.", email=email))
         return user
 
     @classmethod
@@ -413,7 +418,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     def turn_off_second_factor(self, as_of: dt.datetime) -> None:
         """Whoever can do much to others keeps it: a case owner alone turns it off. Needs the user to be held."""
         if self.role in law.SECOND_FACTOR_ROLES:
-            raise Refused("Moderators and staff keep their second factor. You can put another one in its place.")
+            raise Refused(
+                gettext("Moderators and staff keep their second factor. You can put another one in its place.")
+            )
         self._drop_second_factor("turned_off", f"user:{self.id}", as_of)
 
     def warn_of_tries(self, as_of: dt.datetime) -> None:
@@ -432,6 +439,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """A line in the history, and a letter: if it was somebody else, its owner should know."""
         Event.write(self, f"second_factor_{what}", who, as_of, note=note)
         Letter.owe("second_factor", self, f"{what}:{as_of.isoformat()}", as_of)
+
+    def write_in(self, language: str, as_of: dt.datetime) -> None:
+        """The language of letters to this person from now on; silent when it is that one already."""
+        if language != self.language:
+            Event.write(self, "language_changed", f"user:{self.id}", as_of, note=f"from {self.language} to {language}")
+            self.language = language
 
     # What staff do to a user
 
@@ -456,7 +469,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         if role == self.role:
             return
         if self.cases:
-            raise Refused(f"{self.name} owns cases, which would be left without an owner. The role stays.")
+            raise Refused(
+                gettext("%(name)s owns cases, which would be left without an owner. The role stays.", name=self.name)
+            )
         Event.write(self, "role_changed", f"user:{by.id}", as_of, before=self.role, after=role, note=reason)
         self.role = role
         self.end_sessions()
@@ -491,11 +506,13 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Only staff act upon users, and never upon themselves. So the last of staff cannot be removed: whoever does
         it is another one, whose row is locked as well, so that two who remove each other come one after the other."""
         if by.role != "staff" or by.disabled_at is not None:
-            raise Refused("You do not belong to staff any more. Nothing was changed.")
+            raise Refused(gettext("You do not belong to staff any more. Nothing was changed."))
         if by.id == self.id:
             raise Refused(
-                "Nobody changes their own role, disables themselves, or resets their own second factor. "
-                "Ask somebody else of staff."
+                gettext(
+                    "Nobody changes their own role, disables themselves, or resets their own second factor. "
+                    "Ask somebody else of staff."
+                )
             )
 
     def history(self) -> list[Event]:
@@ -586,14 +603,14 @@ class SignUp(Base):
     confirmed_at: Mapped[dt.datetime | None]
 
     @classmethod
-    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime) -> SignUp:
+    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime, language: str = ENGLISH) -> SignUp:
         """Owe the letter. What nobody has confirmed in time is forgotten."""
         _forget(cls, as_of - law.SIGN_UP_WAITS)
         asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), name=name, password_hash=password_hash,
                     asked_at=as_of)  # fmt: skip
         db.session.add(asked)
         db.session.flush()
-        Letter.owe("sign_up", asked, as_of.isoformat(), as_of)
+        Letter.owe("sign_up", asked, as_of.isoformat(), as_of, language=language)
         return asked
 
     @classmethod
@@ -619,12 +636,12 @@ class SignUp(Base):
         """Whether the link still opens an account."""
         return self.confirmed_at is None and as_of - self.asked_at <= law.SIGN_UP_WAITS and not self.is_known
 
-    def confirm(self, as_of: dt.datetime) -> User:
+    def confirm(self, as_of: dt.datetime, language: str = ENGLISH) -> User:
         """Needs to be held."""
         if not self.waits(as_of):
-            raise Refused("This link was used already, or it is too old. Log in, or sign up again.")
+            raise Refused(gettext("This link was used already, or it is too old. Log in, or sign up again."))
         self.confirmed_at = as_of
-        user = User.admit(self.email, self.name, "owner", self.password_hash, as_of)
+        user = User.admit(self.email, self.name, "owner", self.password_hash, as_of, language=language)
         Event.write(user, "signed_up", f"user:{user.id}", as_of)
         return user
 
@@ -651,7 +668,7 @@ class Invitation(Base):
     invited_by: Mapped[User | None] = relationship()
 
     @classmethod
-    def to_case(cls, its_case: Case, email: str, by: User, as_of: dt.datetime) -> Invitation:
+    def to_case(cls, its_case: Case, email: str, by: User, as_of: dt.datetime, language: str = ENGLISH) -> Invitation:
         """The owner of a case asks somebody to work on it. Needs the case to be held.
 
         The same for every address: whether somebody has an account here is nobody's to find out. Asked twice it is
@@ -662,27 +679,31 @@ class Invitation(Base):
         if waiting := [one for one in db.session.scalars(found) if one.state(as_of) == "waiting"]:
             return waiting[0]
         if len(its_case.editor_invitations(as_of)) + len(its_case.editors) >= law.MOST_EDITORS:
-            raise Refused(f"At most {law.MOST_EDITORS} people can work on a case beside its owner.")
-        return cls._write(email, "owner", by, as_of, case_id=its_case.id)
+            raise Refused(
+                gettext("At most %(most)s people can work on a case beside its owner.", most=law.MOST_EDITORS)
+            )
+        return cls._write(email, "owner", by, as_of, language, case_id=its_case.id)
 
     @classmethod
-    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime) -> Invitation:
-        """Owe the letter. Raises Refused for whoever has an account, or an invitation that still works."""
+    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime, language: str = ENGLISH) -> Invitation:
+        """Owe the letter, in the language of whoever invites. Raises Refused for whoever has an account, or an
+        invitation that still works."""
         email = email.lower()
         if User.at(email) is not None:
-            raise Refused(f"There is already a user with the address {email}.")
+            raise Refused(gettext("There is already a user with the address %(email)s.", email=email))
         if any(one.waits(as_of) for one in db.session.scalars(sa.select(cls).where(cls.email == email))):
-            raise Refused(f"{email} is invited already. Take that invitation back first.")
-        return cls._write(email, role, by, as_of)
+            raise Refused(gettext("%(email)s is invited already. Take that invitation back first.", email=email))
+        return cls._write(email, role, by, as_of, language)
 
     @classmethod
-    def _write(cls, email: str, role: str, by: User | None, as_of: dt.datetime, case_id: int | None = None) -> Self:
+    def _write(cls, email: str, role: str, by: User | None, as_of: dt.datetime, language: str,
+               case_id: int | None = None) -> Self:  # fmt: skip
         invitation = cls(public_id=secrets.token_urlsafe(16), email=email, role=role, case_id=case_id,
                          invited_by_id=by.id if by else None, invited_at=as_of)  # fmt: skip
         db.session.add(invitation)
         db.session.flush()
         Event.write(invitation, "invited", f"user:{by.id}" if by else "operator", as_of, after=role)
-        Letter.owe("invitation", invitation, "sent", as_of)
+        Letter.owe("invitation", invitation, "sent", as_of, language=language)
         return invitation
 
     @classmethod
@@ -725,12 +746,14 @@ class Invitation(Base):
             return "taken back"
         return "waiting" if as_of <= self.runs_out_at else "run out"
 
-    def accept(self, name: str, password_hash: str, as_of: dt.datetime) -> User:
+    def accept(self, name: str, password_hash: str, as_of: dt.datetime, language: str = ENGLISH) -> User:
         """Needs to be held."""
         if not self.waits(as_of):
-            raise Refused("This invitation was used already, was taken back, or has run out. Ask for another one.")
+            raise Refused(
+                gettext("This invitation was used already, was taken back, or has run out. Ask for another one.")
+            )
         self.accepted_at = as_of
-        user = User.admit(self.email, name, self.role, password_hash, as_of)
+        user = User.admit(self.email, name, self.role, password_hash, as_of, language=language)
         self._join_case(user, as_of)
         Event.write(self, "accepted", f"user:{user.id}", as_of)
         by = f"user:{self.invited_by_id}" if self.invited_by_id else "operator"
@@ -740,7 +763,9 @@ class Invitation(Base):
     def accept_as(self, person: User, as_of: dt.datetime) -> None:
         """Somebody who has an account, and is logged in, takes up an invitation to a case. Needs to be held."""
         if self.case is None or person.email != self.email or not self.waits(as_of):
-            raise Refused("This invitation was used already, was taken back, or has run out. Ask for another one.")
+            raise Refused(
+                gettext("This invitation was used already, was taken back, or has run out. Ask for another one.")
+            )
         self.accepted_at = as_of
         self._join_case(person, as_of)
         Event.write(self, "accepted", f"user:{person.id}", as_of)
@@ -752,7 +777,7 @@ class Invitation(Base):
     def take_back(self, by: str, as_of: dt.datetime) -> None:
         """Silent when that was done. Needs to be held."""
         if self.accepted_at is not None:
-            raise Refused(f"{self.email} has taken up this invitation already.")
+            raise Refused(gettext("%(email)s has taken up this invitation already.", email=self.email))
         if self.taken_back_at is None:
             self.taken_back_at = as_of
             Event.write(self, "taken_back", by, as_of)
@@ -795,13 +820,13 @@ class PasswordReset(Base):
     used_at: Mapped[dt.datetime | None]
 
     @classmethod
-    def ask(cls, email: str, as_of: dt.datetime) -> PasswordReset:
+    def ask(cls, email: str, as_of: dt.datetime, language: str = ENGLISH) -> PasswordReset:
         """Owe the letter. Addresses of more than a day ago are forgotten."""
         _forget(cls, as_of - dt.timedelta(days=1))
         asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), asked_at=as_of)
         db.session.add(asked)
         db.session.flush()
-        Letter.owe("password_reset", asked, as_of.isoformat(), as_of)
+        Letter.owe("password_reset", asked, as_of.isoformat(), as_of, language=language)
         return asked
 
     @classmethod
@@ -834,7 +859,9 @@ class PasswordReset(Base):
         """Set the password, end every log-in, and say so by letter. Needs to be held."""
         user = User.at(self.email)
         if user is None or not self.waits(as_of):
-            raise Refused("This link was used already, or it is too old. Ask for a new one, and use the newest letter.")
+            raise Refused(
+                gettext("This link was used already, or it is too old. Ask for a new one, and use the newest letter.")
+            )
         self.used_at = as_of
         user.set_password(password_hash, as_of)
         Event.write(user, "password_reset", f"user:{user.id}", as_of)
@@ -860,12 +887,12 @@ COURTS_OF_NEWEST = 200
 
 # What has become of a case, for staff who were about to decide it.
 BECAME = {
-    "draft": "it was taken back",
-    "submitted": "it was sent again",
-    "changes_requested": "changes were asked for",
-    "approved": "it was approved",
-    "live": "it was made live",
-    "rejected": "it was rejected",
+    "draft": N_("it was taken back"),
+    "submitted": N_("it was sent again"),
+    "changes_requested": N_("changes were asked for"),
+    "approved": N_("it was approved"),
+    "live": N_("it was made live"),
+    "rejected": N_("it was rejected"),
 }
 
 
@@ -991,14 +1018,16 @@ class Case(Base):
         taken = sa.select(Case.id).where(Case.slug == slug)
         with db.session.no_autoflush:
             if slug in RESERVED_SLUGS or db.session.scalar(taken) is not None:
-                raise AddressTaken(f"There is already a case at /cases/{slug}.")
+                raise AddressTaken(gettext("There is already a case at %(address)s.", address=f"/cases/{slug}"))
         try:
             with db.session.begin_nested():
                 self.slug = slug
                 db.session.add(self)
                 db.session.flush()
         except sa.exc.IntegrityError as taken_now:
-            raise AddressTaken(f"There is already a case at /cases/{slug}.") from taken_now
+            raise AddressTaken(
+                gettext("There is already a case at %(address)s.", address=f"/cases/{slug}")
+            ) from taken_now
 
     # Writing it
 
@@ -1013,7 +1042,7 @@ class Case(Base):
         self.require_writable()
         if seen != self.draft_version and not (pressed and page and page == self.draft_page):
             at = law.clock_words(self.saved_at or self.created_at, self.zone)
-            raise Refused(f"This draft was saved elsewhere at {at}, so nothing was overwritten.")
+            raise Refused(gettext("This draft was saved elsewhere at %(at)s, so nothing was overwritten.", at=at))
         if (slug := values.get("slug", self.slug)) != self.slug:
             self._move_to(slug or self._free_slug(str(values.get("title", self.title))))
         columns = {name: value for name, value in values.items() if name not in ("slug", "budget", "links")}
@@ -1060,9 +1089,9 @@ class Case(Base):
     def require_writable(self) -> None:
         """Raises Refused while staff read it, and once it is decided: what they decide on is what they have read."""
         if self.status in ("submitted", "approved"):
-            raise Refused("This case is with our staff, so it cannot be changed. Take it back first.")
+            raise Refused(gettext("This case is with our staff, so it cannot be changed. Take it back first."))
         if self.status not in law.WRITABLE_CASES:
-            raise Refused("This case is no draft any more, so it cannot be changed here.")
+            raise Refused(gettext("This case is no draft any more, so it cannot be changed here."))
 
     @classmethod
     def by_preview_link(cls, link: str) -> Self | None:
@@ -1130,7 +1159,7 @@ class Case(Base):
 
         def name(who: str) -> str:
             person = people.get(who)
-            return who if person is None else person.name if person.role == "owner" else "staff"
+            return gettext(who) if person is None else person.name if person.role == "owner" else gettext("staff")
 
         return [(line, name(line.who)) for line in lines]
 
@@ -1145,7 +1174,7 @@ class Case(Base):
         elif self.wanted_end is not None:
             deadline = self.wanted_end
         else:
-            raise Refused("Say how long the round is, or when it ends.")
+            raise Refused(gettext("Say how long the round is, or when it ends."))
         law.check_deadline(deadline, as_of)
         return deadline
 
@@ -1158,15 +1187,20 @@ class Case(Base):
 
     def missing(self, as_of: dt.datetime) -> list[tuple[str, str]]:
         """What must still be done before it can be reviewed: (field of the draft's form, words)."""
-        found = [(name, words) for name, words in law.NEEDED_WORDS.items() if not getattr(self, name).strip()]
+        found = [(name, gettext(words)) for name, words in law.NEEDED_WORDS.items() if not getattr(self, name).strip()]
         if not self.budget:
-            found.append(("budget-0-words", "Say what the money is for, in at least one line."))
+            found.append(("budget-0-words", gettext("Say what the money is for, in at least one line.")))
         for n, line in enumerate(self.budget):
             if not line.words or not line.pence:
                 what = "words" if not line.words else "amount"
-                found.append((f"budget-{n}-{what}", f"Line {n + 1} of the budget needs words and an amount."))
+                found.append(
+                    (
+                        f"budget-{n}-{what}",
+                        gettext("Line %(number)s of the budget needs words and an amount.", number=n + 1),
+                    )
+                )
         if self.wanted_pence is None:
-            found.append(("target", "Enter the target."))
+            found.append(("target", gettext("Enter the target.")))
         try:
             self.wanted_deadline(as_of)
         except Refused as why:
@@ -1174,9 +1208,11 @@ class Case(Base):
         for n, link in enumerate(self.links):
             if not link.title or not link.url:
                 what = "title" if not link.title else "url"
-                found.append((f"links-{n}-{what}", f"Document {n + 1} needs a title and an address."))
+                found.append(
+                    (f"links-{n}-{what}", gettext("Document %(number)s needs a title and an address.", number=n + 1))
+                )
         if self.pictures and not self.picture_alt:
-            found.append(("alt", "Say what the picture shows."))
+            found.append(("alt", gettext("Say what the picture shows.")))
         return found
 
     @classmethod
@@ -1378,7 +1414,7 @@ class Case(Base):
             return
         self.require_writable()
         if self.missing(as_of):
-            raise Refused("Something is missing still, so the case was not sent. The list says what it is.")
+            raise Refused(gettext("Something is missing still, so the case was not sent. The list says what it is."))
         self.submissions += 1
         self.submitted_at = as_of
         self._move("submitted", f"user:{by.id}", as_of)
@@ -1399,7 +1435,7 @@ class Case(Base):
             self._publish(f"user:{by.id}", as_of)
             return
         if not as_of < live_from <= as_of + law.LONGEST_WAIT:
-            raise Refused(f"The time must lie ahead, by at most {law.LONGEST_WAIT.days} days.")
+            raise Refused(gettext("The time must lie ahead, by at most %(days)s days.", days=law.LONGEST_WAIT.days))
         self.wanted_deadline(live_from)
         self.live_from = live_from
         self._move("approved", f"user:{by.id}", as_of, note=_noted(live_from, self.zone))
@@ -1435,7 +1471,7 @@ class Case(Base):
 
     def _publish(self, by: str, as_of: dt.datetime) -> None:
         if self.wanted_pence is None:
-            raise Refused("This case has no target.")
+            raise Refused(gettext("This case has no target."))
         self.go_live(self.wanted_pence, self.wanted_deadline(as_of), self.zone, by, as_of)
         Letter.owe("case_live", self, self.review, as_of)
 
@@ -1449,9 +1485,15 @@ class Case(Base):
             return
         last = next((event for event in self.history() if event.after), None)
         person = db.session.get(User, int(last.who[5:])) if last and last.who.startswith("user:") else None
-        by = f" by {person.name}" if person else ""
+        became = gettext(BECAME.get(self.status, N_("it has ended")))
+        if person is None:
+            raise Refused(gettext("This case is not as you saw it: %(became)s. Nothing was done.", became=became))
         raise Refused(
-            f"This case is not as you saw it: {BECAME.get(self.status, 'it has ended')}{by}. Nothing was done."
+            gettext(
+                "This case is not as you saw it: %(became)s by %(name)s. Nothing was done.",
+                became=became,
+                name=person.name,
+            )
         )
 
     def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> Round:
@@ -1485,9 +1527,11 @@ class Case(Base):
         elif self.status == "funded" and its_round.stop_all(by, as_of):
             its_round.tell_charged_of_cancellation(as_of)
         elif its_round.status == "met":
-            raise Refused("This case's round has already been decided, and no pledge of it waits to be charged.")
+            raise Refused(
+                gettext("This case's round has already been decided, and no pledge of it waits to be charged.")
+            )
         else:
-            raise Refused("This case's round has already been decided.")
+            raise Refused(gettext("This case's round has already been decided."))
         self.ended_because = reason
         self.end("cancelled", by, as_of)
         waiting = sa.select(Update).where(Update.case_id == self.id, Update.status == "scheduled").order_by(Update.id)
@@ -1503,7 +1547,9 @@ class Case(Base):
         if self.status == "cancelled":
             return
         if not its_round.is_open(as_of):
-            raise Refused("The deadline has passed, so you can no longer cancel this case yourself. Write to us.")
+            raise Refused(
+                gettext("The deadline has passed, so you can no longer cancel this case yourself. Write to us.")
+            )
         self.cancel(reason, f"user:{by.id}", as_of)
         Letter.owe_staff("case_called_off", name_of(self), as_of)
 
@@ -1606,8 +1652,9 @@ class Case(Base):
         return list(db.session.scalars(found.order_by(Comment.id.desc()).limit(limit)))[::-1]
 
     def take_comment(
-        self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False
-    ) -> Comment:
+        self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False,
+        language: str = ENGLISH,
+    ) -> Comment:  # fmt: skip
         """A new comment that waits for a moderator. The same words from the same person stay one comment.
 
         Only of a comment that is new may the caller show the private link: whoever sends the same words again may
@@ -1621,7 +1668,7 @@ class Case(Base):
             Comment, case_id=self.id, public_id=secrets.token_urlsafe(12), name=name, email=email.lower(), body=body,
             digest=digest, status="pending", reason="", note="", resubmitted=False, version=1, created_at=as_of,
             waits_since=as_of, likeness=law.likeness(body), network=network, signs=[], risk=0, calm=0, undoable={},
-            reports=0,
+            reports=0, language=language,
         )  # fmt: skip
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.digest == digest)
         taken = db.session.scalars(found).one()
@@ -1633,7 +1680,7 @@ class Case(Base):
     def require_comments(self) -> None:
         """Raises Refused while staff have closed the comments; what was published before stays."""
         if self.comments_locked:
-            raise Refused("Comments on this case are closed, so nothing was sent.")
+            raise Refused(gettext("Comments on this case are closed, so nothing was sent."))
 
     def answerable_comments(self, before: int = 0, limit: int = 50) -> list[Comment]:
         """A page of the comments that the public sees, for the case owner: the newest, or those before one."""
@@ -1681,10 +1728,10 @@ class Case(Base):
         Raises Refused before the case is live.
         """
         if self.live_at is None:
-            raise Refused("This case is not live yet. Updates can be posted once it is.")
+            raise Refused(gettext("This case is not live yet. Updates can be posted once it is."))
         known = db.session.scalar(sa.select(Update).where(Update.form_key == form_key).with_for_update())
         if known is not None and known.case_id != self.id:
-            raise Refused("This form belongs to another case. Open the page of the case and write there.")
+            raise Refused(gettext("This form belongs to another case. Open the page of the case and write there."))
         if known is not None:
             return known
         update = Update(
@@ -1732,14 +1779,22 @@ class Case(Base):
     def require_reportable(self) -> None:
         """Raises Refused, in words for its owner, unless it can be accounted for: what came in must be known first."""
         if self.status == "closed":
-            raise Refused("The final report is published. It stays as it is.")
+            raise Refused(gettext("The final report is published. It stays as it is."))
         if self.status != "funded":
-            raise Refused("A final report says what became of the money. It can be written once a case has reached its "
-                          "target and the cards are charged.")  # fmt: skip
+            raise Refused(
+                gettext(
+                    "A final report says what became of the money. It can be written once a case has reached its "
+                    "target and the cards are charged."
+                )
+            )
         figures = self.round.figures()
         if figures.waiting or figures.repairing:
-            raise Refused("Some pledges are still being charged or repaired. The report can be published once each has "
-                          "come to its end, at most eight days after the deadline.")  # fmt: skip
+            raise Refused(
+                gettext(
+                    "Some pledges are still being charged or repaired. The report can be published once each has "
+                    "come to its end, at most eight days after the deadline."
+                )
+            )
 
     def publish_report(self, author: User, body: str, lines: list[tuple[str, int]], as_of: dt.datetime) -> FinalReport:
         """The outcome and the use of the money, for good; the case is closed by it, and who wants updates is told.
@@ -1963,9 +2018,10 @@ class Update(Base):
 
     def missing(self) -> list[tuple[str, str]]:
         """(field, what its owner is asked to do) for what is needed before it can be published."""
-        found = [("title", "Enter a title.")] if not self.title else []
-        found += [("body", "Enter the text of your update.")] if not self.body else []
-        return found + ([("alt", "Say what the picture shows.")] if self.pictures and not self.picture_alt else [])
+        found = [("title", gettext("Enter a title."))] if not self.title else []
+        found += [("body", gettext("Enter the text of your update."))] if not self.body else []
+        no_words = self.pictures and not self.picture_alt
+        return found + ([("alt", gettext("Say what the picture shows."))] if no_words else [])
 
     # Writing it
 
@@ -1980,7 +2036,7 @@ class Update(Base):
         # Before anything was stored there is nothing to overwrite.
         if self.version and seen != self.version and not (pressed and page and page == self.page):
             at = law.clock_words(self.saved_at, self.case.zone)
-            raise Refused(f"This update was saved elsewhere at {at}, so nothing was overwritten.")
+            raise Refused(gettext("This update was saved elsewhere at %(at)s, so nothing was overwritten.", at=at))
         if changed := [name for name, value in values.items() if getattr(self, name) != value]:
             for name in changed:
                 setattr(self, name, values[name])
@@ -2008,7 +2064,7 @@ class Update(Base):
     def edit(self, title: str, body: str, by: User, as_of: dt.datetime) -> None:
         """Change a published update; readers see that it was edited. Saving it unchanged leaves no mark."""
         if self.status != "published":
-            raise Refused("This update is not published yet. Change its draft instead.")
+            raise Refused(gettext("This update is not published yet. Change its draft instead."))
         if (title, body) != (self.title, self.body):
             self.title, self.body = title, body
             self._changed(by, as_of)
@@ -2025,11 +2081,11 @@ class Update(Base):
         """Raises Refused once it is published or waits for its time: what goes out is what its owner looked at."""
         self._require_unscheduled()
         if self.status != "draft":
-            raise Refused("This update is published by now. Open it again to change it.")
+            raise Refused(gettext("This update is published by now. Open it again to change it."))
 
     def _require_unscheduled(self) -> None:
         if self.status == "scheduled":
-            raise Refused("This update waits for its time, so it cannot be changed. Take it back first.")
+            raise Refused(gettext("This update waits for its time, so it cannot be changed. Take it back first."))
 
     # Publishing it
 
@@ -2043,7 +2099,7 @@ class Update(Base):
         self._require_ready(seen)
         move(self, law.UPDATE_MOVES, "published", by, as_of)
         self.published_at, self.publish_at = as_of, None
-        Letter.owe_all("update", "pledge", self.case.update_reader_ids(), name_of(self), as_of)
+        Letter.owe_all("update", self.case.update_reader_ids(), name_of(self), as_of)
 
     def publish_later(self, at: dt.datetime, by: User, as_of: dt.datetime, seen: int | None = None) -> None:
         """Let the clock publish it. Needs it to be held. Raises Refused for a time that cannot be."""
@@ -2051,8 +2107,12 @@ class Update(Base):
             return
         self.require_draft()
         if self.case.status == "cancelled":
-            raise Refused("This case is cancelled, so nothing is published by the clock any more. Publish it now, or "
-                          "keep it as a draft.")  # fmt: skip
+            raise Refused(
+                gettext(
+                    "This case is cancelled, so nothing is published by the clock any more. Publish it now, or "
+                    "keep it as a draft."
+                )
+            )
         law.check_publication(at, as_of)
         self._require_ready(seen)
         self.publish_at = at
@@ -2089,11 +2149,19 @@ class Update(Base):
 
     def _require_ready(self, seen: int | None) -> None:
         if seen not in (None, self.version):
-            raise Refused("This update was changed since you opened this page, so nothing was published. Look again.")
+            raise Refused(
+                gettext("This update was changed since you opened this page, so nothing was published. Look again.")
+            )
         if self.missing():
-            raise Refused("Something is missing still, so nothing was published. " + self.missing()[0][1])
+            raise Refused(
+                gettext(
+                    "Something is missing still, so nothing was published. %(missing)s", missing=self.missing()[0][1]
+                )
+            )
         if not self.case.is_public:
-            raise Refused("Our staff have taken this case out of sight, so nothing was published. The draft is kept.")
+            raise Refused(
+                gettext("Our staff have taken this case out of sight, so nothing was published. The draft is kept.")
+            )
 
 
 class FinalReport(Base):
@@ -2229,11 +2297,11 @@ class Round(Base):
     def require_changeable_promise(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for its owner, unless a change of the promise may be asked for."""
         if not self.is_open(as_of):
-            raise Refused("The deadline has passed, so the promise can no longer be changed.")
+            raise Refused(gettext("The deadline has passed, so the promise can no longer be changed."))
         if self.promise_change:
-            raise Refused("The promise of this round was changed before. That is allowed once.")
+            raise Refused(gettext("The promise of this round was changed before. That is allowed once."))
         if self.asked_change:
-            raise Refused("Our staff have a request about this promise already.")
+            raise Refused(gettext("Our staff have a request about this promise already."))
 
     def ask_change(self, deadline: dt.datetime, target_pence: int, reason: str, by: User,
                    as_of: dt.datetime) -> PromiseChange:  # fmt: skip
@@ -2263,23 +2331,23 @@ class Round(Base):
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
-                     message_public: bool = False) -> Pledge:  # fmt: skip
+                     message_public: bool = False, language: str = ENGLISH) -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
         Needs the round to be held. Raises Refused when the round has ended.
         """
         known = db.session.scalar(sa.select(Pledge).where(Pledge.form_key == form_key))
         if known is not None and known.round_id != self.id:
-            raise Refused("This form belongs to another case. Open the page of the case and pledge there.")
+            raise Refused(gettext("This form belongs to another case. Open the page of the case and pledge there."))
         if known is not None and (self.is_open(as_of) or known.status not in ("started", "abandoned")):
             return known
         if not self.is_open(as_of):
-            raise Refused("This case has closed: it takes no more pledges.")
+            raise Refused(gettext("This case has closed: it takes no more pledges."))
         self.require_pledging()
         pledge = Pledge(
             round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
             session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
-            retried=0, reminded=0, stop_trying=False, came_from=came_from,
+            retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language,
         )  # fmt: skip
         pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
         pledge.say(message, message_public)
@@ -2291,7 +2359,7 @@ class Round(Base):
     def move_deadline(self, deadline: dt.datetime, by: str, as_of: dt.datetime) -> None:
         """For demonstrations only: nobody may move a real promise like this."""
         if self.status != "open":
-            raise Refused("This round is not open any more.")
+            raise Refused(gettext("This round is not open any more."))
         before, after = (_noted(one, self.zone) for one in (self.deadline, deadline))
         self.deadline = deadline
         self.version += 1
@@ -2302,7 +2370,7 @@ class Round(Base):
         if self.status != "open":
             return
         if law.in_time(as_of, self.deadline):
-            raise Refused("The deadline has not passed.")
+            raise Refused(gettext("The deadline has not passed."))
         self._move("closing", "clock", as_of)
         self.closing_at = self.next_at = as_of
 
@@ -2332,7 +2400,7 @@ class Round(Base):
         if self.status in ("met", "missed", "cancelled"):
             return
         if self.status != "closing" or self.unresolved():
-            raise Refused("This round is not ready to be settled.")
+            raise Refused(gettext("This round is not ready to be settled."))
         confirmed = sa.and_(Pledge.round_id == self.id, Pledge.status == "confirmed")
         summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
         total, count = db.session.execute(summed).one()
@@ -2347,14 +2415,16 @@ class Round(Base):
             self._move_all("confirmed", "due", "clock", as_of)
         else:
             pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
-            Letter.owe_all("missed", "pledge", pledge_ids, "released", as_of)
+            Letter.owe_all("missed", pledge_ids, "released", as_of)
             self._move_all("confirmed", "released", "clock", as_of, ended_because="missed")
 
     def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, **values: Any) -> None:
         """Move every pledge that is in one state, each with its line of history, and make it due for what comes next:
         as objects, one by one, ten thousand of them would keep this round's lock, and a lot of memory, for a minute."""
         if not law.allows(law.PLEDGE_MOVES, before, to):
-            raise Refused(f"A pledge that is {before} cannot become {to}.")
+            raise Refused(
+                gettext("A pledge that is %(before)s cannot become %(to)s.", before=gettext(before), to=gettext(to))
+            )
         db.session.flush()
         chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": to, "who": by}
@@ -2380,7 +2450,7 @@ class Round(Base):
         db.session.flush()
         told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "confirmed")))
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
-        Letter.owe_all("promise_changed", "pledge", pledge_ids, name_of(change), as_of)
+        Letter.owe_all("promise_changed", pledge_ids, name_of(change), as_of)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": "promise_changed"}
         said |= {"who": by, "note": change.noted}
         columns = ["subject_id", "at", *said]
@@ -2399,7 +2469,7 @@ class Round(Base):
         summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
         total, count = db.session.execute(summed).one()
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
-        Letter.owe_all("case_cancelled", "pledge", pledge_ids, "released", as_of)
+        Letter.owe_all("case_cancelled", pledge_ids, "released", as_of)
         # Who never saved a card is owed no letter.
         for before in ("confirmed", "started"):
             self._move_all(before, "released", by, as_of, ended_because="case_cancelled", came_from="")
@@ -2428,7 +2498,6 @@ class Round(Base):
         charged = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status.in_(law.PAID_PLEDGES))
         Letter.owe_all(
             "cancelled_charged",
-            "pledge",
             list(db.session.scalars(charged.order_by(Pledge.id))),
             "case_cancelled",
             as_of,
@@ -2439,8 +2508,10 @@ class Round(Base):
         and may be cancelled."""
         if self.case.pledging_paused or not self.case.is_public:
             raise Refused(
-                "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can "
-                "be cancelled as promised."
+                gettext(
+                    "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and "
+                    "can be cancelled as promised."
+                )
             )
 
     def figures(self) -> Figures:
@@ -2505,7 +2576,11 @@ class Round(Base):
 
 
 # What has become of a request, for staff who were about to decide it.
-DECIDED = {"consented": "was agreed to", "refused": "was refused", "withdrawn": "was taken back"}
+DECIDED = {
+    "consented": N_("This request was agreed to before. Nothing was done."),
+    "refused": N_("This request was refused before. Nothing was done."),
+    "withdrawn": N_("This request was taken back before. Nothing was done."),
+}
 
 
 class PromiseChange(Base):
@@ -2615,15 +2690,15 @@ class PromiseChange(Base):
         if self.status == "withdrawn":
             return
         if self.status != "asked":
-            raise Refused("Our staff have decided about this request already.")
+            raise Refused(gettext("Our staff have decided about this request already."))
         self.decided_at = as_of
         move(self, law.PROMISE_CHANGE_MOVES, "withdrawn", f"user:{by.id}", as_of)
 
     def _require_waiting(self, as_of: dt.datetime) -> None:
         if self.status != "asked":
-            raise Refused(f"This request {DECIDED[self.status]} before. Nothing was done.")
+            raise Refused(gettext(DECIDED[self.status]))
         if not self.round.is_open(as_of):
-            raise Refused("The deadline has passed, so the promise stands as it was. Nothing was done.")
+            raise Refused(gettext("The deadline has passed, so the promise stands as it was. Nothing was done."))
 
 
 class Day(Base):
@@ -2806,6 +2881,8 @@ class Pledge(Base):
     email_lowered: Mapped[str] = mapped_column(sa.String(254), sa.Computed("lower(email)", persisted=True), index=True)
     anonymous: Mapped[bool]
     wants_updates: Mapped[bool]
+    # In which it was made, and in which letters about it are written.
+    language: Mapped[str] = mapped_column(sa.String(20))
     # Whence its supporter came to the form, until that was counted; "" from then on.
     came_from: Mapped[str] = mapped_column(sa.String(80))
     # What the supporter wrote with it, and for whom; for everyone means as a comment, once a moderator has read it.
@@ -2880,7 +2957,7 @@ class Pledge(Base):
 
     @property
     def public_name(self) -> str:
-        return "Anonymous" if self.anonymous else self.name
+        return gettext("Anonymous") if self.anonymous else self.name
 
     @property
     def is_supporters(self) -> bool:
@@ -2922,7 +2999,7 @@ class Pledge(Base):
         place = (cls.confirmed_at.desc(), cls.id.desc())
         found = sa.select(cls).where(cls.round_id == its_round.id, *cls.counts()).order_by(*place)
         if words:
-            shown = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+            shown = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
             found = found.where(shown.icontains(words, autoescape=True))
         if (began := cls._older_than(after)) is not None:
             found = found.where(began)
@@ -2933,7 +3010,7 @@ class Pledge(Base):
     def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:
         """(when, public name, pence) of every pledge that count or counted, the oldest first: no more than what their
         supporters share with the case owner."""
-        name = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+        name = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
         found = sa.select(cls.confirmed_at, name, cls.amount_pence).where(cls.round_id == its_round.id, *cls.counts())
         return [tuple(row) for row in db.session.execute(found.order_by(cls.confirmed_at, cls.id))]
 
@@ -2981,7 +3058,7 @@ class Pledge(Base):
     def _agree(self, amount_pence: int, as_of: dt.datetime) -> Agreement:
         """Keep what was agreed to, in its words, whether it holds at once or with a card that is still to be saved."""
         if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
-            raise Refused("A pledge is at least £5 and at most £10,000.")
+            raise Refused(gettext("A pledge is at least £5 and at most £10,000."))
         agreement = Agreement(
             version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
             deadline=self.round.deadline, target_pence=self.round.target_pence,
@@ -3019,7 +3096,9 @@ class Pledge(Base):
         """
         self.require_changeable(as_of)
         if self.status == "confirmed":
-            raise Refused("Your card is saved, so the pledge stands as you agreed to it. You can still change it.")
+            raise Refused(
+                gettext("Your card is saved, so the pledge stands as you agreed to it. You can still change it.")
+            )
         self._move("started", "supporter", as_of)
         before = self.amount_pence, self.email, (self.name, self.anonymous)
         self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
@@ -3035,9 +3114,9 @@ class Pledge(Base):
     def require_changeable(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for the supporter, unless the amount and the name may still be changed."""
         if not self.round.is_open(as_of):
-            raise Refused("This case has closed: pledges can no longer be changed.")
+            raise Refused(gettext("This case has closed: pledges can no longer be changed."))
         if self.status not in ("started", "abandoned", "confirmed"):
-            raise Refused("This pledge has ended, so it can no longer be changed.")
+            raise Refused(gettext("This pledge has ended, so it can no longer be changed."))
         if self.status != "confirmed":
             self.round.require_pledging()
 
@@ -3045,9 +3124,9 @@ class Pledge(Base):
         """Raises Refused unless this pledge, which counts, may become one of this amount."""
         self.require_changeable(as_of)
         if self.status != "confirmed":
-            raise Refused("Your card is not saved yet. Please load your private page anew.")
+            raise Refused(gettext("Your card is not saved yet. Please load your private page anew."))
         if amount_pence == self.amount_pence:
-            raise Refused(f"Your pledge is {pounds(amount_pence)} already.")
+            raise Refused(gettext("Your pledge is %(amount)s already.", amount=pounds(amount_pence)))
         if amount_pence > self.amount_pence:
             self.round.require_pledging()
 
@@ -3060,7 +3139,7 @@ class Pledge(Base):
         """
         self.require_other_amount(amount_pence, as_of)
         if self.awaits_card:
-            raise Refused("Stripe's page for a card was opened for this pledge just now. Please try again.")
+            raise Refused(gettext("Stripe's page for a card was opened for this pledge just now. Please try again."))
         before = self.amount_pence
         agreement = self._agree(amount_pence, as_of)
         if amount_pence > before:
@@ -3214,7 +3293,7 @@ class Pledge(Base):
         """Raises Refused unless this pledge's saved card may be replaced by another one."""
         if self.status == "confirmed":
             if not self.round.is_open(as_of):
-                raise Refused("This case has closed: cards can no longer be changed.")
+                raise Refused(gettext("This case has closed: cards can no longer be changed."))
         else:
             self._require_repairable(as_of)
             self._require_charges()
@@ -3236,7 +3315,7 @@ class Pledge(Base):
         if self.message is None or self.message_for != "everyone" or self.round.case.comments_locked:
             return
         name = "" if self.anonymous else self.name
-        taken = self.round.case.take_comment(name, self.email, self.message, as_of)
+        taken = self.round.case.take_comment(name, self.email, self.message, as_of, language=self.language)
         if taken.is_new:
             self.comment = taken
 
@@ -3251,7 +3330,7 @@ class Pledge(Base):
         if self.status == "cancelled":
             return
         if not self.round.is_open(as_of):
-            raise Refused("This case has closed: pledges can no longer be cancelled.")
+            raise Refused(gettext("This case has closed: pledges can no longer be cancelled."))
         counted = self.status == "confirmed"
         self._move("cancelled", "supporter", as_of)
         self.ended_because, self.next_at = "supporter", as_of
@@ -3289,7 +3368,7 @@ class Pledge(Base):
         """A person decides about a saved card whose event cannot be found; see law 3."""
         waits = self.status == "started" or (self.status == "confirmed" and self.awaits_card)
         if not waits or not found.complete or found.session_id != self.session_id:
-            raise Refused("This pledge does not wait for a decision.")
+            raise Refused(gettext("This pledge does not wait for a decision."))
         if self.status == "confirmed":
             left_over = self.payment_method_id if counts else found.payment_method_id
             OldCard.put_aside(self, left_over, as_of)
@@ -3348,7 +3427,9 @@ class Pledge(Base):
             Event.at > as_of - dt.timedelta(days=1),
         )  # fmt: skip
         if (db.session.scalar(replaced) or 0) >= LINKS_A_DAY:
-            raise Refused(f"This link was replaced {LINKS_A_DAY} times today. Please come back tomorrow.")
+            raise Refused(
+                gettext("This link was replaced %(times)s times today. Please come back tomorrow.", times=LINKS_A_DAY)
+            )
         self._note("link_replaced", as_of)
         self._renew_link(as_of)
 
@@ -3359,7 +3440,7 @@ class Pledge(Base):
     def require_other_address(self) -> None:
         """Raises Refused unless letters about this pledge are still to come."""
         if self.status in ENDED_UNPAID:
-            raise Refused("This pledge has ended, and no more letters about it will come.")
+            raise Refused(gettext("This pledge has ended, and no more letters about it will come."))
 
     def ask_other_address(self, email: str, as_of: dt.datetime) -> AddressChange:
         """The supporter wants letters to go to another address: its reader is asked first. Needs the pledge held."""
@@ -3368,7 +3449,9 @@ class Pledge(Base):
             AddressChange.pledge_id == self.id, AddressChange.asked_at > as_of - dt.timedelta(days=1)
         )
         if (db.session.scalar(asked) or 0) >= ADDRESSES_A_DAY:
-            raise Refused(f"{ADDRESSES_A_DAY} addresses were tried today. Please come back tomorrow.")
+            raise Refused(
+                gettext("%(count)s addresses were tried today. Please come back tomorrow.", count=ADDRESSES_A_DAY)
+            )
         change = AddressChange(
             pledge=self, public_id=secrets.token_hex(10), link_version=self.link_version, old_email=self.email,
             new_email=email, asked_at=as_of,
@@ -3501,7 +3584,7 @@ class Pledge(Base):
     def become_due(self, as_of: dt.datetime) -> None:
         """Only Round.settle calls this, for the confirmed pledges of a round that was met."""
         if self.round.status != "met":
-            raise Refused("Only a pledge of a round that was met can be charged.")
+            raise Refused(gettext("Only a pledge of a round that was met can be charged."))
         self._move("due", "clock", as_of)
         self.next_at = as_of
 
@@ -3663,7 +3746,7 @@ class Pledge(Base):
             self.next_at = as_of
             return
         self.next_at = None
-        Letter.owe("charges_halted", self.round, as_of.date().isoformat(), as_of)
+        Letter.owe("charges_halted", self.round, as_of.date().isoformat(), as_of, language=ENGLISH)
 
     def ask_again(self, by: str, as_of: dt.datetime) -> None:
         """Go on after a halt: with a request made anew, and the same key, as an earlier one may have arrived."""
@@ -3683,22 +3766,26 @@ class Pledge(Base):
     def _require_repairable(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for the supporter, unless there is a refused payment that can be made good."""
         if self.status == "charged":
-            raise Refused("Your card was charged already. There is nothing more to pay.")
+            raise Refused(gettext("Your card was charged already. There is nothing more to pay."))
         if self.status in (*TO_CHARGE, *REFUSED) and self.round.case.status == "cancelled":
-            raise Refused("The case was cancelled, so nothing more is charged. You will get a letter.")
+            raise Refused(gettext("The case was cancelled, so nothing more is charged. You will get a letter."))
         if self.status == "dropped" or (self.status in REFUSED and not self.is_repairable(as_of)):
-            raise Refused("The time for paying this pledge is over. You were not charged, and never will be for it.")
+            raise Refused(
+                gettext("The time for paying this pledge is over. You were not charged, and never will be for it.")
+            )
         if self.status in ("due", "charging", "unknown"):
-            raise Refused("Your card is being charged just now. You will get a letter.")
+            raise Refused(gettext("Your card is being charged just now. You will get a letter."))
         if self.status not in REFUSED:
-            raise Refused("There is no refused payment of this pledge.")
+            raise Refused(gettext("There is no refused payment of this pledge."))
 
     def _require_charges(self) -> None:
         """Raises Refused while staff have frozen the charges of its case."""
         if self.round.case.charges_frozen:
             raise Refused(
-                "Charges for this case are held back at the moment, so nothing was done, and nothing is lost: your "
-                "time to pay stands still meanwhile. We write to you as soon as you can pay."
+                gettext(
+                    "Charges for this case are held back at the moment, so nothing was done, and nothing is lost: your "
+                    "time to pay stands still meanwhile. We write to you as soon as you can pay."
+                )
             )
 
     @property
@@ -3717,7 +3804,7 @@ class Pledge(Base):
     def repair_step(self, as_of: dt.datetime) -> law.RepairStep:
         """What the clock does next about this refused pledge."""
         if self.refused_at is None:
-            raise Refused("There is no refused payment of this pledge.")
+            raise Refused(gettext("There is no refused payment of this pledge."))
         may_retry = self.next_retry_at is not None and not law.too_late_to_try(self.refused_at, as_of)
         # Once the window is over there is nothing left to remind of.
         over = as_of >= self.refused_at + law.REPAIR_WINDOW
@@ -3740,7 +3827,7 @@ class Pledge(Base):
         self._require_repairable(as_of)
         self._require_charges()
         if self.status == "declined" and not self.refused_softly:
-            raise Refused("Your bank does not allow this card any more. Please use another card.")
+            raise Refused(gettext("Your bank does not allow this card any more. Please use another card."))
         self._due_again("supporter", as_of)
         self.left_with = self.link_version
         return True
@@ -3752,7 +3839,7 @@ class Pledge(Base):
 
     def _due_again(self, by: str, as_of: dt.datetime) -> None:
         if self.round.status != "met":
-            raise Refused("Only a pledge of a round that was met can be charged.")
+            raise Refused(gettext("Only a pledge of a round that was met can be charged."))
         self._move("due", by, as_of)
         self.next_at, self.bank_url, self.tries = as_of, None, 0
 
@@ -3855,17 +3942,19 @@ class Pledge(Base):
         if known is not None and known.pledge_id == self.id:
             return known
         if known is not None:
-            raise Refused("This form belongs to another pledge. Open the page of the pledge and refund there.")
+            raise Refused(gettext("This form belongs to another pledge. Open the page of the pledge and refund there."))
         if self.status == "disputed":
             raise Refused(
-                "The bank has been asked to take this payment back. Nothing can be refunded until it decides."
+                gettext("The bank has been asked to take this payment back. Nothing can be refunded until it decides.")
             )
         if self.status != "charged":
-            raise Refused(f"This pledge is {self.status}: there is nothing to refund.")
+            raise Refused(
+                gettext("This pledge is %(status)s: there is nothing to refund.", status=gettext(self.status))
+            )
         if amount_pence <= 0:
-            raise Refused("A refund must be more than nothing.")
+            raise Refused(gettext("A refund must be more than nothing."))
         if amount_pence > (rest := self.refundable_pence):
-            raise Refused(f"At most {pounds(rest)} of this pledge can still be refunded.")
+            raise Refused(gettext("At most %(amount)s of this pledge can still be refunded.", amount=pounds(rest)))
         refund = Refund(
             pledge=self, form_key=form_key, amount_pence=amount_pence, reason=reason, status="asking", asked_by=by,
             asked_at=as_of, code="", next_at=as_of, tries=0,
@@ -3959,7 +4048,7 @@ class Pledge(Base):
         """When it was charged. Raises Refused when there is nothing to give a receipt for."""
         charged_at = self.charged_at()
         if charged_at is None:
-            raise Refused("There is no receipt, since this pledge has not been charged.")
+            raise Refused(gettext("There is no receipt, since this pledge has not been charged."))
         return charged_at
 
     def owe_receipt(self, as_of: dt.datetime) -> None:
@@ -3968,7 +4057,13 @@ class Pledge(Base):
         sent = sa.select(sa.func.count()).where(Letter.kind == "receipt", Letter.subject == name_of(self))
         today = db.session.scalar(sent.where(Letter.created_at > as_of - dt.timedelta(days=1))) or 0
         if today >= RECEIPTS_A_DAY:
-            raise Refused(f"{RECEIPTS_A_DAY} receipts were sent today, to {self.email}. Ask again tomorrow.")
+            raise Refused(
+                gettext(
+                    "%(count)s receipts were sent today, to %(email)s. Ask again tomorrow.",
+                    count=RECEIPTS_A_DAY,
+                    email=self.email,
+                )
+            )
         number = int(db.session.scalar(sent) or 0) + 1
         Letter.owe("receipt", self, f"receipt:{number}", as_of)
         Event.write(self, "receipt_asked", "supporter", as_of)
@@ -4045,9 +4140,15 @@ class AddressChange(Base):
 
     def require_waiting(self, as_of: dt.datetime) -> None:
         if self.made_at is not None:
-            raise Refused(f"This was done already. A letter to {self.new_email} has the link of your pledge.")
+            raise Refused(
+                gettext(
+                    "This was done already. A letter to %(email)s has the link of your pledge.", email=self.new_email
+                )
+            )
         if not self.waits(as_of):
-            raise Refused("This link is too old, or the link of the pledge was replaced since. Nothing was changed.")
+            raise Refused(
+                gettext("This link is too old, or the link of the pledge was replaced since. Nothing was changed.")
+            )
 
     def make(self, as_of: dt.datetime) -> None:
         """The reader of the new address said yes. Needs the pledge to be held."""
@@ -4059,9 +4160,11 @@ class AddressChange(Base):
 
     def require_way_back(self, as_of: dt.datetime) -> None:
         if self.taken_back_at is not None:
-            raise Refused("This was taken back already. The letter that we sent then has the link of your pledge.")
+            raise Refused(
+                gettext("This was taken back already. The letter that we sent then has the link of your pledge.")
+            )
         if self.made_at is None or as_of - self.made_at > law.OLD_ADDRESS_MAY_OBJECT:
-            raise Refused("It is too late to take this back here. Please write to us.")
+            raise Refused(gettext("It is too late to take this back here. Please write to us."))
 
     def take_back(self, as_of: dt.datetime) -> None:
         """The reader of the old address did not want this: it goes back, and so does all that was built upon it.
@@ -4096,14 +4199,14 @@ class LinkRequest(Base):
     asked_at: Mapped[dt.datetime] = mapped_column(index=True)
 
     @classmethod
-    def ask(cls, email: str, as_of: dt.datetime) -> None:
+    def ask(cls, email: str, as_of: dt.datetime, language: str = ENGLISH) -> None:
         """Owe the letter; asked again within some minutes it stays one. Addresses of long ago are forgotten."""
         cls._forget(as_of)
         insert_once(cls, email=email.lower(), asked_at=as_of)
         request = db.session.scalars(sa.select(cls).where(cls.email == email.lower()).with_for_update()).one()
         if as_of - request.asked_at > FIND_PAUSE:
             request.asked_at = as_of
-        Letter.owe("links", request, request.asked_at.isoformat(), as_of)
+        Letter.owe("links", request, request.asked_at.isoformat(), as_of, language=language)
 
     @classmethod
     def _forget(cls, as_of: dt.datetime) -> None:
@@ -4385,6 +4488,8 @@ class Comment(Base):
     name: Mapped[str] = mapped_column(sa.String(120))
     email: Mapped[str] = mapped_column(sa.String(254), index=True)
     body: Mapped[str] = mapped_column(sa.Text)
+    # Of the page on which it was written, and of letters about it.
+    language: Mapped[str] = mapped_column(sa.String(20))
     public_body: Mapped[str | None] = mapped_column(sa.Text)
     digest: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[str] = mapped_column(sa.String(20), index=True)
@@ -4505,7 +4610,7 @@ class Comment(Base):
 
     @property
     def public_name(self) -> str:
-        return self.name or "Anonymous"
+        return self.name or gettext("Anonymous")
 
     def look_for_signs(self, trapped: bool, as_of: dt.datetime) -> None:
         """Note what may be wrong with the text and with how it came. The fifth of a burst marks the others too."""
@@ -4547,10 +4652,10 @@ class Comment(Base):
         """
         self.case.require_comments()
         if not self.is_editable(as_of):
-            raise Refused("This comment cannot be changed any more. You can still withdraw it.")
+            raise Refused(gettext("This comment cannot be changed any more. You can still withdraw it."))
         if body == self.body:
             if self.status == "rejected":
-                raise Refused("This is the text that was rejected. Change it before you send it again.")
+                raise Refused(gettext("This is the text that was rejected. Change it before you send it again."))
             return
         db.session.add(OldText(comment_id=self.id, body=self.body, replaced_at=as_of))
         if self.status == "rejected":
@@ -4582,7 +4687,7 @@ class Comment(Base):
         Several reports of one network for one reason count once. Needs the comment to be held.
         """
         if self.public_body is None:
-            raise Refused("This comment is not public any more.")
+            raise Refused(gettext("This comment is not public any more."))
         if not insert_once(Report, comment_id=self.id, reason=reason, words=words, network=network, at=as_of):
             return
         self.reports += 1
@@ -4611,14 +4716,14 @@ class Comment(Base):
             Report, comment_id=self.id, reason=law.OF_OWNER, words=words, network=f"version {self.version}", at=as_of
         )
         if not asked:
-            raise Refused("You have asked the moderators already. They have not answered yet.")
+            raise Refused(gettext("You have asked the moderators already. They have not answered yet."))
         self.reports += 1
         self.waits_since = self.waits_since or as_of
         Event.write(self, "look_again", f"user:{owner.id}", as_of, note=words)
 
     def _require_public(self) -> None:
         if self.public_body is None:
-            raise Refused("This comment is not public any more.")
+            raise Refused(gettext("This comment is not public any more."))
 
     # What moderators do
 
@@ -4634,7 +4739,7 @@ class Comment(Base):
         For the reason "spam" it is called spam, and nobody is told: the address is then seldom the sender's own.
         """
         if reason not in law.REJECTIONS:
-            raise Refused("Choose a reason.")
+            raise Refused(gettext("Choose a reason."))
         to = "spam" if reason == "spam" else "rejected"
         if self._decide(to, reason, note if to == "rejected" else "", by, as_of, seen):
             self.public_body = None
@@ -4669,14 +4774,22 @@ class Comment(Base):
         if seen is None or seen == self.version:
             return
         if self.status == "withdrawn":
-            raise Refused("Its author has withdrawn this comment, so nothing was done.")
+            raise Refused(gettext("Its author has withdrawn this comment, so nothing was done."))
         mine = sa.select(Event).where(Event.subject_kind == "comment", Event.subject_id == self.id)
         last = db.session.scalar(mine.order_by(Event.id.desc()).limit(1))
         if last is not None and last.what == "undone":
-            raise Refused("A decision of it was undone in the meantime, so nothing was done. Look again.")
+            raise Refused(gettext("A decision of it was undone in the meantime, so nothing was done. Look again."))
         if last is None or last.who == "author" or self.decided_by is None:
-            raise Refused("Its author has changed this comment in the meantime, so nothing was done. Look again.")
-        raise Refused(f"Already decided by {self.decided_by.name}: {self.status}. Nothing was done. Look again.")
+            raise Refused(
+                gettext("Its author has changed this comment in the meantime, so nothing was done. Look again.")
+            )
+        raise Refused(
+            gettext(
+                "Already decided by %(name)s: %(status)s. Nothing was done. Look again.",
+                name=self.decided_by.name,
+                status=gettext(self.status),
+            )
+        )
 
     # Taking a decision back, and claiming
 
@@ -4698,12 +4811,14 @@ class Comment(Base):
         """Everything as it was before the last decision. Needs the comment to be held."""
         if not self.can_undo(by, as_of):
             raise Refused(
-                "A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
-                "It can still be turned round among the decided comments."
+                gettext(
+                    "A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
+                    "It can still be turned round among the decided comments."
+                )
             )
         was, status = self.undoable, self.status
         if was["status"] != status and not law.allows(law.COMMENT_MOVES, status, was["status"]):
-            raise Refused(f"This comment is {status}: that cannot be undone.")
+            raise Refused(gettext("This comment is %(status)s: that cannot be undone.", status=gettext(status)))
         for name in ("status", "public_body", "reason", "note", "reports", "decided_by_id"):
             setattr(self, name, was[name])
         self.decided_at = _instant(was["decided_at"]) if was["decided_at"] else None
@@ -4723,7 +4838,7 @@ class Comment(Base):
     def claim(self, by: User, as_of: dt.datetime) -> None:
         """Tell the others that this moderator reads it now. It only tells: anybody may still decide it."""
         if other := self.reader_besides(by, as_of):
-            raise Refused(f"{other.name} reads this comment just now.")
+            raise Refused(gettext("%(name)s reads this comment just now.", name=other.name))
         self.claimed_by, self.claimed_until = by, as_of + law.CLAIM_LENGTH
 
     def reader_besides(self, me: User, as_of: dt.datetime) -> User | None:
@@ -5057,6 +5172,8 @@ class Letter(Base):
     kind: Mapped[str] = mapped_column(sa.String(40))
     subject: Mapped[str] = mapped_column(sa.String(80))
     occasion: Mapped[str] = mapped_column(sa.String(80))
+    # In which it is written, whoever sends it and whenever.
+    language: Mapped[str] = mapped_column(sa.String(20))
     message_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
     created_at: Mapped[dt.datetime]
     sent_at: Mapped[dt.datetime | None]
@@ -5066,13 +5183,27 @@ class Letter(Base):
 
     @classmethod
     def owe(
-        cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime, *, wait: dt.timedelta = dt.timedelta(0)
-    ) -> None:
-        """Promise a letter, in the transaction that causes it; a second promise of the same one is silent."""
+        cls, kind: str, subject: Base, occasion: str, as_of: dt.datetime, *, wait: dt.timedelta = dt.timedelta(0),
+        language: str = "",
+    ) -> None:  # fmt: skip
+        """Promise a letter, in the transaction that causes it; a second promise of the same one is silent. Its
+        language is that of its reader, unless the caller knows better."""
         insert_once(
             cls, kind=kind, subject=name_of(subject), occasion=occasion, message_id=secrets.token_hex(16),
-            created_at=as_of, next_at=as_of + wait, tries=0, trouble="",
+            language=language or cls._language_for(subject), created_at=as_of, next_at=as_of + wait, tries=0,
+            trouble="",
         )  # fmt: skip
+
+    @staticmethod
+    def _language_for(subject: Base) -> str:
+        """The language of whoever reads a letter about this."""
+        if isinstance(subject, AddressChange):
+            return subject.pledge.language
+        if isinstance(subject, Round):
+            return subject.case.owner.language
+        if isinstance(subject, Case):
+            return subject.owner.language
+        return subject.language if isinstance(subject, (Pledge, User, Comment)) else ENGLISH
 
     @classmethod
     def owe_staff(cls, kind: str, occasion: str, as_of: dt.datetime) -> None:
@@ -5081,17 +5212,19 @@ class Letter(Base):
             cls.owe(kind, person, occasion, as_of)
 
     @classmethod
-    def owe_all(cls, kind: str, subject_kind: str, ids: list[int], occasion: str, as_of: dt.datetime) -> None:
-        """As `owe`, for many subjects of one kind at once."""
+    def owe_all(cls, kind: str, pledge_ids: list[int], occasion: str, as_of: dt.datetime) -> None:
+        """As `owe`, to the supporters of many pledges at once."""
         dialect = postgresql if db.engine.dialect.name == "postgresql" else sqlite
         added = dialect.insert(cls).on_conflict_do_nothing()
-        for first in range(0, len(ids), 1_000):
+        for first in range(0, len(pledge_ids), 1_000):
+            some = sa.select(Pledge.id, Pledge.language).where(Pledge.id.in_(pledge_ids[first : first + 1_000]))
             db.session.execute(added, [
                 {
-                    "kind": kind, "subject": f"{subject_kind}:{one}", "occasion": occasion, "created_at": as_of,
-                    "message_id": secrets.token_hex(16), "next_at": as_of, "tries": 0, "trouble": "",
+                    "kind": kind, "subject": f"pledge:{one}", "occasion": occasion, "created_at": as_of,
+                    "language": language, "message_id": secrets.token_hex(16), "next_at": as_of, "tries": 0,
+                    "trouble": "",
                 }
-                for one in ids[first : first + 1_000]
+                for one, language in db.session.execute(some.order_by(Pledge.id))
             ])  # fmt: skip
 
     @classmethod
@@ -5487,7 +5620,10 @@ def move(row: Any, moves: Any, to: str, by: str, as_of: dt.datetime, note: str =
     if before == to:
         return
     if not law.allows(moves, before, to):
-        raise Refused(f"This {row.__tablename__.rstrip('s')} is {before}: it can no longer become {to}.")
+        kind = gettext(row.__tablename__.rstrip("s"))
+        words = gettext("This %(kind)s is %(before)s: it can no longer become %(to)s.",
+                        kind=kind, before=gettext(before), to=gettext(to))  # fmt: skip
+        raise Refused(words)
     row.status = to
     Event.write(row, to, by, as_of, before=before, after=to, note=note)
 

@@ -4,6 +4,8 @@ import functools
 import re
 from pathlib import Path
 
+from flask_babel import gettext
+
 SHORTEST, LONGEST = 12, 1024
 # Without the words that anybody would guess here, so much must be left.
 LEAST_OF_ITS_OWN = 8
@@ -12,20 +14,23 @@ FEWEST_SIGNS = 5
 _LIST = Path(__file__).resolve().parent / "common_passwords.txt"
 _ROWS = ("abcdefghijklmnopqrstuvwxyz" * 2, "01234567890" * 2, "1234567890" * 3, "qwertyuiopasdfghjklzxcvbnm" * 2)
 _RUNS = tuple(row for forward in _ROWS for row in (forward, forward[::-1]))
-_GUESSED = "This password is among the first that somebody would try. Use another one, such as four unrelated words."
 
 
 def trouble(password: str, *known: str) -> str:
     """What is wrong with a new password, or "". `known` is what anybody knows of its owner: name, address, the site."""
     if len(password) < SHORTEST:
-        return f"Use a password of at least {SHORTEST} characters."
+        return gettext("Use a password of at least %(least)s characters.", least=SHORTEST)
     if len(password) > LONGEST:
-        return f"Use a password of at most {LONGEST:,} characters."
+        return gettext("Use a password of at most %(most)s characters.", most=f"{LONGEST:,}")
     typed = password.casefold()
     if _is_common(typed) or len(set(typed)) < FEWEST_SIGNS or any(typed in run for run in _RUNS):
-        return _GUESSED
+        return gettext(
+            "This password is among the first that somebody would try. Use another one, such as four unrelated words."
+        )
     if len(_without(typed, known)) < LEAST_OF_ITS_OWN:
-        return "This password is little more than your name, your address or the name of this site. Use another one."
+        return gettext(
+            "This password is little more than your name, your address or the name of this site. Use another one."
+        )
     return ""
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_babel import gettext
+
 # Pillow is loaded with the first picture: most processes never open one.
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -68,12 +70,17 @@ def draw_anew(file: bytes) -> list[Drawing]:
             with Image.open(io.BytesIO(file), formats=FORMATS) as opened:
                 if opened.width * opened.height > MOST_MEGAPIXELS * 1_000_000:
                     raise NotAPicture(
-                        f"This picture has more than {MOST_MEGAPIXELS} megapixels. Make it smaller first."
+                        gettext(
+                            "This picture has more than %(most)s megapixels. Make it smaller first.",
+                            most=MOST_MEGAPIXELS,
+                        )
                     )
                 whole = _unpacked(opened)
             return [_drawing(whole, size, side) for size, side in SIZES.items()]
         except _BROKEN as broken:
-            raise NotAPicture("This file is not a whole JPEG, PNG or WebP picture. Choose another one.") from broken
+            raise NotAPicture(
+                gettext("This file is not a whole JPEG, PNG or WebP picture. Choose another one.")
+            ) from broken
 
 
 def _unpacked(opened: "Image.Image") -> "Image.Image":

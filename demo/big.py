@@ -19,6 +19,7 @@ import sqlalchemy as sa
 import law
 from law import Refused
 from models import (
+    ENGLISH,
     Agreement,
     Case,
     ChargeAttempt,
@@ -188,7 +189,7 @@ def _row(its_round: Round, key: str, at: dt.datetime, pence: int, cancelled: dt.
         "session_no": 1, "session_id": f"cs_big_{key}", "customer_id": f"cus_big_{key}",
         "payment_method_id": None if cancelled else f"pm_big_{key}", "card_words": "Visa ending 4242",
         "refunded_pence": 0, "awaits_card": False, "refused_softly": False, "retried": 0, "reminded": 0,
-        "stop_trying": False, "tries": 0, "ended_because": "supporter" if cancelled else None,
+        "stop_trying": False, "tries": 0, "ended_because": "supporter" if cancelled else None, "language": ENGLISH,
     }  # fmt: skip
 
 
@@ -293,7 +294,7 @@ def _comment(case_id: int, number: int, sent: dt.datetime, status: str, moderato
         "reason": "off_topic" if status == "rejected" else "", "note": "", "resubmitted": False, "version": 1,
         "created_at": sent, "decided_at": sent if decided else None, "decided_by_id": moderator.id if decided else None,
         "waits_since": None if decided else sent, "reports": 0, "undoable": {}, "likeness": law.likeness(body),
-        "network": "", "signs": [], "risk": 0, "calm": 0,
+        "network": "", "signs": [], "risk": 0, "calm": 0, "language": ENGLISH,
     }  # fmt: skip
 
 
@@ -305,7 +306,8 @@ def _event(kind: str, number: int, case_id: int, who: str, at: dt.datetime, befo
 
 def _letter(kind: str, pledge: int, occasion: str, at: dt.datetime) -> dict[str, Any]:
     return {"kind": kind, "subject": f"pledge:{pledge}", "occasion": occasion, "message_id": secrets.token_hex(16),
-            "created_at": at, "sent_at": at, "next_at": None, "tries": 1, "trouble": ""}  # fmt: skip
+            "language": ENGLISH, "created_at": at, "sent_at": at, "next_at": None, "tries": 1,
+            "trouble": ""}  # fmt: skip
 
 
 def _insert(table: type[Any], rows: Iterable[dict[str, Any]]) -> None:

@@ -26,7 +26,7 @@ import payments
 from jobs import OutOfTime, one_slice, ring
 from jobs.charging import MOST_THREADS, Answered, NotBegun, PacedThreads
 from jobs.stripe_events import card_page_of, with_saved_at
-from models import Case, ChargeAttempt, Lease, Letter, Pledge, Round, db
+from models import ENGLISH, Case, ChargeAttempt, Lease, Letter, Pledge, Round, db
 
 log = structlog.get_logger()
 
@@ -136,7 +136,7 @@ def _stay_closing(round_id: int, pledge_id: int, trouble: payments.StripeTrouble
     its_round.next_at, its_round.trouble = _now() + CLOSING_PAUSE, str(trouble)[:200]
     log.warning("a round stays closing", round=round_id, pledge=pledge_id, why=type(trouble).__name__)
     if its_round.closing_at and _now() - its_round.closing_at > law.EVENT_SEARCH:
-        Letter.owe("stays_closing", its_round, "closing", _now())
+        Letter.owe("stays_closing", its_round, "closing", _now(), language=ENGLISH)
     db.session.commit()
 
 

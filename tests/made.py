@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from flask import current_app
 
 import law
-from models import Case, Pledge, Round, User, begin_reading, begin_writing, db
+from models import ENGLISH, Case, Pledge, Round, User, begin_reading, begin_writing, db
 from payments import CardFound
 
 PASSWORD = "a long password for the tests"
@@ -86,13 +86,14 @@ def a_pledge(
     anonymous: bool = False,
     wants_updates: bool = False,
     as_of: dt.datetime | None = None,
+    language: str = ENGLISH,
 ) -> Pledge:
     """A pledge that was started and went to Stripe's page; its card is not saved yet."""
     number = next(_numbers)
     pledge = its_round.start_pledge(
         form_key=secrets.token_urlsafe(24), amount_pence=amount, name=name,
         email=email or f"supporter{number}@example.org", anonymous=anonymous, wants_updates=wants_updates,
-        as_of=as_of or now(),
+        as_of=as_of or now(), language=language,
     )  # fmt: skip
     pledge.ask_card_page({"made": "by a test"}, its_round.deadline)
     pledge.card_page_made(pledge.session_key, f"cs_test_{secrets.token_hex(8)}", "https://stripe.example/page")

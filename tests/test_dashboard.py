@@ -60,6 +60,21 @@ def test_the_owner_reads_the_pace_and_an_outlook_with_room_for_cards_that_fail(a
     assert "3 to 10 % can usually not be charged" in said(page, "#dashboard details")
 
 
+def test_in_french_the_figures_are_set_as_the_french_set_them(app: Flask) -> None:
+    owner = a_user()
+    # Two whole days: £600 and £1,200 in two pledges; today nothing.
+    case, client = _a_case_that_began(2, owner, [60_000, 120_000]), logged_in(app, owner)
+    page = read(client, f"/fr/owner/cases/{case.slug}")
+    facts = {said(term): said(term.find_next_sibling("dd")) for term in page.select("#dashboard dt")}
+    assert facts["Engagements par jour"] == "1,0, soit 900 £ en moyenne sur les 2 derniers jours complets"
+    assert facts["À l’échéance"] == "une prévision vient après 4 jours complets"
+    rows = [[said(cell) for cell in row.select("td")][1:] for row in page.select("#days tbody tr")]
+    assert rows == [["0", "0 £", "1 800 £"], ["1", "1 200 £", "1 800 £"], ["1", "600 £", "600 £"]]
+    assert page.select("main a[href^='/fr/owner/']") and not page.select("main a[href^='/owner']")
+    file = client.get(f"/fr/owner/cases/{case.slug}/pledges.csv").get_data().decode("utf-8-sig")
+    assert file.splitlines()[0] == 'Date,Nom,"Promis, en livres"'
+
+
 def test_before_four_whole_days_nothing_is_foretold(app: Flask) -> None:
     owner = a_user()
     case = _a_case_that_began(3, owner, [6_000, 4_000, 2_000, 500])

@@ -115,6 +115,15 @@ def _try(things: str, moves: Mapping[str, frozenset[str]], before: str, after: s
     return row.status, (written[0].before, written[0].after) if written else None
 
 
+def test_each_state_has_words_that_can_be_translated() -> None:
+    tables = (law.CASE_MOVES, law.ROUND_MOVES, law.PLEDGE_MOVES, law.COMMENT_MOVES, law.UPDATE_MOVES,
+              law.PROMISE_CHANGE_MOVES)  # fmt: skip
+    states = {state for table in tables for state in table}
+    assert {state.replace("_", " ") for state in states} <= {*law.HAPPENED}
+    # A refusal has them as they are stored.
+    assert states <= {*law.HAPPENED, *law.AS_STORED}
+
+
 def test_what_is_over_stays_over() -> None:
     """From a final state money can only go back; nothing can be charged, and nothing charged twice."""
     assert law.PLEDGE_MOVES["refunded"] == {"charged"}, "only as the failed refund of a charge that was made"

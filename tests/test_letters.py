@@ -1,6 +1,7 @@
 """Every letter: its words, its headers, and the road to the reader's mail server."""
 
 import datetime as dt
+import re
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -19,6 +20,7 @@ from jobs.sweep import remind_owners
 from models import (
     DISPUTE_LETTERS,
     Case,
+    Comment,
     Dispute,
     Examination,
     Invitation,
@@ -33,7 +35,8 @@ from models import (
 )
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.conftest import ROOT
-from tests.made import a_case, a_draft, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
+from tests.made import a_case, a_draft, a_new_card, a_pledge, a_user, card_found, confirm, keep, look_anew, now
+from tests.mailbox import letters_to
 from views.forms import CommentForm
 
 SECOND, HOUR = dt.timedelta(seconds=1), dt.timedelta(hours=1)
@@ -498,6 +501,10 @@ def the_bank(outcome: str, made: Pledge, held: bool = True, due_by: dt.datetime 
     Dispute.apply(found, made, DEADLINE)
 
 
+# How lines begin that stand in a letter as somebody wrote them, or as the books noted them.
+AS_WRITTEN = ("A court has asked us.", "The hearing is not public yet.", "It could not go live", "- Pledge 1 is")
+
+
 def body(message: EmailMessage) -> str:
     return str(message.get_content())
 
@@ -511,15 +518,27 @@ def test_every_letter_of_the_folder_is_shown_here() -> None:
 
 @pytest.mark.parametrize("kind", WORDS)
 def test_a_letter_says_what_it_must_with_amounts_and_dates_from_its_rows(app: Flask, kind: str) -> None:
+    """And says it in French to whoever reads French, with links to pages in French; the next one is English again."""
     app.jinja_env.undefined = StrictUndefined  # a name that is missing would otherwise just be left out
     subject, begins, says = WORDS[kind]
-    message = letters.write(owed(kind))
+    letter = owed(kind)
+    message = letters.write(letter)
     words = body(message)
     assert message["Subject"].startswith(subject) if kind == "refund_failed" else message["Subject"] == subject
     assert words.strip().startswith(begins)
     assert says in words
     assert not [odd for odd in ("None", "{{", "{%", "&amp;", "<time", "&#") if odd in words]
     assert message.get_content_type() == "text/plain"
+    letter.language = "fr"
+    french = letters.write(letter)
+    assert french["Subject"] != message["Subject"] and not [odd for odd in ("None", "%(", "{") if odd in body(french)]
+    links = re.findall(r"http://127\.0\.0\.1:8000(/[a-z]+)", words)
+    assert re.findall(r"http://127\.0\.0\.1:8000(/fr/[a-z]+)", body(french)) == [f"/fr{link}" for link in links]
+    # Every sentence but those that a person wrote, or that the books noted, is said in other words.
+    same = {line for line in words.splitlines() if len(line.split()) > 4} & set(body(french).splitlines())
+    assert not [line for line in same if not line.startswith(("    ", *AS_WRITTEN))]
+    letter.language = "en-GB"
+    assert bytes(letters.write(letter)) == bytes(message)
 
 
 @pytest.mark.parametrize("kind", ["declined", "action_required"])
@@ -648,6 +667,59 @@ def test_words_of_people_stand_in_a_letter_as_they_typed_them(app: Flask) -> Non
     assert "Smith & Sons <Data> “v” DfE" in body(message)
     assert message["To"].addresses[0].display_name == "Zoë O’Neil & Sons"
     assert message["To"].addresses[0].addr_spec == pledge.email
+
+
+# --- In the language of the reader -------------------------------------------------------------------------
+
+
+def test_each_supporter_reads_the_language_in_which_the_pledge_was_made(app: Flask, client: FlaskClient) -> None:
+    """One round, told to both at once; dates and money are written as each of them writes them."""
+    case = a_case(title="A case about data", target=600_000)
+    case.round.deadline = DEADLINE
+    for email, language in (("eve@letters.example.org", "fr"), ("ada@letters.example.org", "en-GB")):
+        made = a_pledge(case.round, 2_550, email=email, as_of=DEADLINE - HOUR, language=language)
+        confirm(made, DEADLINE - HOUR)
+    case.round.close(DEADLINE + SECOND)
+    case.round.settle(DEADLINE + SECOND)
+    (_, counts), (_, missed) = letters_to("eve@letters.example.org")
+    assert "Votre engagement de 25,50\xa0£ pour\n\n    A case about data\n\nest pris en compte." in counts
+    assert "6\u202f000\xa0£" in counts and "samedi 31 octobre 2026" in counts and "20:00 GMT" in counts
+    assert "Cette affaire n’a pas atteint son objectif. 51\xa0£ ont été promis sur 6\u202f000\xa0£." in missed
+    (_, counts_in_english), (_, missed_in_english) = letters_to("ada@letters.example.org")
+    assert "by Saturday 31 October 2026, 8:00pm GMT" in counts_in_english
+    assert missed_in_english.startswith("This case did not reach its target. £51 of £6,000 was pledged.")
+    link = next(line for line in counts.splitlines() if "/pledges/" in line)
+    assert link.startswith("http://127.0.0.1:8000/fr/pledges/")
+    page = client.get(link)
+    assert page.status_code == 200 and '<html lang="fr">' in page.text
+
+
+def test_what_is_asked_for_on_a_page_in_french_is_answered_in_french(app: Flask, client: FlaskClient) -> None:
+    case = a_case(slug="whose-data")
+    reader = "reader@letters.example.org"
+    confirm(a_pledge(case.round, email=reader))
+    a_user("owner", email="owner@letters.example.org")
+    keep()
+    for place in ("/fr", ""):
+        client.post(f"{place}/pledges/find", data={"email": reader})
+        client.post(f"{place}/forgotten-password", data={"email": "owner@letters.example.org"})
+        said = {"body": f"Heard, hear{place}!", "email": f"commenter{place[1:]}@letters.example.org"}
+        client.post(f"{place}/cases/whose-data/comments", data=said)
+        look_anew()
+        # Asked again within some minutes, the links are one letter.
+        db.session.execute(sa.update(LinkRequest).values(asked_at=now() - HOUR))
+        keep()
+    owed_in = sa.select(Letter.kind, Letter.language).where(Letter.kind != "confirmed").order_by(Letter.id)
+    assert [tuple(row) for row in db.session.execute(owed_in)] == [
+        ("links", "fr"), ("password_reset", "fr"), ("comment_taken", "fr"),
+        ("links", "en-GB"), ("password_reset", "en-GB"), ("comment_taken", "en-GB"),
+    ]  # fmt: skip
+    # What a moderator decides later, in whichever language, is told in the one in which the comment was written.
+    moderator = a_user("moderator")
+    for comment in db.session.scalars(sa.select(Comment)).all():
+        comment.reject("off_topic", moderator, now(), comment.version)
+    rejected = owed_in.where(Letter.kind == "comment_rejected")
+    assert [language for _, language in db.session.execute(rejected)] == ["fr", "en-GB"]
 
 
 # --- Headers -----------------------------------------------------------------------------------------------

@@ -35,6 +35,13 @@ def stripe(app: Flask, tmp_path: Path) -> Iterator[str]:
     sandbox.stop()
 
 
+def test_a_pledge_remembers_the_language_of_the_page_on_which_it_was_made(stripe: str, client: FlaskClient) -> None:
+    for place, language in (("/fr", "fr"), ("", "en-GB")):
+        case = a_case()
+        sent = client.post(f"{place}/cases/{case.slug}/pledges", data={**TYPED, "form_key": f"{KEY}-{language}"})
+        assert (sent.status_code, [one.language for one in pledges_of(case.slug)]) == (303, [language])
+
+
 # --- The form ----------------------------------------------------------------------------------------------
 
 

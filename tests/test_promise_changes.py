@@ -394,6 +394,35 @@ def test_an_owner_asks_on_a_page_that_keeps_what_was_typed(app: Flask) -> None:
     assert db.session.scalars(sa.select(PromiseChange.status)).all() == ["withdrawn"]
 
 
+def test_an_owner_asks_in_french_and_history_notes_it_in_english(app: Flask) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    browser = logged_in(app, db.session.merge(case).owner)
+    where = "/fr/owner/cases/the-case/promise"
+    page = read(browser, where)
+    assert said(page, "h1") == "Modifier la promesse"
+    fields = {name: str(page.select_one(f"#{name}")["value"]) for name in ("date", "time", "target")}  # type: ignore[index]
+    assert fields["target"] == "6\u202f000"
+    typed = {**fields, "reason": WHY, "form_token": token_on(browser, where)}
+    wrong = read(browser, where, 422, method="POST", data={**typed, "target": "6 000,01"})
+    assert wrong.title and wrong.title.text.startswith("Erreur\u00a0: Modifier la promesse")
+    assert said(wrong, ".errors a") == (
+        "L’objectif peut être abaissé, jamais relevé: les contributeurs ont accepté d’être débités seulement si les "
+        "engagements l’atteignent."
+    )
+    answer = browser.post(where, data={**typed, "target": "4 000"})
+    assert (answer.status_code, answer.location) == (303, where)
+    (change,) = db.session.scalars(sa.select(PromiseChange)).all()
+    assert change.new_target_pence == 400_000
+    assert history(case)[-1] == ("asked", f"the target from £6,000 to £4,000: {WHY}")
+    # It has been asked for meanwhile, and both languages say so.
+    for address, words in (
+        (where, "Notre équipe a déjà une demande au sujet de cette promesse."),
+        (where.removeprefix("/fr"), "Our staff have a request about this promise already."),
+    ):
+        again = read(browser, address, 409, method="POST", data={**typed, "target": "3000"})
+        assert words in said(again, ".errors")
+
+
 def test_staff_see_a_request_on_the_desk_and_decide_on_its_page(app: Flask) -> None:
     case, staff = a_case(slug="the-case", target=600_000, pledged=[9_500]), a_user("staff")
     change = asked(case, target=400_000)

@@ -12,9 +12,10 @@ from werkzeug.test import TestResponse
 
 from models import Event, SignUp, User, db
 from tests.crowd import at_once, meet_after
-from tests.doorway import everything, set_otherwise
+from tests.doorway import everything, set_otherwise, token_on
 from tests.made import PASSWORD, a_user, keep, look_anew, now
 from tests.mailbox import letters_to, link_in_letter_to
+from tests.reading import read, said
 from tests.test_bad_forms import summary, values
 from tests.test_passwords import OWN
 from views import admissions
@@ -83,6 +84,51 @@ def test_somebody_signs_up_and_has_an_account_once_the_address_is_confirmed_and_
     look_anew()
     (event,) = db.session.scalars(sa.select(Event).where(Event.subject_kind == "user"))
     assert (event.what, event.who) == ("signed_up", f"user:{event.subject_id}")
+
+
+def test_who_signs_up_in_french_is_written_to_in_french_until_another_language_is_chosen(site: Flask) -> None:
+    browser = site.test_client()
+    assert browser.post("/fr/sign-up", data=TYPED).location == "/fr/sign-up/sent"
+    [(_, asked)] = letters_to("river@example.org")
+    assert asked.startswith("Quelqu’un, probablement vous, veut ouvrir un compte")
+    link = link_in_letter_to("river@example.org", "fr/sign-up")
+    assert browser.post(link, data={"password": CHOSEN}).location == "/fr/owner"
+
+    def choose(language: str) -> TestResponse:
+        sent = {"form_token": token_on(browser, "/account"), "language": language}
+        return browser.post("/account/language", data=sent)
+
+    def warned(days_ago: int) -> str:
+        """What the account's letters say, whoever causes them."""
+        look_anew()
+        person = db.session.scalars(sa.select(User)).one()
+        person.warn_of_tries(now() - dt.timedelta(days=days_ago))
+        return letters_to("river@example.org")[-1][1]
+
+    assert "quelqu’un a saisi votre mot de passe sur Standing" in warned(days_ago=2)
+    for unknown in ("", "xx", "en"):
+        assert choose(unknown).status_code == 400
+    before = everything()
+    assert choose("fr").status_code == 303 and everything() == before
+    assert choose("en-GB").location == "/account"
+    assert 'Letters to you are written in <span lang="en-GB">English</span>.' in browser.get("/account").text
+    chosen = db.session.scalars(sa.select(Event).where(Event.what == "language_changed")).one()
+    assert (chosen.who, chosen.note) == (f"user:{chosen.subject_id}", "from fr to en-GB")
+    assert "somebody typed your password at Standing" in warned(days_ago=1)
+
+
+def test_somebody_signs_up_in_french(site: Flask) -> None:
+    browser = site.test_client()
+    typed = {"name": "", "email": "rive@signup.example", "password": "trop court"}
+    wrong = read(browser, "/fr/sign-up", 422, method="POST", data=typed)
+    assert wrong.title and wrong.title.text.startswith("Erreur\u00a0: S’inscrire")
+    assert [said(link) for link in wrong.select(".errors a")] == [
+        "Saisissez votre nom.",
+        "Utilisez un mot de passe d’au moins 12 caractères.",
+    ]
+    sent = browser.post("/fr/sign-up", data={**TYPED, "email": "rive@signup.example"})
+    assert (sent.status_code, sent.location) == (303, "/fr/sign-up/sent")
+    assert said(read(browser, sent.location), "h1") == "Consultez votre messagerie"
 
 
 def test_whether_an_address_has_an_account_is_told_in_its_own_letters_alone(site: Flask) -> None:

@@ -111,6 +111,16 @@ def test_who_is_invited_chooses_a_name_and_a_password_and_has_the_role(
     assert history("user") == [("invited", by, None, role, "")]
 
 
+def test_who_is_invited_from_a_page_in_french_reads_french(app: Flask, client: FlaskClient, desk: Desk) -> None:
+    sent = {"form_token": token_on(desk.browser, "/staff/users"), "email": "new@example.org", "role": "moderator"}
+    assert desk.browser.post("/fr/staff/invitations", data=sent).location == "/fr/staff/users"
+    [(_, letter)] = letters_to("new@example.org")
+    assert "en tant que modérateur\xa0: vous pouvez lire les commentaires" in letter
+    joined = client.post(link_in_letter_to("new@example.org", "fr/invitations"), data={"name": "N", "password": CHOSEN})
+    assert joined.location == "/fr/moderation"
+    assert (the_user("new@example.org").language, the_user("staff@example.org").language) == ("fr", "en-GB")
+
+
 def test_an_invitation_runs_out_after_seven_days(client: FlaskClient, desk: Desk) -> None:
     with time_machine.travel(now(), tick=False) as clock:
         desk.invite()

@@ -13,7 +13,9 @@ from babel.messages.frontend import parse_mapping_cfg
 
 HERE = Path(__file__).resolve().parent
 # N_ marks what is translated where it is shown.
-KEYWORDS = {**DEFAULT_KEYWORDS, "lazy_gettext": None, "lazy_ngettext": (1, 2), "N_": None}
+KEYWORDS = {
+    **DEFAULT_KEYWORDS, "lazy_gettext": None, "lazy_ngettext": (1, 2), "lazy_pgettext": ((1, "c"), 2), "N_": None,
+}  # fmt: skip
 # A date in a file that is made anew would be all that differs.
 NO_DATE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LEFT_OUT = (

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask_babel import gettext, lazy_gettext
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
     HiddenField,
     PasswordField,
@@ -13,14 +14,17 @@ from wtforms.validators import AnyOf, Length, ValidationError
 
 import config
 import passwords
-from views.forms import EmailAddress, Readable, Told, TypedForm, trim
-from views.words import ROLES
+from views.forms import AtMost, EmailAddress, Readable, Told, TypedForm, trim
+
+ROLE_NAMES = {
+    "owner": lazy_gettext("Case owner"), "moderator": lazy_gettext("Moderator"), "staff": lazy_gettext("Staff"),
+}  # fmt: skip
 
 
 class NewPasswordForm(TypedForm):
     """A password that is chosen. What anybody knows of its owner is no good as a part of it."""
 
-    password = PasswordField("New password", [Told("Enter a password.")])
+    password = PasswordField(lazy_gettext("New password"), [Told(lazy_gettext("Enter a password."))])
 
     email_of_owner = ""
 
@@ -39,47 +43,52 @@ class JoinForm(NewPasswordForm):
     """Taking up an invitation."""
 
     name = StringField(
-        "Your name",
-        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        lazy_gettext("Your name"),
+        [Told(lazy_gettext("Enter your name.")), Readable(), AtMost(120)],
         filters=[trim],
     )
-    password = PasswordField("Password", [Told("Enter a password.")])
+    password = PasswordField(lazy_gettext("Password"), [Told(lazy_gettext("Enter a password."))])
 
 
 class SignUpForm(NewPasswordForm):
     """Opening an account by oneself."""
 
     name = StringField(
-        "Your name",
-        [Told("Enter your name."), Readable(), Length(max=120, message="Use at most 120 characters.")],
+        lazy_gettext("Your name"),
+        [Told(lazy_gettext("Enter your name.")), Readable(), AtMost(120)],
         filters=[trim],
     )
     email = StringField(
-        "Your e-mail address",
-        [Told("Enter your e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+        lazy_gettext("Your e-mail address"),
+        [Told(lazy_gettext("Enter your e-mail address.")), Readable(),
+         Length(max=254, message=lazy_gettext("This address is too long.")),
          EmailAddress()],
         filters=[trim],
     )  # fmt: skip
-    password = PasswordField("Password", [Told("Enter a password.")])
+    password = PasswordField(lazy_gettext("Password"), [Told(lazy_gettext("Enter a password."))])
 
 
 class OwnPasswordForm(TypedForm):
     """The password that was chosen, typed once more."""
 
     password = PasswordField(
-        "Password", [Told("Enter your password."), Length(max=passwords.LONGEST, message="This password is too long.")]
+        lazy_gettext("Password"),
+        [
+            Told(lazy_gettext("Enter your password.")),
+            Length(max=passwords.LONGEST, message=lazy_gettext("This password is too long.")),
+        ],
     )
 
 
 class CodeForm(TypedForm):
     """The second factor: what the app shows, or a recovery code."""
 
-    code = StringField("Six digits from your app", [Readable()], filters=[trim])
-    recovery_code = StringField("Or a recovery code", [Readable()], filters=[trim])
+    code = StringField(lazy_gettext("Six digits from your app"), [Readable()], filters=[trim])
+    recovery_code = StringField(lazy_gettext("Or a recovery code"), [Readable()], filters=[trim])
 
     def validate_code(self, field: Any) -> None:
         if not (field.data or self.recovery_code.data):
-            raise ValidationError("Enter the six digits, or a recovery code.")
+            raise ValidationError(gettext("Enter the six digits, or a recovery code."))
 
 
 class ProofForm(OwnPasswordForm, CodeForm):
@@ -91,7 +100,8 @@ class SetUpForm(ProofForm):
 
     offer = HiddenField()
     new_code = StringField(
-        "Six digits that your app shows now", [Told("Enter the six digits that your app shows."), Readable()],
+        lazy_gettext("Six digits that your app shows now"),
+        [Told(lazy_gettext("Enter the six digits that your app shows.")), Readable()],
         filters=[trim],
     )  # fmt: skip
 
@@ -100,8 +110,9 @@ class EditorForm(TypedForm):
     """Whom the owner of a case asks to work on it."""
 
     email = StringField(
-        "E-mail address",
-        [Told("Enter an e-mail address."), Readable(), Length(max=254, message="This address is too long."),
+        lazy_gettext("E-mail address"),
+        [Told(lazy_gettext("Enter an e-mail address.")), Readable(),
+         Length(max=254, message=lazy_gettext("This address is too long.")),
          EmailAddress()],
         filters=[trim],
     )  # fmt: skip
@@ -111,10 +122,10 @@ class InviteForm(EditorForm):
     """Whom staff invite, and as what."""
 
     role = RadioField(
-        "Role",
-        [AnyOf([*ROLES], message="Choose a role.")],
+        lazy_gettext("Role"),
+        [AnyOf([*ROLE_NAMES], message=lazy_gettext("Choose a role."))],
         validate_choice=False,
-        choices=[SelectChoice(role, words.capitalize()) for role, words in ROLES.items()],
+        choices=[SelectChoice(role, words) for role, words in ROLE_NAMES.items()],
     )
 
 
@@ -122,13 +133,13 @@ class RoleForm(TypedForm):
     """Another role for somebody, and why."""
 
     role = RadioField(
-        "Role",
-        [AnyOf([*ROLES], message="Choose a role.")],
+        lazy_gettext("Role"),
+        [AnyOf([*ROLE_NAMES], message=lazy_gettext("Choose a role."))],
         validate_choice=False,
-        choices=[SelectChoice(role, words.capitalize()) for role, words in ROLES.items()],
+        choices=[SelectChoice(role, words) for role, words in ROLE_NAMES.items()],
     )
     reason = StringField(
-        "Reason",
-        [Told("Enter a reason."), Readable(), Length(max=500, message="Use at most 500 characters.")],
+        lazy_gettext("Reason"),
+        [Told(lazy_gettext("Enter a reason.")), Readable(), AtMost(500)],
         filters=[trim],
     )

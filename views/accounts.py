@@ -2,6 +2,7 @@
 what comes between the password and the desk in second_factors.py: all three add their pages to this blueprint."""
 
 from flask import Blueprint, abort, redirect, render_template, request, session, url_for
+from flask_babel import gettext
 from flask_login import current_user, login_user, logout_user
 from werkzeug.wrappers import Response
 
@@ -33,19 +34,19 @@ def enter() -> Response | tuple[str, int]:
     if not form.validate():
         return login_page(form), 422
     if doors.too_many("login") or doors.too_many("login", str(form.email.data)):
-        form.password.errors = ["Too many tries. Please wait a quarter of an hour, then try again."]
+        form.password.errors = [gettext("Too many tries. Please wait a quarter of an hour, then try again.")]
         return login_page(form), 429
     # The slow hash is compared outside of any write, or each log-in would hold up every pledge.
     begin_reading()
     user = User.authenticate(str(form.email.data), str(form.password.data))
     if user is None:
-        form.password.errors = ["The e-mail address or the password is not right."]
+        form.password.errors = [gettext("The e-mail address or the password is not right.")]
         return login_page(form), 422
     known_as = user.get_id()
     begin_writing()
     if user.get_id() != known_as:
         # Logged out everywhere in this very moment, perhaps since that password is not theirs alone.
-        form.password.errors = ["The e-mail address or the password is not right."]
+        form.password.errors = [gettext("The e-mail address or the password is not right.")]
         return login_page(form), 422
     user.renew_hash(str(form.password.data))
     db.session.commit()

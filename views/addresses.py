@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import AddressChange, LinkRequest, Pledge, db
-from views import doors
+from views import doors, languages
 from views.card_pages import Terms, change_terms, private_page
 from views.forms import EmailForm
 from views.public import now
@@ -119,7 +119,7 @@ def find() -> AnyResponse | tuple[str, int]:
     if doors.too_many("letter") or doors.too_many("letter", email):
         form.email.errors = TOO_MANY
         return render_template("pledges/find.html", form=form), 429
-    LinkRequest.ask(email, now())
+    LinkRequest.ask(email, now(), languages.asked_for())
     db.session.commit()
     ring("send_letters")
     return redirect(url_for("supporters.links_sent"), 303)

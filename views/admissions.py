@@ -7,6 +7,7 @@ done in a transaction that writes.
 
 from flask import abort, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext, lazy_gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -23,7 +24,7 @@ from models import (
     hash_password,
     is_password,
 )
-from views import doors, hypermedia
+from views import doors, hypermedia, languages
 from views.account_forms import JoinForm, OwnPasswordForm, SignUpForm
 from views.accounts import accounts, let_in
 from views.public import now
@@ -36,8 +37,8 @@ BY_LINK: dict[str, tuple[type[SignUp | Invitation | PasswordReset], str]] = {
     "accounts.reset_password": (PasswordReset, "password-reset"),
 }  # fmt: skip
 OPEN_ONLY = ("sign_up_form", "sign_up", "sign_up_sent", "sign_up_confirmation", "confirm_sign_up")
-TOO_MANY_LETTERS = ["Many letters were asked for. Please wait an hour, then send this again."]
-TOO_MANY_TRIES = ["Too many tries. Please wait a quarter of an hour, then try again."]
+TOO_MANY_LETTERS = [lazy_gettext("Many letters were asked for. Please wait an hour, then send this again.")]
+TOO_MANY_TRIES = [lazy_gettext("Too many tries. Please wait a quarter of an hour, then try again.")]
 
 
 @accounts.before_request
@@ -52,7 +53,7 @@ def find_by_link() -> Response | None:
     row = values["opened"] = BY_LINK[endpoint][0].by_link(values.pop("link"))
     if row is not None and row.waits(now()):
         return None
-    return hypermedia.trouble("accounts/no_such_link.html", 404, words="This link works no more.")
+    return hypermedia.trouble("accounts/no_such_link.html", 404, words=gettext("This link works no more."))
 
 
 # --- Signing up --------------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def sign_up() -> AnyResponse | tuple[str, int]:
         form.email.errors = TOO_MANY_LETTERS
         return render_template("accounts/sign_up.html", form=form), 429
     its_hash = hashed(str(form.password.data))
-    SignUp.ask(email, str(form.name.data), its_hash, now())
+    SignUp.ask(email, str(form.name.data), its_hash, now(), languages.asked_for())
     db.session.commit()
     ring("send_letters")
     return redirect(url_for("accounts.sign_up_sent"), 303)
@@ -102,10 +103,10 @@ def confirm_sign_up(opened: SignUp) -> AnyResponse | tuple[str, int]:
     number, its_hash = opened.id, opened.password_hash
     begin_reading()
     if not is_password(its_hash, str(form.password.data)):
-        form.password.errors = ["This is not the password with which this account was asked for."]
+        form.password.errors = [gettext("This is not the password with which this account was asked for.")]
         return render_template("accounts/confirm.html", form=form, opened=opened), 422
     begin_writing()
-    return _welcome(SignUp.hold(number).confirm(now()))
+    return _welcome(SignUp.hold(number).confirm(now(), languages.asked_for()))
 
 
 # --- Invitations -------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ def accept_invitation(opened: Invitation) -> AnyResponse | tuple[str, int]:
     number = opened.id
     its_hash = hashed(str(form.password.data))
     held = Invitation.hold(number) or abort(404)
-    return _welcome(held.accept(str(form.name.data), its_hash, now()))
+    return _welcome(held.accept(str(form.name.data), its_hash, now(), languages.asked_for()))
 
 
 def _join_case(opened: Invitation) -> AnyResponse:

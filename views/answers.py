@@ -4,6 +4,7 @@ import datetime as dt
 
 from flask import abort, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -43,7 +44,7 @@ def answer_comment(slug: str, comment_id: int) -> AnyResponse:
         return _again(case, held, "answer", form, 422)
     held.answer_by(current_user, str(form.words.data), _now())
     db.session.commit()
-    return _done(case, held, "Your answer is public.")
+    return _done(case, held, gettext("Your answer is public."))
 
 
 @owners.post("/cases/<slug>/comments/<row:comment_id>/second-look")
@@ -60,7 +61,7 @@ def ask_second_look(slug: str, comment_id: int) -> AnyResponse:
         form.words.errors = [str(refused)]
         return _again(case, held, "look", form, 409)
     db.session.commit()
-    return _done(case, held, "The moderators look at it again. It stays public until they have decided.")
+    return _done(case, held, gettext("The moderators look at it again. It stays public until they have decided."))
 
 
 def _public(case: Case, comment_id: int) -> Comment:

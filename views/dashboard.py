@@ -4,8 +4,10 @@ import datetime as dt
 from decimal import Decimal
 from typing import Any
 
+from babel.numbers import format_decimal
 from flask import make_response, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import get_locale, gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 import law
@@ -64,7 +66,7 @@ def pledges_as_file(slug: str) -> AnyResponse:
         (law.day_of(at, zone).isoformat(), name, f"{Decimal(pence) / 100:.2f}")
         for at, name, pence in Pledge.shared_in(its_case.round)
     ]
-    answer: Response = make_response(as_csv(("Date", "Name", "Pledged, in pounds"), rows))
+    answer: Response = make_response(as_csv((gettext("Date"), gettext("Name"), gettext("Pledged, in pounds")), rows))
     answer.mimetype = "text/csv"
     answer.headers["Content-Disposition"] = f'attachment; filename="{slug}-pledges.csv"'
     return answer
@@ -85,12 +87,16 @@ def _figures(its_case: Case, as_of: dt.datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pace(week: list[chart.OneDay]) -> tuple[int, int, float] | None:
-    """(whole days, pence a day, pledges a day) of the last whole days; None before the first is over."""
+def _pace(week: list[chart.OneDay]) -> tuple[int, int, str] | None:
+    """(whole days, pence a day, pledges a day) of the last whole days, the last in words; None before the first is
+    over."""
     if not week:
         return None
     length = len(week)
-    return length, round(sum(day.pence for day in week) / length / 100) * 100, sum(day.pledges for day in week) / length
+    pledges = sum(day.pledges for day in week) / length
+    told = Decimal(f"{pledges:.0f}" if pledges >= 10 else f"{pledges:.1f}")
+    words = format_decimal(told, "0" if pledges >= 10 else "0.0", locale=get_locale() or "en_GB")
+    return length, round(sum(day.pence for day in week) / length / 100) * 100, words
 
 
 def _sources(its_case: Case) -> list[tuple[str, int, int, int]]:

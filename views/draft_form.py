@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from flask_babel import gettext, lazy_gettext
 from wtforms import FileField, Form, StringField, TextAreaField
 from wtforms.fields import FieldList, FormField
-from wtforms.validators import Length, ValidationError
+from wtforms.validators import ValidationError
 
 import config
 import law
 from law import Refused
 from models import Case, Round
 from money import NotMoney, figure, parse_pounds
-from views.forms import Readable, Told, TypedForm, trim, unix_lines
+from views.forms import AtMost, Readable, Told, TypedForm, trim, unix_lines
 
 ROWS_AT_FIRST, MORE_ROWS, REPORT_ROWS = 4, 4, 8
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -27,19 +28,18 @@ END = ("days", "end_date", "end_time", "zone")
 
 
 def _line(label: str, most: int = law.LONGEST_LINE) -> StringField:
-    return StringField(label, [Readable(), Length(max=most, message=f"Use at most {most} characters.")], filters=[trim])
+    return StringField(label, [Readable(), AtMost(most)], filters=[trim])
 
 
 def _words(label: str, most: int) -> TextAreaField:
-    too_long = f"Use at most {most:,} characters."
-    return TextAreaField(label, [Readable(lines=True), Length(max=most, message=too_long)], filters=[unix_lines])
+    return TextAreaField(label, [Readable(lines=True), AtMost(most)], filters=[unix_lines])
 
 
 class BudgetRow(Form):
     """One thing that the money is for. `pence` is None while there is no amount."""
 
-    words = _line("What for")
-    amount = StringField("Cost, in pounds", [Readable()], filters=[trim])
+    words = _line(lazy_gettext("What for"))
+    amount = StringField(lazy_gettext("Cost, in pounds"), [Readable()], filters=[trim])
 
     pence: int | None = None
 
@@ -47,27 +47,28 @@ class BudgetRow(Form):
         if field.data:
             self.pence = _pence(field.data)
             if not 0 < self.pence <= law.LARGEST_TARGET:
-                raise ValidationError("A cost must be more than nothing and at most £1,000,000.")
+                raise ValidationError(gettext("A cost must be more than nothing and at most £1,000,000."))
 
 
 class DocumentRow(Form):
     """A document that anybody can open."""
 
-    title = _line("What it is")
-    url = _line("Its address, beginning with https://", law.LONGEST_URL)
+    title = _line(lazy_gettext("What it is"))
+    url = _line(lazy_gettext("Its address, beginning with https://"), law.LONGEST_URL)
 
     def validate_url(self, field: Any) -> None:
         if field.data and not _is_web_address(field.data):
-            raise ValidationError("Enter the whole address of a page or a file, like https://example.org/letter.pdf.")
+            raise ValidationError(
+                gettext("Enter the whole address of a page or a file, like https://example.org/letter.pdf.")
+            )
 
 
 class TitleForm(TypedForm):
     """How a draft begins."""
 
     title = StringField(
-        "What is the case called?",
-        [Told("Enter a title."), Readable(),
-         Length(max=law.LONGEST_TITLE, message=f"Use at most {law.LONGEST_TITLE} characters.")],
+        lazy_gettext("What is the case called?"),
+        [Told(lazy_gettext("Enter a title.")), Readable(), AtMost(law.LONGEST_TITLE)],
         filters=[trim],
     )  # fmt: skip
 
@@ -75,11 +76,10 @@ class TitleForm(TypedForm):
 class PictureForm(TypedForm):
     """A picture and what it shows. The file itself is looked at by the view."""
 
-    file = FileField("Picture")
+    file = FileField(lazy_gettext("Picture"))
     alt = StringField(
-        "What the picture shows",
-        [Told("Say what the picture shows."), Readable(),
-         Length(max=law.LONGEST_SUMMARY, message=f"Use at most {law.LONGEST_SUMMARY} characters.")],
+        lazy_gettext("What the picture shows"),
+        [Told(lazy_gettext("Say what the picture shows.")), Readable(), AtMost(law.LONGEST_SUMMARY)],
         filters=[trim],
     )  # fmt: skip
 
@@ -97,29 +97,33 @@ class TableForm(TypedForm):
                 yield from ((field, str(error)) for error in field.errors[:1])
                 continue
             for number, row in enumerate(field, 1):
-                yield from ((cell, f"Line {number}: {cell.errors[0]}") for cell in row.form if cell.errors)
+                yield from (
+                    (cell, gettext("Line %(number)s: %(error)s", number=number, error=cell.errors[0]))
+                    for cell in row.form
+                    if cell.errors
+                )
 
 
 class DraftForm(TableForm):
     """All that a draft holds. Validate it with `holds_at`, since an end may be right today and wrong tomorrow."""
 
-    title = _line("Title", law.LONGEST_TITLE)
-    slug = _line("Address of the page", law.LONGEST_SLUG)
-    summary = _words("Summary", law.LONGEST_SUMMARY)
-    story = _words("The story", law.LONGEST_STORY)
-    who_we_are = _words("Who you are", law.LONGEST_PART)
-    firm = _line("Firm or law centre")
-    lawyer = _line("Name of the lawyer")
-    regulator_number = _line("Number with the regulator")
-    court = _line("Court or tribunal")
-    stage = _line("Stage of the case")
-    risks = _words("Risks", law.LONGEST_PART)
-    target = StringField("Target, in pounds", [Readable()], filters=[trim])
+    title = _line(lazy_gettext("Title"), law.LONGEST_TITLE)
+    slug = _line(lazy_gettext("Address of the page"), law.LONGEST_SLUG)
+    summary = _words(lazy_gettext("Summary"), law.LONGEST_SUMMARY)
+    story = _words(lazy_gettext("The story"), law.LONGEST_STORY)
+    who_we_are = _words(lazy_gettext("Who you are"), law.LONGEST_PART)
+    firm = _line(lazy_gettext("Firm or law centre"))
+    lawyer = _line(lazy_gettext("Name of the lawyer"))
+    regulator_number = _line(lazy_gettext("Number with the regulator"))
+    court = _line(lazy_gettext("Court or tribunal"))
+    stage = _line(lazy_gettext("Stage of the case"))
+    risks = _words(lazy_gettext("Risks"), law.LONGEST_PART)
+    target = StringField(lazy_gettext("Target, in pounds"), [Readable()], filters=[trim])
     budget = FieldList(FormField(BudgetRow), min_entries=ROWS_AT_FIRST, max_entries=law.MOST_ROWS)
-    days = StringField("Length, in days", [Readable()], filters=[trim])
-    end_date = StringField("Or: date of the end", [Readable()], filters=[trim])
-    end_time = StringField("Time of the end", [Readable()], filters=[trim])
-    zone = _line("Time zone", 60)
+    days = StringField(lazy_gettext("Length, in days"), [Readable()], filters=[trim])
+    end_date = StringField(lazy_gettext("Or: date of the end"), [Readable()], filters=[trim])
+    end_time = StringField(lazy_gettext("Time of the end"), [Readable()], filters=[trim])
+    zone = _line(lazy_gettext("Time zone"), 60)
     links = FieldList(FormField(DocumentRow), min_entries=ROWS_AT_FIRST, max_entries=law.MOST_ROWS)
 
     # Fields that are columns as they are.
@@ -165,7 +169,7 @@ class DraftForm(TableForm):
 
     def validate_slug(self, field: Any) -> None:
         if field.data and not _SLUG.fullmatch(field.data):
-            raise ValidationError("Use small letters, digits and hyphens, like whose-data.")
+            raise ValidationError(gettext("Use small letters, digits and hyphens, like whose-data."))
 
     def validate_target(self, field: Any) -> None:
         if not field.data:
@@ -182,18 +186,18 @@ class DraftForm(TableForm):
             return
         most = law.LONGEST_ROUND.days
         if not (field.data.isascii() and field.data.isdecimal() and 1 <= int(field.data[:9]) <= most):
-            raise ValidationError(f"Enter a number of days from 1 to {most}.")
+            raise ValidationError(gettext("Enter a number of days from 1 to %(most)s.", most=most))
         self.length = int(field.data)
 
     def validate_end_date(self, field: Any) -> None:
         if field.data and self.days.data:
-            raise ValidationError("Enter either a length or a date, not both.")
+            raise ValidationError(gettext("Enter either a length or a date, not both."))
         if field.data:
             _date(field.data)
 
     def validate_end_time(self, field: Any) -> None:
         if field.data and not _TIME.fullmatch(field.data):
-            raise ValidationError("Enter a time like 20:00.")
+            raise ValidationError(gettext("Enter a time like 20:00."))
 
     def validate_zone(self, field: Any) -> None:
         """Left empty it is the site's own."""
@@ -241,15 +245,15 @@ class DraftForm(TableForm):
 class LiveFromForm(TypedForm):
     """When an approved case goes live, on the clock of its zone."""
 
-    date = StringField("Date", [Told("Enter a date."), Readable()], filters=[trim])
-    time = StringField("Time", [Told("Enter a time."), Readable()], filters=[trim])
+    date = StringField(lazy_gettext("Date"), [Told(lazy_gettext("Enter a date.")), Readable()], filters=[trim])
+    time = StringField(lazy_gettext("Time"), [Told(lazy_gettext("Enter a time.")), Readable()], filters=[trim])
 
     def validate_date(self, field: Any) -> None:
         _date(field.data)
 
     def validate_time(self, field: Any) -> None:
         if not _TIME.fullmatch(field.data):
-            raise ValidationError("Enter a time like 20:00.")
+            raise ValidationError(gettext("Enter a time like 20:00."))
 
     def instant(self, zone: str) -> dt.datetime | None:
         """The instant that was typed; None, with the words at the field, when there is none."""
@@ -265,11 +269,12 @@ class LiveFromForm(TypedForm):
 class PromiseForm(LiveFromForm):
     """Another deadline or target for a round, and why; filled in with those of now."""
 
-    target = StringField("Target, in pounds", [Told("Enter the target."), Readable()], filters=[trim])
+    target = StringField(
+        lazy_gettext("Target, in pounds"), [Told(lazy_gettext("Enter the target.")), Readable()], filters=[trim]
+    )
     reason = TextAreaField(
-        "Why the promise should change",
-        [Told("Say why the promise should change."), Readable(lines=True),
-         Length(max=law.LONGEST_REASON, message=f"Use at most {law.LONGEST_REASON:,} characters.")],
+        lazy_gettext("Why the promise should change"),
+        [Told(lazy_gettext("Say why the promise should change.")), Readable(lines=True), AtMost(law.LONGEST_REASON)],
         filters=[unix_lines],
     )  # fmt: skip
 
@@ -294,9 +299,8 @@ class ReportForm(TableForm):
     """The final report of a case."""
 
     body = TextAreaField(
-        "What became of the case",
-        [Told("Say what became of the case."), Readable(lines=True),
-         Length(max=law.LONGEST_STORY, message=f"Use at most {law.LONGEST_STORY:,} characters.")],
+        lazy_gettext("What became of the case"),
+        [Told(lazy_gettext("Say what became of the case.")), Readable(lines=True), AtMost(law.LONGEST_STORY)],
         filters=[unix_lines],
     )  # fmt: skip
     lines = FieldList(FormField(BudgetRow), min_entries=REPORT_ROWS, max_entries=law.MOST_ROWS)
@@ -308,9 +312,9 @@ class ReportForm(TableForm):
         for row in rows:
             if not row.words.errors and not row.amount.errors and bool(row.words.data) != bool(row.pence):
                 half = row.amount if row.words.data else row.words
-                half.errors = ["Enter the amount." if row.words.data else "Say what it was for."]
+                half.errors = [gettext("Enter the amount.") if row.words.data else gettext("Say what it was for.")]
         if not any(row.words.data or row.amount.data for row in rows):
-            rows[0].words.errors = ["Say what the money was used for, in at least one line."]
+            rows[0].words.errors = [gettext("Say what the money was used for, in at least one line.")]
         return right and not any(row.words.errors or row.amount.errors for row in rows)
 
     def spent(self) -> list[tuple[str, int]]:
@@ -344,7 +348,7 @@ def _date(typed: str) -> dt.date:
     try:
         return dt.date(*map(int, reversed(british.groups()))) if british else dt.date.fromisoformat(typed)
     except ValueError as wrong:
-        raise ValidationError("Enter a date like 2026-12-10.") from wrong
+        raise ValidationError(gettext("Enter a date like 2026-12-10.")) from wrong
 
 
 def _is_web_address(typed: str) -> bool:

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 from flask import abort, flash, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -30,7 +31,7 @@ def cancel_case(slug: str) -> AnyResponse | tuple[str, int]:
     db.session.commit()
     for job in ("let_go", "send_letters"):
         ring(job)
-    flash("The case is cancelled: nobody is charged, and everybody whose pledge counted gets a letter.")
+    flash(gettext("The case is cancelled: nobody is charged, and everybody whose pledge counted gets a letter."))
     return redirect(url_for("owners.case", slug=slug), 303)
 
 
@@ -53,7 +54,7 @@ def publish_report(slug: str) -> AnyResponse | tuple[str, int] | str:
     its_case.publish_report(current_user, str(form.body.data), form.spent(), _now())
     db.session.commit()
     ring("send_letters")
-    flash("The final report is published, and the case is closed.")
+    flash(gettext("The final report is published, and the case is closed."))
     return redirect(url_for("public.case", slug=slug, _anchor="final-report"), 303)
 
 

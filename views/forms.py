@@ -7,8 +7,9 @@ import re
 import unicodedata
 from typing import Any
 
+from babel.numbers import format_decimal
 from email_validator import EmailNotValidError, validate_email
-from flask_babel import LazyString, gettext, lazy_gettext
+from flask_babel import LazyString, get_locale, gettext, lazy_gettext
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
     BooleanField,
     Form,
@@ -46,6 +47,18 @@ class Told:
     def __call__(self, form: Form, field: Any) -> None:
         if not (field.data and str(field.data).strip()):
             raise StopValidation(str(self.words))
+
+
+class AtMost:
+    """The field may hold so many characters."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __call__(self, form: Form, field: Any) -> None:
+        if len(field.data or "") > self.most:
+            most = format_decimal(self.most, locale=get_locale() or "en_GB")
+            raise ValidationError(gettext("Use at most %(most)s characters.", most=most))
 
 
 def readable(text: str, allowed: str = "\n\t") -> str:

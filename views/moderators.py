@@ -6,14 +6,15 @@ from urllib.parse import parse_qsl, urlencode
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext, ngettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
 import law
 from jobs import ring
-from law import Refused
+from law import N_, Refused
 from models import COUNTED_AT_MOST, Background, Comment, LogLine, Queue, Waiting, begin_reading, db
-from views import doors, hypermedia, words
+from views import doors, hypermedia, states
 from views.comment_forms import RejectionForm
 from views.forms import readable
 
@@ -22,11 +23,11 @@ doors.admit(moderators, "moderator")
 DECISIONS_A_PAGE = 100
 
 PAGE = 50
-# What is said of a decision once it is made; {name} is the author's, as the public knows it.
+# What is said of a decision once it is made; the name is the author's, as the public knows it.
 DONE = {
-    "approve": "Approved: the comment by {name} is public.",
-    "reject": "Rejected: the comment by {name} is not public.",
-    "spam": "Spam: the comment by {name} is not public.",
+    "approve": N_("Approved: the comment by %(name)s is public."),
+    "reject": N_("Rejected: the comment by %(name)s is not public."),
+    "spam": N_("Spam: the comment by %(name)s is not public."),
 }
 # What the address of the queue may ask for, beside where its page begins.
 ASKED = ("case", "over", "flagged", "order", "like")
@@ -77,7 +78,7 @@ def from_letter(link: str) -> str:
     """From a letter to this moderator. It shows the comment with its buttons; opening it decides nothing."""
     found = Comment.by_digest_link(link, current_user) or abort(404)
     comment, is_as_it_was = found
-    changed = "" if is_as_it_was else "This comment has changed, or was decided, since the letter was sent."
+    changed = "" if is_as_it_was else gettext("This comment has changed, or was decided, since the letter was sent.")
     return render_template("moderators/comment.html", warning=changed, **_item(comment))
 
 
@@ -95,7 +96,7 @@ def decide(comment_id: int) -> Response:
     _apply(decision, form, held, _seen())
     db.session.commit()
     ring("send_letters")
-    return _back_to_list(held, DONE[decision].format(name=held.public_name))
+    return _back_to_list(held, gettext(DONE[decision], name=held.public_name))
 
 
 @moderators.post("/decisions")
@@ -107,22 +108,41 @@ def decide_many() -> AnyResponse:
     if decision not in DONE:
         abort(400)
     if not ticked or len(ticked) > law.MOST_AT_ONCE:
-        raise Refused(f"Tick at least one comment, and at most {law.MOST_AT_ONCE}. Nothing was done.")
+        raise Refused(
+            gettext("Tick at least one comment, and at most %(most)s. Nothing was done.", most=law.MOST_AT_ONCE)
+        )
     if decision == "reject" and not form.validate():
-        raise Refused("Choose a reason for the comments that you ticked. Nothing was done.")
+        raise Refused(gettext("Choose a reason for the comments that you ticked. Nothing was done."))
     done, left = 0, []
     for held in Comment.hold_all(ticked):
         try:
             _apply(decision, form, held, ticked[held.id])
             done += 1
         except Refused as told:
-            left.append(f"The comment by {held.public_name} was left as it is. {told}")
+            left.append(
+                gettext("The comment by %(name)s was left as it is. %(why)s", name=held.public_name, why=str(told))
+            )
     db.session.commit()
     ring("send_letters")
-    flash(f"{DONE[decision].partition(':')[0]}: {words.plural(done, 'comment')}.")
+    flash(_done_to(decision, done))
     for sentence in left:
         flash(sentence)
     return redirect(_list_address(None), 303)
+
+
+def _done_to(decision: str, done: int) -> str:
+    """ "Approved: 2 comments."; those that were left as they are follow by themselves."""
+    none = {
+        "approve": gettext("Approved: no comments."),
+        "reject": gettext("Rejected: no comments."),
+        "spam": gettext("Spam: no comments."),
+    }
+    some = {
+        "approve": ngettext("Approved: %(num)s comment.", "Approved: %(num)s comments.", done),
+        "reject": ngettext("Rejected: %(num)s comment.", "Rejected: %(num)s comments.", done),
+        "spam": ngettext("Spam: %(num)s comment.", "Spam: %(num)s comments.", done),
+    }
+    return some[decision] if done else none[decision]
 
 
 def _apply(decision: str, form: RejectionForm, held: Comment, seen: int) -> None:
@@ -138,7 +158,9 @@ def undo(comment_id: int) -> Response:
     held = Comment.hold(comment_id) or abort(404)
     held.undo(current_user, _now())
     db.session.commit()
-    notice = f"Undone: the comment by {held.public_name} is {held.status} again."
+    notice = gettext(
+        "Undone: the comment by %(name)s is %(status)s again.", name=held.public_name, status=states.state(held.status)
+    )
     where = _list_address(held.id if held.waits_since else None)
     return hypermedia.done(where, notice, "moderators/_comment.html", next=_next(), **_item(held))
 
@@ -148,7 +170,7 @@ def switch_keys() -> AnyResponse:
     """Single keys are off or on for this moderator, on every machine (WCAG 2.1.4)."""
     current_user.uses_keys = request.form.get("wanted") == "y"
     db.session.commit()
-    flash("The keys are on." if current_user.uses_keys else "The keys are off.")
+    flash(gettext("The keys are on.") if current_user.uses_keys else gettext("The keys are off."))
     return redirect(url_for("moderators.queue"), 303)
 
 
@@ -168,7 +190,7 @@ def refused(refusal: Refused) -> Response:
     begin_reading()
     current = db.session.get(Comment, number) if number else None
     if current is None:
-        return hypermedia.trouble("errors/error.html", 409, heading=doors.WORDS[409][0], words=str(refusal))
+        return hypermedia.trouble("errors/error.html", 409, heading=gettext(doors.WORDS[409][0]), words=str(refusal))
     return hypermedia.page_or_fragment(
         "moderators/comment.html", "moderators/_comment.html", 409, warning=str(refusal), next=_next(), **_item(current)
     )

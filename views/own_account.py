@@ -1,7 +1,8 @@
 """The account as its user sees it, whichever role that is: the second factor and its recovery codes."""
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -10,7 +11,7 @@ import law
 from jobs import ring
 from law import Refused
 from models import RecoveryCode, User, db
-from views import doors
+from views import doors, languages
 from views.account_forms import ProofForm, SetUpForm
 from views.public import now
 from views.second_factors import codes_page, enter_anew, hold_with_proof, set_up_page, status, take_set_up
@@ -45,7 +46,7 @@ def turn_off_second_factor() -> AnyResponse | tuple[str, int]:
     db.session.commit()
     ring("send_letters")
     enter_anew(held)
-    flash("The second factor is turned off. Your password alone lets you in.")
+    flash(gettext("The second factor is turned off. Your password alone lets you in."))
     return redirect(url_for("own_account.account"), 303)
 
 
@@ -67,11 +68,28 @@ def recovery_codes_file() -> Response:
     """The codes that the page before has shown, sent back to be put into a file: we know only their hashes."""
     codes = request.form.get("codes", "")[:1_000].split()
     if not codes or not RecoveryCode.are_of(_myself(), codes):
-        raise Refused("These are not the recovery codes that work now. Make new ones on the page of your account.")
-    words = [f"Recovery codes for {current_user.email} at {config.current().site_url}", "Each works once.", "", *codes]
+        raise Refused(
+            gettext("These are not the recovery codes that work now. Make new ones on the page of your account.")
+        )
+    whose = gettext(
+        "Recovery codes for %(email)s at %(site)s", email=current_user.email, site=config.current().site_url
+    )
+    words = [whose, gettext("Each works once."), "", *codes]
     answer = Response("\n".join(words) + "\n", mimetype="text/plain")
     answer.headers["Content-Disposition"] = "attachment; filename=recovery-codes.txt"
     return answer
+
+
+@own_account.post("/language")
+def choose_language() -> AnyResponse:
+    """In which letters are written; pages are in the language of their address."""
+    language = request.form.get("language", "")
+    if language not in languages.LANGUAGES:
+        abort(400)
+    _myself().write_in(language, now())
+    db.session.commit()
+    flash(gettext("Letters to you are written in %(language)s.", language=languages.LANGUAGES[language]))
+    return redirect(url_for("own_account.account"), 303)
 
 
 def _myself() -> User:
@@ -82,7 +100,7 @@ def _myself() -> User:
 
 def _require_one() -> None:
     if current_user.second_factor_at is None:
-        raise Refused("You have no second factor. Set one up first.")
+        raise Refused(gettext("You have no second factor. Set one up first."))
 
 
 def _set_up_form() -> SetUpForm:
@@ -97,5 +115,5 @@ def _page(form: ProofForm) -> str:
     form.code.data = ""
     return render_template(
         "accounts/account.html", form=form, codes_left=current_user.recovery_codes_left(),
-        may_turn_off=current_user.role not in law.SECOND_FACTOR_ROLES,
+        may_turn_off=current_user.role not in law.SECOND_FACTOR_ROLES, languages=languages.LANGUAGES,
     )  # fmt: skip

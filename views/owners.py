@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask import Blueprint, abort, render_template, request
+from flask_babel import gettext
 from flask_login import current_user
 
 from models import Case, Update, db
@@ -31,7 +32,7 @@ def own(slug: str) -> Case:
     """A case of the person who is logged in, or one that they help to edit; anybody else's does not exist for them."""
     found = db.session.scalar(sa.select(Case).where(Case.slug == slug, Case.of(current_user))) or abort(404)
     if request.endpoint in OWNER_ALONE and found.owner_id != current_user.id:
-        abort(403, "Only the owner of this case can do that. Ask them, or go back to the case.")
+        abort(403, gettext("Only the owner of this case can do that. Ask them, or go back to the case."))
     return found
 
 

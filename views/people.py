@@ -1,13 +1,14 @@
 """Who works on a case: its owner, and those whom the owner has invited to help. Their pages are those of the owners."""
 
 from flask import abort, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from law import Refused
 from models import Case, Invitation, db
-from views import doors, hypermedia
+from views import doors, hypermedia, languages
 from views.account_forms import EditorForm
 from views.admissions import TOO_MANY_LETTERS
 from views.owners import own, owners
@@ -32,13 +33,13 @@ def invite_editor(slug: str) -> AnyResponse | tuple[str, int]:
         form.email.errors = TOO_MANY_LETTERS
         return _people(its_case, form), 429
     try:
-        Invitation.to_case(its_case, email, current_user, now())
+        Invitation.to_case(its_case, email, current_user, now(), languages.asked_for())
     except Refused as refused:
         form.email.errors = [str(refused)]
         return _people(its_case, form), 409
     db.session.commit()
     ring("send_letters")
-    return _back(slug, f"We have written to {email}.")
+    return _back(slug, gettext("We have written to %(email)s.", email=email))
 
 
 @owners.post("/cases/<slug>/people/invitations/<row:invitation_id>/withdrawal")
@@ -48,7 +49,7 @@ def take_invitation_back(slug: str, invitation_id: int) -> AnyResponse:
         abort(404)
     held.take_back(f"user:{current_user.id}", now())
     db.session.commit()
-    return _back(slug, f"The invitation to {held.email} is taken back.")
+    return _back(slug, gettext("The invitation to %(email)s is taken back.", email=held.email))
 
 
 @owners.post("/cases/<slug>/people/<row:user_id>/removal")
@@ -57,19 +58,19 @@ def remove_editor(slug: str, user_id: int) -> AnyResponse:
     its_case = Case.hold(own(slug).id)
     leaves = user_id == current_user.id
     if not leaves and its_case.owner_id != current_user.id:
-        abort(403, "Only the owner of this case can do that. Ask them, or go back to the case.")
+        abort(403, gettext("Only the owner of this case can do that. Ask them, or go back to the case."))
     its_case.remove_editor(user_id, current_user, now())
     db.session.commit()
     if leaves:
         return redirect(url_for("owners.desk"), 303)
-    return _back(slug, "They can no longer work on this case.")
+    return _back(slug, gettext("They can no longer work on this case."))
 
 
 @owners.get("/cases/<slug>/history")
 def history(slug: str) -> str:
     """Who did what to the case and its updates, newest first."""
     its_case = own(slug)
-    titles = {update.id: update.title or "without a title" for update in its_case.updates}
+    titles = {update.id: update.title or gettext("without a title") for update in its_case.updates}
     return render_template("owners/history.html", case=its_case, lines=its_case.desk_history(LINES), titles=titles)
 
 

@@ -4,6 +4,7 @@ staff's."""
 import datetime as dt
 
 from flask import abort, flash, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -42,7 +43,7 @@ def ask_promise_change(slug: str) -> AnyResponse | tuple[str, int]:
     held.ask_change(deadline, form.pence, str(form.reason.data), current_user, as_of)
     db.session.commit()
     ring("send_letters")
-    flash("Our staff have your request. Until they agree to it the promise stands as it is.")
+    flash(gettext("Our staff have your request. Until they agree to it the promise stands as it is."))
     return redirect(url_for("owners.promise", slug=slug), 303)
 
 
@@ -52,7 +53,7 @@ def withdraw_promise_change(slug: str) -> AnyResponse:
     if held.asked_change:
         held.asked_change.withdraw(current_user, _now())
     db.session.commit()
-    flash("The request is taken back: the promise stands as it is.")
+    flash(gettext("The request is taken back: the promise stands as it is."))
     return redirect(url_for("owners.promise", slug=slug), 303)
 
 
@@ -98,7 +99,9 @@ def promise_change(change_id: int) -> str:
 def consent_to_promise_change(change_id: int) -> AnyResponse:
     held = PromiseChange.hold(_change(change_id).id)
     held.consent(current_user, _now())
-    return _decided(held, "The promise is changed: everybody who has pledged gets a letter with the way to leave.")
+    return _decided(
+        held, gettext("The promise is changed: everybody who has pledged gets a letter with the way to leave.")
+    )
 
 
 @staff.post("/promise-changes/<row:change_id>/refusal")
@@ -107,7 +110,7 @@ def refuse_promise_change(change_id: int) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _decision_page(held, form), 422
     held.refuse(str(form.reason.data), current_user, _now())
-    return _decided(held, "The request is refused: its owner gets a letter with your reason.")
+    return _decided(held, gettext("The request is refused: its owner gets a letter with your reason."))
 
 
 def _change(change_id: int) -> PromiseChange:

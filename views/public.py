@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import law
 from jobs import ring
 from models import Case, Comment, Picture, db
-from views import doors, front_cache, hypermedia
+from views import doors, front_cache, hypermedia, languages
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -103,7 +103,7 @@ def comment(slug: str) -> Response:
     as_of = now()
     taken = its_case.take_comment(
         form.name.data or "", str(form.email.data), str(form.body.data), as_of,
-        network=network_of_today(as_of), trapped=bool(request.form.get("website")),
+        network=network_of_today(as_of), trapped=bool(request.form.get("website")), language=languages.asked_for(),
     )  # fmt: skip
     is_new = taken.is_new
     if sent := is_new and doors.may_write_to(taken.email):

@@ -5,7 +5,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import PasswordReset, db
-from views import doors
+from views import doors, languages
 from views.account_forms import NewPasswordForm
 from views.accounts import accounts
 from views.admissions import TOO_MANY_LETTERS, TOO_MANY_TRIES, hashed
@@ -28,7 +28,7 @@ def ask_reset() -> AnyResponse | tuple[str, int]:
     if doors.too_many("letter") or doors.too_many("letter", email):
         form.email.errors = TOO_MANY_LETTERS
         return render_template("accounts/forgotten.html", form=form), 429
-    PasswordReset.ask(email, now())
+    PasswordReset.ask(email, now(), languages.asked_for())
     db.session.commit()
     ring("send_letters")
     return redirect(url_for("accounts.reset_sent"), 303)

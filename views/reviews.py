@@ -6,12 +6,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask import abort, flash, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
 import law
 from jobs import ring
-from law import Refused
+from law import N_, Refused
 from models import Case, db
 from views.draft_form import LiveFromForm
 from views.forms import ReasonForm, TypedForm
@@ -20,8 +21,8 @@ from views.workshop import as_it_would_look
 
 # The address of a decision with a reason -> the verb, and what the desk says afterwards.
 WITH_REASON: dict[str, tuple[Callable[..., None], str]] = {
-    "changes": (Case.ask_changes, "Changes are asked for: its owner gets a letter with your reason."),
-    "rejection": (Case.reject, "The case is rejected: its owner gets a letter with your reason."),
+    "changes": (Case.ask_changes, N_("Changes are asked for: its owner gets a letter with your reason.")),
+    "rejection": (Case.reject, N_("The case is rejected: its owner gets a letter with your reason.")),
 }
 
 
@@ -48,7 +49,7 @@ def approve_case(slug: str) -> AnyResponse | tuple[str, int]:
         held.approve(current_user, _now(), _seen())
     except Refused as refused:
         return _undecided(held.id, str(refused))
-    return _decided("The case is live: its owner gets a letter.")
+    return _decided(gettext("The case is live: its owner gets a letter."))
 
 
 @staff.post("/reviews/<slug>/timed-approval")
@@ -61,7 +62,7 @@ def approve_case_for_later(slug: str) -> AnyResponse | tuple[str, int]:
         held.approve(current_user, _now(), _seen(), live_from)
     except Refused as refused:
         return _undecided(held.id, str(refused), "later", form)
-    return _decided("The case is approved: it goes live by itself, and its owner gets a letter.")
+    return _decided(gettext("The case is approved: it goes live by itself, and its owner gets a letter."))
 
 
 @staff.post("/reviews/<slug>/changes")
@@ -83,7 +84,7 @@ def _decide(slug: str, way: str) -> AnyResponse | tuple[str, int]:
         verb(held, str(form.reason.data), current_user, _now(), _seen())
     except Refused as refused:
         return _undecided(held.id, str(refused), way, form)
-    return _decided(said)
+    return _decided(gettext(said))
 
 
 def _sent(slug: str) -> Case:

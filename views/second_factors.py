@@ -7,6 +7,7 @@ Whoever stands here is nobody yet: `current_user` stays anonymous until the code
 import pyotp
 import segno
 from flask import abort, current_app, g, redirect, render_template, request, session, url_for
+from flask_babel import gettext, lazy_gettext
 from flask_login import current_user, login_user
 from itsdangerous import BadData, URLSafeTimedSerializer
 from markupsafe import Markup
@@ -23,10 +24,18 @@ from views.admissions import TOO_MANY_TRIES
 from views.forms import LoginForm
 from views.public import now
 
-WRONG_CODE = ["This is not right, or it was used already. Type the digits that your app shows now."]
-WRONG_NEW_CODE = ["These are not the digits for this secret. See that the clock of your phone is right, and try again."]
-TOO_OLD = ["This page was too old. Let your app read the new picture, and type the digits that it shows then."]
-TOO_LATE = ["More than ten minutes have passed since your password, or this page was used already. Log in once more."]
+WRONG_CODE = [lazy_gettext("This is not right, or it was used already. Type the digits that your app shows now.")]
+WRONG_NEW_CODE = [
+    lazy_gettext("These are not the digits for this secret. See that the clock of your phone is right, and try again.")
+]
+TOO_OLD = [
+    lazy_gettext("This page was too old. Let your app read the new picture, and type the digits that it shows then.")
+]
+TOO_LATE = [
+    lazy_gettext(
+        "More than ten minutes have passed since your password, or this page was used already. Log in once more."
+    )
+]
 # So long a secret that was shown may be set up.
 OFFER_LASTS = 3600
 
@@ -108,7 +117,7 @@ def hold_with_proof(form: CodeForm | SetUpForm, person: User) -> User | None:
         return None
     held = User.hold(person.id, person)
     if held is None or held.get_id() != known_as:
-        abort(403, "Your log-in has ended meanwhile. Please log in again.")
+        abort(403, gettext("Your log-in has ended meanwhile. Please log in again."))
     return held if "code" not in form or _gives_code(form, held) else None
 
 
@@ -122,7 +131,7 @@ def _knows_password(form: CodeForm | SetUpForm, person: User) -> bool:
     right = is_password(its_hash, str(field.data))
     begin_writing()
     if not right:
-        field.errors = ["This is not your password."]
+        field.errors = [gettext("This is not your password.")]
     return right
 
 

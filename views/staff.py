@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Blueprint, abort, g, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_login import current_user
 
 import config
 from jobs import doctor, reconcile, ring
-from law import Refused
+from law import N_, Refused
 from models import (
     Bounce,
     Case,
@@ -49,15 +50,15 @@ LATE = dt.timedelta(minutes=5)
 LAST_DAY = reconcile.RETURNS[reconcile.DAILY] + reconcile.RETURNS[reconcile.HOURLY]
 # The address of a switch -> the column it turns, and what the desk says once it is on and once it is off.
 SWITCHES = {
-    "pledging-pause": ("pledging_paused", "Pledging is paused.", "Pledging goes on."),
-    "charge-freeze": ("charges_frozen", "Charges are frozen: none leaves.", "Charges go on."),
-    "comments-lock": ("comments_locked", "Comments are closed.", "Comments are open again."),
+    "pledging-pause": ("pledging_paused", N_("Pledging is paused."), N_("Pledging goes on.")),
+    "charge-freeze": ("charges_frozen", N_("Charges are frozen: none leaves."), N_("Charges go on.")),
+    "comments-lock": ("comments_locked", N_("Comments are closed."), N_("Comments are open again.")),
 }
 # The address of what staff do about who sees a case -> what strangers see then, and what the desk says.
 SIGHTS = {
-    "notice": ("notice", "The notice stands in place of the case."),
-    "hiding": ("hidden", "The case is hidden."),
-    "showing": ("public", "Everybody can see the case again."),
+    "notice": ("notice", N_("The notice stands in place of the case.")),
+    "hiding": ("hidden", N_("The case is hidden.")),
+    "showing": ("public", N_("Everybody can see the case again.")),
 }
 
 
@@ -96,17 +97,17 @@ def examine() -> Response:
     Lease.make_due(doctor.LEASE, _now())
     db.session.commit()
     ring("examine_books")
-    return _back_to_books("The books are being summed up.")
+    return _back_to_books(gettext("The books are being summed up."))
 
 
 @staff.post("/books/comparisons")
 def compare() -> Response:
     if Reconciliation.under_way() is not None:
-        return _back_to_books("A comparison with Stripe is under way already.")
+        return _back_to_books(gettext("A comparison with Stripe is under way already."))
     Lease.make_due(reconcile.HOURLY, _now())
     db.session.commit()
     ring("begin_reconciliation")
-    return _back_to_books("The books are being compared with Stripe.")
+    return _back_to_books(gettext("The books are being compared with Stripe."))
 
 
 def _back_to_books(notice: str) -> Response:
@@ -177,7 +178,7 @@ def _turn(slug: str, switch: str, on: bool) -> Response | tuple[str, int]:
     db.session.commit()
     for job in ("charge_due", "send_letters"):
         ring(job)
-    return _back(its_case, said_on if on else said_off)
+    return _back(its_case, gettext(said_on if on else said_off))
 
 
 @staff.post("/cases/<slug>/<any('notice', 'hiding', 'showing'):sight>")
@@ -192,7 +193,7 @@ def show_as(slug: str, sight: str) -> Response | tuple[str, int]:
     its_case.show_as(visibility, notice, str(form.reason.data), current_user, _now())
     db.session.commit()
     ring("send_letters")
-    return _back(its_case, said)
+    return _back(its_case, gettext(said))
 
 
 @staff.get("/cases/<slug>/history")
@@ -214,7 +215,7 @@ def cancel_case(slug: str) -> Response | tuple[str, int]:
     db.session.commit()
     for job in ("release_cancelled", "let_go", "send_letters"):
         ring(job)
-    return _back(its_case, "The case is cancelled: nothing more is charged.")
+    return _back(its_case, gettext("The case is cancelled: nothing more is charged."))
 
 
 @staff.get("/cases/<slug>/pledges")
@@ -303,7 +304,10 @@ def refund(public_id: str) -> Response | tuple[str, int]:
     amount = pounds(asked.amount_pence)
     db.session.commit()
     ring("send_refunds")
-    where, notice = url_for("staff.pledge", public_id=public_id), f"Stripe is asked to pay {amount} back."
+    where, notice = (
+        url_for("staff.pledge", public_id=public_id),
+        gettext("Stripe is asked to pay %(amount)s back.", amount=amount),
+    )
     return hypermedia.done(where, notice, "staff/_refunds.html", refunds=_refunds(held))
 
 

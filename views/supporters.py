@@ -16,7 +16,7 @@ import config
 import law
 from jobs.stripe_events import look_again_at_card
 from models import AddressChange, Case, Pledge, Round, db
-from views import doors, hypermedia, words
+from views import doors, hypermedia, languages, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
 from views.counting import count_source
 from views.forms import PledgeForm
@@ -82,7 +82,8 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         return _pledge_page(its_case, form, 409)
     came_from = law.known_source(str(form.came_from.data or ""))
     made = its_round.start_pledge(
-        form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from
+        form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from,
+        language=languages.asked_for(),
     )  # fmt: skip
     if made.session_no == 0:
         note_card_page(made)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from flask_babel import gettext, lazy_gettext
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
     HiddenField,
     RadioField,
@@ -11,40 +12,44 @@ from wtforms import (  # type: ignore[attr-defined]  # its types are older than 
     StringField,
     TextAreaField,
 )
-from wtforms.validators import AnyOf, Length, ValidationError
+from wtforms.validators import AnyOf, ValidationError
 
 import law
 from models import Update
-from views.forms import Readable, Told, TypedForm, trim, unix_lines
+from views.forms import AtMost, Readable, Told, TypedForm, trim, unix_lines
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{20,64}")
-_TITLE = [Readable(), Length(max=160, message="Use at most 160 characters.")]
-_BODY = [Readable(lines=True), Length(max=law.LONGEST_UPDATE, message="Use at most 20,000 characters.")]
+_TITLE = [Readable(), AtMost(160)]
+_BODY = [Readable(lines=True), AtMost(law.LONGEST_UPDATE)]
 
 
 class UpdateForm(TypedForm):
     """An update that is published already: its words, in Markdown."""
 
-    title = StringField("Title", [Told("Enter a title."), *_TITLE], filters=[trim])
-    body = TextAreaField("Your update", [Told("Enter the text of your update."), *_BODY], filters=[unix_lines])
+    title = StringField(lazy_gettext("Title"), [Told(lazy_gettext("Enter a title.")), *_TITLE], filters=[trim])
+    body = TextAreaField(
+        lazy_gettext("Your update"),
+        [Told(lazy_gettext("Enter the text of your update.")), *_BODY],
+        filters=[unix_lines],
+    )
 
 
 class UpdateDraftForm(TypedForm):
     """The draft of an update: anything may be empty until it is published."""
 
-    title = StringField("Title", _TITLE, filters=[trim])
-    body = TextAreaField("Your update", _BODY, filters=[unix_lines])
+    title = StringField(lazy_gettext("Title"), _TITLE, filters=[trim])
+    body = TextAreaField(lazy_gettext("Your update"), _BODY, filters=[unix_lines])
     audience = RadioField(
-        "Who may read it?",
-        [AnyOf([*law.AUDIENCES], message="Choose who may read it.")],
+        lazy_gettext("Who may read it?"),
+        [AnyOf([*law.AUDIENCES], message=lazy_gettext("Choose who may read it."))],
         validate_choice=False,
-        choices=[SelectChoice(key, words) for key, words in law.AUDIENCES.items()],
+        choices=[SelectChoice(key, lazy_gettext(words)) for key, words in law.AUDIENCES.items()],
     )
     form_key = HiddenField()
 
     def validate_form_key(self, field: Any) -> None:
         if not _KEY.fullmatch(field.data or ""):
-            raise ValidationError("This form was incomplete. Please send it again.")
+            raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     @classmethod
     def of(cls, update: Update) -> "UpdateDraftForm":
@@ -66,8 +71,8 @@ class AnswerForm(TypedForm):
     """What a case owner answers to a comment."""
 
     words = TextAreaField(
-        "Your answer",
-        [Told("Enter your answer."), Readable(lines=True), Length(max=4000, message="Use at most 4,000 characters.")],
+        lazy_gettext("Your answer"),
+        [Told(lazy_gettext("Enter your answer.")), Readable(lines=True), AtMost(4000)],
         filters=[unix_lines],
     )
 
@@ -76,8 +81,7 @@ class SecondLookForm(TypedForm):
     """Why a case owner asks the moderators to look at a comment again."""
 
     words = TextAreaField(
-        "What should the moderators know?",
-        [Told("Say what the moderators should look at."), Readable(lines=True),
-         Length(max=1000, message="Use at most 1,000 characters.")],
+        lazy_gettext("What should the moderators know?"),
+        [Told(lazy_gettext("Say what the moderators should look at.")), Readable(lines=True), AtMost(1000)],
         filters=[unix_lines],
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -68,7 +69,7 @@ def save_update(slug: str) -> AnyResponse:
     where = url_for(WAYS_ON.get(then, "owners.update"), slug=slug, update_id=its_update.id)
     shown = _shown(case, form, its_update)
     return hypermedia.done(
-        where, "The draft is saved.", "owners/_update_saved.html", swapped=True, saved_at=as_of, **shown
+        where, gettext("The draft is saved."), "owners/_update_saved.html", swapped=True, saved_at=as_of, **shown
     )
 
 
@@ -85,7 +86,7 @@ def edit_update(slug: str, update_id: int) -> AnyResponse | str:
     except Refused as refused:
         return _refused(held, form, refused)
     db.session.commit()
-    flash("Your changes are published.")
+    flash(gettext("Your changes are published."))
     return redirect(_on_the_page(held), 303)
 
 
@@ -108,7 +109,7 @@ def publish_update(slug: str, update_id: int) -> AnyResponse | tuple[str, int]:
         return _not_published(held, refused)
     db.session.commit()
     ring("send_letters")
-    flash("Your update is published.")
+    flash(gettext("Your update is published."))
     return redirect(_on_the_page(held), 303)
 
 
@@ -128,7 +129,7 @@ def publish_update_later(slug: str, update_id: int) -> AnyResponse | tuple[str, 
     except Refused as refused:
         return _not_published(held, refused, form)
     db.session.commit()
-    flash(f"Your update is published by itself {law.instant_words(at, held.case.zone)}.")
+    flash(gettext("Your update is published by itself %(when)s.", when=law.instant_words(at, held.case.zone)))
     return redirect(url_for("owners.case", slug=slug), 303)
 
 
@@ -138,9 +139,11 @@ def take_update_back(slug: str, update_id: int) -> AnyResponse | tuple[str, int]
     try:
         held.take_back(current_user, _now())
     except Refused:
-        return _not_published(held, Refused("This update is published by now. You can still change its words."))
+        return _not_published(
+            held, Refused(gettext("This update is published by now. You can still change its words."))
+        )
     db.session.commit()
-    flash("The update is a draft again.")
+    flash(gettext("The update is a draft again."))
     return redirect(url_for("owners.update", slug=slug, update_id=update_id), 303)
 
 
@@ -155,11 +158,11 @@ def delete_update(slug: str, update_id: int) -> AnyResponse | tuple[str, int]:
     """Pressed twice, the second press finds nothing any more. What was changed since the question stays."""
     held = Update.hold(own_update(slug, update_id).id)
     if held.status == "draft" and _seen() != held.version:
-        problem = "This draft was changed since you opened this page, so nothing was deleted. Look again."
+        problem = gettext("This draft was changed since you opened this page, so nothing was deleted. Look again.")
         return _deletion_page(held, problem), 409
     held.delete(current_user, _now())
     db.session.commit()
-    flash("The draft is deleted.")
+    flash(gettext("The draft is deleted."))
     return redirect(url_for("owners.case", slug=slug), 303)
 
 
@@ -192,7 +195,7 @@ def keep_update_picture(slug: str, update_id: int) -> AnyResponse | tuple[str, i
         return _picture_page(held, form, problem=str(refused)), 409
     if form.errors:
         return _picture_page(held, form, kept=bool(drawn)), 422
-    flash("The picture is saved.")
+    flash(gettext("The picture is saved."))
     return redirect(url_for("owners.update_picture", slug=slug, update_id=update_id), 303)
 
 
@@ -200,7 +203,7 @@ def keep_update_picture(slug: str, update_id: int) -> AnyResponse | tuple[str, i
 def take_update_picture_down(slug: str, update_id: int) -> AnyResponse:
     Update.hold(own_update(slug, update_id).id).take_picture_down(current_user, _now())
     db.session.commit()
-    flash("The picture is taken down.")
+    flash(gettext("The picture is taken down."))
     return redirect(url_for("owners.update_picture", slug=slug, update_id=update_id), 303)
 
 

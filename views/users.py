@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from flask import abort, flash, redirect, render_template, request, url_for
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
-from law import Refused
+from law import N_, Refused
 from models import Invitation, User, db
-from views import doors
+from views import doors, languages, states
 from views.account_forms import InviteForm, RoleForm
 from views.forms import ReasonForm, readable
 from views.public import now
@@ -30,16 +31,16 @@ def invite() -> AnyResponse | tuple[str, int]:
         return _users_page(form), 422
     email = str(form.email.data)
     if doors.too_many("letter", email):
-        form.email.errors = ["Many letters went to this address. Please wait an hour, then send this again."]
+        form.email.errors = [gettext("Many letters went to this address. Please wait an hour, then send this again.")]
         return _users_page(form), 429
     try:
-        Invitation.send(email, str(form.role.data), current_user, now())
+        Invitation.send(email, str(form.role.data), current_user, now(), languages.asked_for())
     except Refused as refused:
         form.email.errors = [str(refused)]
         return _users_page(form), 409
     db.session.commit()
     ring("send_letters")
-    flash(f"A letter goes to {email}.")
+    flash(gettext("A letter goes to %(email)s.", email=email))
     return redirect(url_for("staff.users"), 303)
 
 
@@ -49,7 +50,7 @@ def take_invitation_back(invitation_id: int) -> AnyResponse:
     invitation.take_back(f"user:{current_user.id}", now())
     email = invitation.email
     db.session.commit()
-    flash(f"The invitation of {email} is taken back. Its link opens nothing any more.")
+    flash(gettext("The invitation of %(email)s is taken back. Its link opens nothing any more.", email=email))
     return redirect(url_for("staff.users"), 303)
 
 
@@ -65,17 +66,18 @@ def change_role(user_id: int) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _user_page(person, role_form=form), 422
     person.change_role(str(form.role.data), str(form.reason.data), current_user, now())
-    return _back(person, f"{person.name} has the role “{form.role.data}”.")
+    role = states.state(person.role, "role")
+    return _back(person, gettext("%(name)s has the role “%(role)s”.", name=person.name, role=role))
 
 
 @staff.post("/users/<row:user_id>/disabling")
 def disable_user(user_id: int) -> AnyResponse | tuple[str, int]:
-    return _switch(user_id, User.disable, "{} cannot log in any more.")
+    return _switch(user_id, User.disable, N_("%(name)s cannot log in any more."))
 
 
 @staff.post("/users/<row:user_id>/disabling/end")
 def enable_user(user_id: int) -> AnyResponse | tuple[str, int]:
-    return _switch(user_id, User.enable, "{} can log in again.")
+    return _switch(user_id, User.enable, N_("%(name)s can log in again."))
 
 
 @staff.post("/users/<row:user_id>/second-factor/end")
@@ -84,7 +86,9 @@ def reset_second_factor(user_id: int) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _user_page(person, factor_form=form), 422
     person.reset_second_factor(str(form.reason.data), current_user, now())
-    answer = _back(person, f"{person.name} has no second factor any more, and is told so by letter.")
+    answer = _back(
+        person, gettext("%(name)s has no second factor any more, and is told so by letter.", name=person.name)
+    )
     ring("send_letters")
     return answer
 
@@ -94,7 +98,7 @@ def _switch(user_id: int, verb: Callable[..., None], said: str) -> AnyResponse |
     if not form.validate():
         return _user_page(person, reason_form=form), 422
     verb(person, str(form.reason.data), current_user, now())
-    return _back(person, said.format(person.name))
+    return _back(person, gettext(said, name=person.name))
 
 
 def _back(person: User, notice: str) -> AnyResponse:

@@ -14,6 +14,7 @@ import law
 from law import N_
 from models import Event, Pledge, Prospect, Round, User
 from money import parse_pounds, pounds
+from views import states
 
 
 def teach(app: Flask) -> None:
@@ -38,6 +39,9 @@ def teach(app: Flask) -> None:
     app.add_template_filter(month)
     app.add_template_filter(date)
     app.add_template_filter(source)
+    app.add_template_filter(states.state)
+    app.add_template_filter(states.grouped)
+    app.add_template_filter(states.tries)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
     app.jinja_env.globals.update(N_=N_)
     app.jinja_env.globals.update(of_owner=law.OF_OWNER)

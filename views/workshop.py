@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
+from flask_babel import gettext
 from flask_login import current_user
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -71,7 +72,7 @@ def save_draft(slug: str) -> AnyResponse:
         return _again(held, form, 422, saved_at=as_of)
     shown, where = _shown(held, form), _way_on(held, form)
     return hypermedia.done(
-        where, "The draft is saved.", "owners/_draft_saved.html", swapped=True, saved_at=as_of, **shown
+        where, gettext("The draft is saved."), "owners/_draft_saved.html", swapped=True, saved_at=as_of, **shown
     )
 
 
@@ -104,7 +105,7 @@ def keep_picture(slug: str) -> AnyResponse | tuple[str, int]:
         db.session.commit()
     if form.errors:
         return render_template("owners/picture.html", case=held, form=form, kept=bool(drawn)), 422
-    flash("The picture is saved.")
+    flash(gettext("The picture is saved."))
     return redirect(url_for("owners.picture", slug=held.slug), 303)
 
 
@@ -112,7 +113,7 @@ def keep_picture(slug: str) -> AnyResponse | tuple[str, int]:
 def take_picture_down(slug: str) -> AnyResponse:
     Case.hold(own(slug).id).take_picture_down(_now())
     db.session.commit()
-    flash("The picture is taken down.")
+    flash(gettext("The picture is taken down."))
     return redirect(url_for("owners.picture", slug=slug), 303)
 
 
@@ -134,7 +135,7 @@ def submit(slug: str) -> AnyResponse:
     held.submit(current_user, _now())
     db.session.commit()
     ring("send_letters")
-    flash("The case is with our staff. You get a letter when they have decided.")
+    flash(gettext("The case is with our staff. You get a letter when they have decided."))
     return redirect(url_for("owners.draft", slug=slug), 303)
 
 
@@ -142,7 +143,7 @@ def submit(slug: str) -> AnyResponse:
 def take_back(slug: str) -> AnyResponse:
     Case.hold(own(slug).id).take_back(current_user, _now())
     db.session.commit()
-    flash("The case is yours again. Send it for review once it is ready.")
+    flash(gettext("The case is yours again. Send it for review once it is ready."))
     return redirect(url_for("owners.draft", slug=slug), 303)
 
 
@@ -150,7 +151,7 @@ def take_back(slug: str) -> AnyResponse:
 def replace_preview_link(slug: str) -> AnyResponse:
     Case.hold(own(slug).id).replace_preview_link(current_user, _now())
     db.session.commit()
-    flash("The link is replaced. The one of before opens nothing any more.")
+    flash(gettext("The link is replaced. The one of before opens nothing any more."))
     return redirect(url_for("owners.launch", slug=slug, _anchor="preview-link"), 303)
 
 
@@ -162,11 +163,11 @@ def drawings(form: PictureForm, has_one: bool) -> list[Drawing]:
         sent.close()
     try:
         if len(file) > most * doors.MEGABYTE:
-            raise NotAPicture(f"This file is larger than {most} MB. Choose a smaller one.")
+            raise NotAPicture(gettext("This file is larger than %(most)s MB. Choose a smaller one.", most=most))
         if file:
             return draw_anew(file)
         if not has_one or (sent and sent.filename):
-            raise NotAPicture("Choose a JPEG, PNG or WebP picture.")
+            raise NotAPicture(gettext("Choose a JPEG, PNG or WebP picture."))
     except NotAPicture as wrong:
         form.file.errors = [str(wrong)]
     return []

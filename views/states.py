@@ -1,0 +1,85 @@
+"""What pages call the state of a case, a round, a dispute, an invitation or a change of the promise. Each has words of
+its own, since other languages bend them with what they are said of; all others share law.HAPPENED."""
+
+from babel.numbers import format_decimal
+from flask_babel import get_locale, gettext, lazy_pgettext, ngettext
+
+OF_CASES = {
+    "draft": lazy_pgettext("case", "draft"),
+    "submitted": lazy_pgettext("case", "submitted"),
+    "changes_requested": lazy_pgettext("case", "changes requested"),
+    "approved": lazy_pgettext("case", "approved"),
+    "rejected": lazy_pgettext("case", "rejected"),
+    "live": lazy_pgettext("case", "live"),
+    "funded": lazy_pgettext("case", "funded"),
+    "missed": lazy_pgettext("case", "missed"),
+    "cancelled": lazy_pgettext("case", "cancelled"),
+    "closed": lazy_pgettext("case", "closed"),
+}
+OF_ROUNDS = {
+    "open": lazy_pgettext("round", "open"),
+    "closing": lazy_pgettext("round", "closing"),
+    "met": lazy_pgettext("round", "met"),
+    "missed": lazy_pgettext("round", "missed"),
+    "cancelled": lazy_pgettext("round", "cancelled"),
+}
+OF_DISPUTES = {
+    "open": lazy_pgettext("dispute", "open"),
+    "won": lazy_pgettext("dispute", "won"),
+    "lost": lazy_pgettext("dispute", "lost"),
+}
+OF_INVITATIONS = {
+    "accepted": lazy_pgettext("invitation", "accepted"),
+    "taken back": lazy_pgettext("invitation", "taken back"),
+    "waiting": lazy_pgettext("invitation", "waiting"),
+    "run out": lazy_pgettext("invitation", "run out"),
+}
+OF_CHANGES = {
+    "asked": lazy_pgettext("change of the promise", "asked"),
+    "consented": lazy_pgettext("change of the promise", "consented"),
+    "refused": lazy_pgettext("change of the promise", "refused"),
+    "withdrawn": lazy_pgettext("change of the promise", "withdrawn"),
+}
+# What the ledger calls its lines.
+OF_MOVEMENTS = {
+    "charge": lazy_pgettext("movement", "charge"),
+    "fee": lazy_pgettext("movement", "fee"),
+    "refund": lazy_pgettext("movement", "refund"),
+    "dispute": lazy_pgettext("movement", "dispute"),
+}
+OF_REFUNDS = {
+    "asking": lazy_pgettext("refund", "being asked for"),
+    "pending": lazy_pgettext("refund", "on its way"),
+    "succeeded": lazy_pgettext("refund", "paid back"),
+    "failed": lazy_pgettext("refund", "failed"),
+}
+OF_ROLES = {
+    "owner": lazy_pgettext("role", "owner"),
+    "moderator": lazy_pgettext("role", "moderator"),
+    "staff": lazy_pgettext("role", "staff"),
+}
+# The pages on which staff are shown who supporters are.
+OF_PAGES = {
+    "pledge": lazy_pgettext("page", "pledge"),
+    "pledges of a case": lazy_pgettext("page", "pledges of a case"),
+    "search": lazy_pgettext("page", "search"),
+}
+OF = {
+    "case": OF_CASES, "round": OF_ROUNDS, "dispute": OF_DISPUTES, "invitation": OF_INVITATIONS, "change": OF_CHANGES,
+    "movement": OF_MOVEMENTS, "refund": OF_REFUNDS, "page": OF_PAGES, "role": OF_ROLES,
+}  # fmt: skip
+
+
+def state(name: str, of: str = "") -> str:
+    """A state as the database has it, "changes_requested", in the reader's words."""
+    said = OF.get(of, {}).get(name)
+    return str(said) if said is not None else gettext(name.replace("_", " "))
+
+
+def tries(count: int) -> str:
+    return ngettext("%(num)s try", "%(num)s tries", count) if count else gettext("no tries")
+
+
+def grouped(number: int) -> str:
+    """ "1,000", as the language of the page groups it."""
+    return str(format_decimal(number, locale=get_locale() or "en_GB"))
