@@ -2957,7 +2957,7 @@ class Pledge(Base):
 
     @property
     def public_name(self) -> str:
-        return "Anonymous" if self.anonymous else self.name
+        return gettext("Anonymous") if self.anonymous else self.name
 
     @property
     def is_supporters(self) -> bool:
@@ -2999,7 +2999,7 @@ class Pledge(Base):
         place = (cls.confirmed_at.desc(), cls.id.desc())
         found = sa.select(cls).where(cls.round_id == its_round.id, *cls.counts()).order_by(*place)
         if words:
-            shown = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+            shown = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
             found = found.where(shown.icontains(words, autoescape=True))
         if (began := cls._older_than(after)) is not None:
             found = found.where(began)
@@ -3010,7 +3010,7 @@ class Pledge(Base):
     def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:
         """(when, public name, pence) of every pledge that count or counted, the oldest first: no more than what their
         supporters share with the case owner."""
-        name = sa.case((cls.anonymous, "Anonymous"), else_=cls.name)
+        name = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
         found = sa.select(cls.confirmed_at, name, cls.amount_pence).where(cls.round_id == its_round.id, *cls.counts())
         return [tuple(row) for row in db.session.execute(found.order_by(cls.confirmed_at, cls.id))]
 
@@ -4610,7 +4610,7 @@ class Comment(Base):
 
     @property
     def public_name(self) -> str:
-        return self.name or "Anonymous"
+        return self.name or gettext("Anonymous")
 
     def look_for_signs(self, trapped: bool, as_of: dt.datetime) -> None:
         """Note what may be wrong with the text and with how it came. The fifth of a burst marks the others too."""
