@@ -5,6 +5,10 @@ import re
 import html5lib
 from bs4 import BeautifulSoup
 
+# How the title of a page begins on which something is wrong: in English, in French, and as tests mark it.
+ERRORS = ("Error: ", "Erreur\N{NBSP}: ", "⟦Error:⟧ ", "⟦Error: ")
+# The buttons of a step that only leads to the next.
+ASKING = (["Continue"], ["Continuer"], ["⟦Continue⟧"])
 # Pages that were found clean, letter by letter: walks over all addresses get the same error page hundreds of times.
 _clean: set[int] = set()
 
@@ -28,8 +32,7 @@ def _judge(html: str, address: str) -> None:
     check_fragment(page, where)
     assert not page.footer or page.select('footer a:first-of-type[href^="mailto:"]'), f"help is elsewhere {where}"
     errors = page.select(".field.wrong")
-    says_so = page.title.text.startswith(("Error: ", "Erreur\u00a0: "))
-    assert not errors or says_so, f"the title does not say Error {where}"
+    assert not errors or page.title.text.startswith(ERRORS), f"the title does not say Error {where}"
 
 
 def check_fragment(page: BeautifulSoup, where: str = "") -> None:
@@ -52,7 +55,7 @@ def check_fragment(page: BeautifulSoup, where: str = "") -> None:
     for form in page.select("form"):
         # A search changes nothing, and so does a step that only leads to the next, which says "Continue": each is a
         # GET. Whatever changes something is a POST.
-        asks_only = form.get("role") == "search" or [one.text for one in form.select("button")] == ["Continue"]
+        asks_only = form.get("role") == "search" or [one.text for one in form.select("button")] in ASKING
         method = "get" if asks_only else "post"
         assert form.get("action") and form.get("method") == method, f"a form without action or method {where}"
         assert form.select("button"), f"a form without a button {where}"

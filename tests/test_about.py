@@ -63,6 +63,12 @@ def test_the_operator_can_say_it_in_other_words(app: Flask, tmp_path: Path) -> N
         assert page.select_one(".story em")
         # What is not in the folder is as we say it.
         assert "What works" in said(read(site.test_client(), "/accessibility"), ".story")
+        # In another language the operator's English stands before our own words in that language, for it is what holds.
+        french = read(site.test_client(), "/fr/privacy").select_one(".story[lang='en-GB']")
+        assert french and french.text.strip().startswith("We, Standing Test, keep nothing.")
+        assert "Ce qui fonctionne" in said(read(site.test_client(), "/fr/accessibility"), ".story:not([lang])")
+        (tmp_path / "privacy.fr.md").write_text("{operator} ne garde *rien*.", encoding="utf-8")
+        assert said(read(site.test_client(), "/fr/privacy"), ".story:not([lang])") == "Standing Test ne garde rien."
 
 
 def test_htmx_is_kept_among_our_own_files_once_its_hash_was_checked(app: Flask, tmp_path: Path, elsewhere: str) -> None:

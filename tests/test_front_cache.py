@@ -485,6 +485,18 @@ def test_a_page_and_the_fragment_of_the_same_address_are_two(site: Watched) -> N
     assert restored.data == page.data and len(site.cache) == 2
 
 
+def test_a_page_in_another_language_is_another_page_whatever_the_browser_prefers(site: Watched) -> None:
+    slug = a_case().slug
+    for prefers in ("fr", "en", "de"):
+        english, french = (
+            site.ask(f"{language}/cases/{slug}", {"Accept-Language": prefers}) for language in ("", "/fr")
+        )
+        assert '<html lang="en-GB">' in english.text and "Pledge now" in english.text
+        assert '<html lang="fr">' in french.text and "Pledge now" not in french.text
+        assert {"Age"} <= set(french.headers.keys()) and "Accept-Language" not in french.headers["Vary"]
+    assert len(site.cache) == len(site.behind.asked) == 2
+
+
 def test_an_open_page_that_is_up_to_date_is_told_so_from_what_is_kept(site: Watched) -> None:
     its_case = a_case(pledged=[9_500])
     address = f"/cases/{its_case.slug}/pledge-total?seen={its_case.round.version}.7-days-to-go"

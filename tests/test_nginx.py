@@ -34,6 +34,7 @@ def test_whoever_may_wait_for_stripe_or_writes_is_sent_to_the_process_for_pledge
     readers, pledges = set[tuple[str, str]](), set[tuple[str, str]]()
     for rule, method in site.rules():
         where = mapped("where", f"{method} {site.address(rule)}")
+        assert mapped("where", f"{method} /fr{site.address(rule)}") == where
         {"readers": readers, "pledges": pledges}[where].add((rule.endpoint, method))
     assert {endpoint for endpoint, _ in pledges} >= {
         name for name in app.view_functions if name.startswith("supporters.")

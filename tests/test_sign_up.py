@@ -123,7 +123,7 @@ def test_somebody_signs_up_in_french(site: Flask) -> None:
     wrong = read(browser, "/fr/sign-up", 422, method="POST", data=typed)
     assert wrong.title and wrong.title.text.startswith("Erreur\u00a0: S’inscrire")
     assert [said(link) for link in wrong.select(".errors a")] == [
-        "Saisissez votre nom.",
+        "Indiquez votre nom.",
         "Utilisez un mot de passe d’au moins 12 caractères.",
     ]
     sent = browser.post("/fr/sign-up", data={**TYPED, "email": "rive@signup.example"})

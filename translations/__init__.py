@@ -39,19 +39,25 @@ def said() -> Catalog:
 
 
 def translated(language: str) -> Catalog:
-    with _file(language, "po").open("rb") as written:
+    with file(language, "po").open("rb") as written:
         return pofile.read_po(written, locale=language)
 
 
 def renew(language: str) -> list[str]:
-    """Write both files anew: what is said no more goes, what is new waits for its words. Those are returned."""
+    """Write both files anew, and return what waits for its words."""
+    catalog = renewed(language)
+    file(language, "po").write_bytes(as_po(catalog))
+    file(language, "mo").write_bytes(as_mo(catalog))
+    return list(missing(catalog))
+
+
+def renewed(language: str) -> Catalog:
+    """What is said no more is gone, and what is new waits for its words."""
     catalog = translated(language)
     # Nothing is guessed from what is similar: a wrong sentence is worse than an English one.
     catalog.update(said(), no_fuzzy_matching=True)
     catalog.obsolete.clear()
-    _file(language, "po").write_bytes(as_po(catalog))
-    _file(language, "mo").write_bytes(as_mo(catalog))
-    return list(missing(catalog))
+    return catalog
 
 
 def missing(catalog: Catalog) -> Iterator[str]:
@@ -76,5 +82,5 @@ def as_mo(catalog: Catalog) -> bytes:
     return written.getvalue()
 
 
-def _file(language: str, kind: str) -> Path:
+def file(language: str, kind: str) -> Path:
     return HERE / language / "LC_MESSAGES" / f"messages.{kind}"
