@@ -59,12 +59,29 @@ def check_fragment(page: BeautifulSoup, where: str = "") -> None:
         method = "get" if asks_only else "post"
         assert form.get("action") and form.get("method") == method, f"a form without action or method {where}"
         assert form.select("button"), f"a form without a button {where}"
+        # Lynx would ask for the address instead of sending the form.
+        assert form.select("[name]"), f"a form without a field {where}"
     for element in page.find_all(True):
         bare = [name for name in element.attrs if name.startswith(("hx-", "on")) or name == "style"]
         assert not bare, f"{element.name} has {bare} {where}"
+    _needs_no_script(page, where)
     for link in page.select("a"):
         assert link.get("href"), f"a link to nowhere {where}"
         assert link.text.strip() or link.get("aria-label"), f"a link without words {where}"
+
+
+def _needs_no_script(page: BeautifulSoup, where: str) -> None:
+    """Nothing waits for a script alone: a button sends a form, and what htmx takes over works as well without it."""
+    for button in page.select("button"):
+        owner = button.find_parent("form") or page.select_one(f'form[id="{button.get("form")}"]')
+        assert owner, f"a button that sends nothing {where}"
+    for control in page.select("[data-hx-get], [data-hx-post]"):
+        works = control.get("action") == control.get("data-hx-post") if control.name == "form" else control.get("href")
+        refreshes = str(control.get("data-hx-trigger", "")).startswith("every ") and not control.get("data-hx-post")
+        assert works or refreshes, f"{control.name} works with htmx alone {where}"
+    for part in page.select("[role=button], [role=link], [contenteditable], [tabindex]"):
+        plain = part.name in ("a", "button", "input", "textarea", "select", "summary")
+        assert plain or part.get("tabindex") == "-1", f"{part.name} waits for a script {where}"
 
 
 def _check_errors(page: BeautifulSoup, where: str) -> None:
@@ -77,7 +94,9 @@ def _check_errors(page: BeautifulSoup, where: str) -> None:
         if field.name == "button":
             continue
         beside = page.select_one(f'[id="{field["id"]}-error"]')
-        words = beside.text.removeprefix("Error: ") if beside else "?"
+        # "Error: " stands before it for those who listen, in the language of the page.
+        unseen = beside.select_one(".unseen") if beside else None
+        words = beside.text.removeprefix(unseen.text) if beside and unseen else "?"
         assert link.text.endswith(words), f"“{link.text}” does not stand at its field {where}"
     for password in page.select("[type=password]"):
         kind = password.get("autocomplete")

@@ -1,4 +1,5 @@
-"""The pages in w3m, as people read them who use a text browser: in a sensible order, whole, and good to pledge with."""
+"""The pages in w3m and lynx, as people read them who use a text browser: in a sensible order, whole, and good to
+search, comment and pledge with."""
 
 import contextlib
 import os
@@ -14,15 +15,23 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from models import Case, begin_writing, db
+from models import Case, Comment, begin_writing, db
 from tests.house import House, eventually
 from tests.journey import DECLINES_LATER, a_real_pledge, body, movements_of, states, the_deadline_comes
 from tests.made import PASSWORD, a_case, a_pledge, a_user, case_at, confirm, keep, pledges_of
 from tests.reader import Reader
 
 pytestmark = [pytest.mark.w3m, pytest.mark.slow]
-TAB, ENTER, RELOAD, EMPTY = "\t", "\r", "R", "\x15"
+TAB, ENTER, BACK, RELOAD, EMPTY, REDRAW = "\t", "\r", "\x1b\t", "R", "\x15", "\x0c"
+
+
+@pytest.fixture(params=["w3m", "lynx"])
+def typist(request: pytest.FixtureRequest, tmp_path: Path) -> "Terminal":
+    """Somebody with a text browser; the public journeys are typed into both."""
+    browser = {"w3m": W3m, "lynx": Lynx}[request.param]
+    return browser(request.getfixturevalue(request.param), tmp_path)
 
 
 def test_a_case_reads_from_its_title_to_its_comments(house: House, w3m: str) -> None:
@@ -89,35 +98,54 @@ def test_a_private_page_reads_from_the_state_to_the_way_out(house: House, w3m: s
     )  # fmt: skip
 
 
-def test_somebody_pledges_with_w3m_from_the_case_to_the_private_page(house: House, w3m: str, tmp_path: Path) -> None:
-    slug = a_case(target=600_000, pledged=[9_500]).slug
-    with Terminal(_opened(w3m, f"{house.url}/cases/{slug}"), tmp_path) as typist:
-        typist.sees("£95 pledged of £6,000 target")
+def test_somebody_finds_a_case_reads_it_and_pledges(house: House, typist: "Terminal") -> None:
+    title, email = f"The river of {typist.name}", f"p@{typist.name}.example"
+    slug = a_case(target=600_000, title=title, pledged=[9_500]).slug
+    with typist.opened(house.url):
+        typist.sees("Search cases").fills("Search cases", f"{typist.name} river").goes_to("Search").types(ENTER)
+        typist.sees(title).goes_to(title).types(ENTER).sees("£95 pledged of £6,000 target").sees("What is going on")
         typist.goes_to("Pledge now").types(ENTER).sees("How much would you like to pledge?")
-        typist.fills("in pounds", "25").fills("Your name", "Ada Winter").fills("Your e-mail", "ada@example.org")
-        typist.goes_to("on the case page too").types(TAB, ENTER)
-        typist.goes_to("Continue to Stripe").types(ENTER).sees("Save your card")
+        typist.ticks("£25").fills("Your name", "Ada Winter").fills("Your e-mail", email)
+        typist.ticks("I allow").goes_to("Continue to Stripe").types(ENTER).sees("Save your card")
         typist.fills("Card number", "4242 4242 4242 4242")
         typist.goes_to("Save this card").types(ENTER).sees("Thank you, Ada Winter. Your pledge of £25 counts.")
-    [mine] = [pledge for pledge in pledges_of(slug) if pledge.email == "ada@example.org"]
+    [mine] = [pledge for pledge in pledges_of(slug) if pledge.email == email]
     assert (mine.status, mine.amount_pence, mine.name, mine.wants_updates) == ("confirmed", 2_500, "Ada Winter", False)
     assert (case_at(slug).round.pledged_pence, case_at(slug).round.pledge_count) == (12_000, 2)
-    assert eventually(lambda: house.letters(to="ada@example.org"))
+    assert eventually(lambda: house.letters(to=email))
 
 
-def test_somebody_lowers_raises_and_cancels_a_pledge_with_w3m(house: House, w3m: str, tmp_path: Path) -> None:
+def test_somebody_comments_changes_it_by_the_letter_and_takes_it_back(house: House, typist: "Terminal") -> None:
+    slug, email = a_case().slug, f"c@{typist.name}.example"
+    with typist.opened(f"{house.url}/cases/{slug}"):
+        typist.sees("Leave a comment").goes_to("Send comment").types(ENTER).sees("Enter your comment.")
+        assert _said(slug) == []
+        typist.fills("Your name", "Ben Field").fills("Your e-mail", email)
+        typist.writes("become links.", "I stand with you.")
+        typist.goes_to("Send comment").types(ENTER).sees("Your comment is not public yet.")
+    assert _said(slug) == [("Ben Field", email, "I stand with you.", "pending")]
+    letter = eventually(lambda: house.letters(to=email))[0]
+    link = next(line for line in body(letter).splitlines() if "/comments/" in line)
+    with typist.opened(link):
+        typist.sees("I stand with you.").writes("become links.", "I stand with all of you.")
+        typist.goes_to("Save the change").types(ENTER).sees("I stand with all of you.")
+        typist.goes_to("Withdraw my comment").types(ENTER).sees("You have withdrawn your comment")
+    assert _said(slug) == [("Ben Field", email, "I stand with all of you.", "withdrawn")]
+
+
+def test_somebody_lowers_raises_and_cancels_a_pledge(house: House, typist: "Terminal") -> None:
     slug = a_case(target=600_000, pledged=[9_500]).slug
-    mine = a_real_pledge(house, slug, 25, email="changes-in-w3m@example.org")
-    with Terminal(_opened(w3m, f"{house.url}/pledges/{mine.link()}"), tmp_path) as typist:
+    mine = a_real_pledge(house, slug, 25, email=f"changes@{typist.name}.example.org")
+    with typist.opened(f"{house.url}/pledges/{mine.link()}"):
         typist.sees("Your pledge of £25 counts.")
         typist.goes_to("Change the amount").types(ENTER).sees("From £5 to £10,000")
         typist.fills("in pounds", "12.50").goes_to("Continue").types(ENTER).sees("From here on")
-        typist.goes_to("From here on").types(TAB, ENTER).goes_to("Change it to £12.50").types(ENTER)
+        typist.ticks("I allow").goes_to("Change it to £12.50").types(ENTER)
         typist.sees("Your pledge of £12.50 counts.")
         assert _terms(slug, mine.email) == ("confirmed", 1_250, 10_750)
         typist.goes_to("Change the amount").types(ENTER).sees("From £5 to £10,000")
         typist.fills("in pounds", "40").goes_to("Continue").types(ENTER).sees("From here on")
-        typist.goes_to("From here on").types(TAB, ENTER).goes_to("Continue to Stripe").types(ENTER)
+        typist.ticks("I allow").goes_to("Continue to Stripe").types(ENTER)
         typist.sees("Save your card").fills("Card number", "4242 4242 4242 4242")
         typist.goes_to("Save this card").types(ENTER).sees("Your pledge of £40 counts.")
         assert _terms(slug, mine.email) == ("confirmed", 4_000, 13_500)
@@ -125,21 +153,19 @@ def test_somebody_lowers_raises_and_cancels_a_pledge_with_w3m(house: House, w3m:
     assert _terms(slug, mine.email) == ("cancelled", 4_000, 9_500)
 
 
-def test_somebody_finds_a_lost_pledge_with_w3m_from_the_case_by_the_letter(
-    house: House, w3m: str, tmp_path: Path
-) -> None:
-    slug = a_case(target=600_000).slug
-    mine = a_real_pledge(house, slug, 25, email="lost.w3m@example.org")
-    with Terminal(_opened(w3m, f"{house.url}/cases/{slug}"), tmp_path) as typist:
+def test_somebody_finds_a_lost_pledge_from_the_case_by_the_letter(house: House, typist: "Terminal") -> None:
+    slug, email = a_case(target=600_000).slug, f"l@{typist.name}.example"
+    a_real_pledge(house, slug, 25, email=email)
+    with typist.opened(f"{house.url}/cases/{slug}"):
         typist.sees("£25 pledged of £6,000 target")
         typist.goes_to("Find your pledge").types(ENTER).sees("If you have lost it")
-        typist.fills("Your e-mail", "lost.w3m@example.org")
+        typist.fills("Your e-mail", email)
         typist.goes_to("Send me my links").types(ENTER).sees("Look into your mail")
     letter = eventually(
-        lambda: next((one for one in house.letters(to=mine.email) if "Subject: The links of your pledges" in one), "")
+        lambda: next((one for one in house.letters(to=email) if "Subject: The links of your pledges" in one), "")
     )
     link = next(line for line in body(letter).splitlines() if "/pledges/" in line)
-    with Terminal(_opened(w3m, link), tmp_path) as typist:
+    with typist.opened(link):
         typist.sees("Your pledge of £25 counts.")
 
 
@@ -148,7 +174,7 @@ def test_somebody_repairs_a_refused_payment_with_another_card_in_w3m(house: Hous
     mine = a_real_pledge(house, slug, 25, DECLINES_LATER, email="repairs-in-w3m@example.org")
     the_deadline_comes(slug)
     assert eventually(lambda: states(slug) == ["declined"])
-    with Terminal(_opened(w3m, f"{house.url}/pledges/{mine.link()}"), tmp_path) as typist:
+    with W3m(w3m, tmp_path).opened(f"{house.url}/pledges/{mine.link()}") as typist:
         typist.sees("You have not been charged.")
         typist.goes_to("Use another card").types(ENTER).sees("Save your card")
         typist.fills("Card number", "4242 4242 4242 4242").goes_to("Save this card").types(ENTER).sees("Your pledge")
@@ -160,13 +186,13 @@ def test_somebody_repairs_a_refused_payment_with_another_card_in_w3m(house: Hous
 
 def test_somebody_sets_another_password_with_w3m(house: House, w3m: str, tmp_path: Path) -> None:
     email = a_user("owner", email="in-w3m@example.org").email
-    with Terminal(_opened(w3m, f"{house.url}/login"), tmp_path) as typist:
+    with W3m(w3m, tmp_path).opened(f"{house.url}/login") as typist:
         typist.sees("Forgotten your password?")
         typist.goes_to("Forgotten").types(ENTER).sees("Send me a link")
         typist.fills("Your e-mail", email).goes_to("Send me a link").types(ENTER).sees("Look into your mail")
     letter = eventually(lambda: house.letters(to=email))[0]
     [link] = re.findall(rf"{re.escape(house.url)}/password-resets/\S+", letter)
-    with Terminal(_opened(w3m, link), tmp_path) as typist:
+    with W3m(w3m, tmp_path).opened(link) as typist:
         typist.sees("Set another password").goes_to("New password").types(TAB, ENTER).sees("assword:")
         typist.types("four words nothing ties", ENTER).sees("*")
         typist.goes_to("Set this password").types(ENTER).sees("Your password is changed")
@@ -181,8 +207,11 @@ def _terms(slug: str, email: str) -> tuple[str, int, int]:
     return mine.status, mine.amount_pence, case_at(slug).round.pledged_pence
 
 
-def _opened(w3m: str, address: str) -> list[str]:
-    return [w3m, "-no-mouse", "-o", "confirm_qq=0", address]
+def _said(slug: str) -> list[tuple[str, str, str, str]]:
+    """(name, address, words, state) of each comment on a case."""
+    number = case_at(slug).id
+    found = db.session.scalars(sa.select(Comment).where(Comment.case_id == number).order_by(Comment.id))
+    return [(comment.name, comment.email, comment.body, comment.status) for comment in found]
 
 
 def _read(w3m: str, address: str) -> str:
@@ -200,15 +229,23 @@ def _in_this_order(page: str, *sentences: str) -> None:
 
 
 class Terminal:
-    """A program on a terminal of its own, and somebody who types there and looks at what appears."""
+    """A text browser on a terminal of its own, and somebody who types there and looks at what appears."""
 
-    def __init__(self, command: list[str], home: Path) -> None:
-        self.command, self.home = command, home
+    name, rows = "", 60
+    arguments: tuple[str, ...] = ()
+
+    def __init__(self, program: str, home: Path) -> None:
+        self.path, self.home = program, home
+        self.command = [program, *self.arguments]
         self.shown = b""
+
+    def opened(self, address: str) -> "Terminal":
+        self.command = [self.path, *self.arguments, address]
+        return self
 
     def __enter__(self) -> "Terminal":
         self.keyboard, theirs = pty.openpty()
-        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 80, 0, 0))
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, 80, 0, 0))
         environment = {"HOME": str(self.home), "TERM": "vt100", "LANG": "C.UTF-8", "PATH": os.environ["PATH"]}
         self.program = subprocess.Popen(
             self.command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
@@ -231,24 +268,95 @@ class Terminal:
 
     def sees(self, words: str) -> "Terminal":
         """Wait until the words appear; the terminal moves about between them, so spaces don't count."""
-        until = time.monotonic() + 20
-        while "".join(words.split()) not in self._text():
-            left = until - time.monotonic()
-            assert left > 0, f"“{words}” did not appear in: {self._text()}"
-            if select.select([self.keyboard], [], [], left)[0]:
-                self.shown += os.read(self.keyboard, 65_536)
+        self._reads(re.escape("".join(words.split())))
         return self
 
+    def _reads(self, pattern: str) -> re.Match[str]:
+        """What is on the screen. What stood there before is not sent again, so after a while it is asked for anew."""
+        until = time.monotonic() + 20
+        while not (found := re.search(pattern, self._text())):
+            assert time.monotonic() < until, f"“{pattern}” did not appear in: {self._text()}"
+            if select.select([self.keyboard], [], [], 1)[0]:
+                self.shown += os.read(self.keyboard, 65_536)
+            else:
+                os.write(self.keyboard, REDRAW.encode())
+        return found
+
     def goes_to(self, words: str) -> "Terminal":
-        """Search forward for the words, which puts the cursor on them."""
-        return self.types("/").sees("Forward:").types(words).sees(words).types(ENTER)
+        """Put the cursor on a link or a button, or wherever the words are."""
+        raise NotImplementedError
+
+    def ticks(self, words: str) -> "Terminal":
+        """Tick the box before the words, or choose one of a few by them."""
+        raise NotImplementedError
 
     def fills(self, label: str, value: str) -> "Terminal":
         """Type a value into the field after a label, in the place of what stands there."""
-        return (
-            self.goes_to(label).types(TAB, ENTER).sees("TEXT:").types(EMPTY, value).sees(value).types(ENTER).sees(value)
-        )
+        raise NotImplementedError
+
+    def writes(self, label: str, words: str) -> "Terminal":
+        """Write a few words into the large field after a label, in the place of what stands there."""
+        raise NotImplementedError
 
     def _text(self) -> str:
         text = self.shown.decode(errors="ignore")
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b.|[\s\x00-\x1f]", "", text)
+
+
+class W3m(Terminal):
+    name = "w3m"
+
+    def __init__(self, program: str, home: Path) -> None:
+        super().__init__(program, home)
+        # w3m opens an editor for a large field. This one writes what is kept beside it.
+        editor = home / "editor"
+        editor.write_text(f"#!/bin/sh\ncat '{home}/words' > \"$1\"\n", encoding="utf-8")
+        editor.chmod(0o755)
+        self.arguments = ("-no-mouse", "-o", "confirm_qq=0", "-o", f"editor={editor}")
+
+    def goes_to(self, words: str) -> Terminal:
+        return self.types("/").sees("Forward:").types(words).sees(words).types(ENTER)
+
+    def fills(self, label: str, value: str) -> Terminal:
+        return (
+            self.goes_to(label).types(TAB, ENTER).sees("TEXT:").types(EMPTY, value).sees(value).types(ENTER).sees(value)
+        )
+
+    def ticks(self, words: str) -> Terminal:
+        return self.goes_to(words).types(BACK, ENTER)
+
+    def writes(self, label: str, words: str) -> Terminal:
+        (self.home / "words").write_text(words, encoding="utf-8")
+        return self.goes_to(label).types(TAB, ENTER).sees(words[:15])
+
+
+class Lynx(Terminal):
+    """Whatever can be followed, typed into or pressed has a number. The terminal is so long that a whole page stands on
+    it; text fields are entered with Enter and left with Tab."""
+
+    name, rows = "lynx", 240
+
+    def __init__(self, program: str, home: Path) -> None:
+        super().__init__(program, home)
+        settings = home / "lynx.cfg"
+        settings.write_text(
+            "DEFAULT_KEYPAD_MODE:LINKS_AND_FIELDS_ARE_NUMBERED\nCHARACTER_SET:utf-8\n", encoding="utf-8"
+        )
+        self.arguments = ("-tna", "-nopause", "-nocolor", f"-cfg={settings}")
+
+    def goes_to(self, words: str) -> Terminal:
+        return self._goes(rf"\[(\d+)\](?:BUTTON\))?{re.escape(''.join(words.split()))}")
+
+    def ticks(self, words: str) -> Terminal:
+        return self._goes(rf"\[(\d+)\](?:\[\]|\(\)){re.escape(''.join(words.split()))}").types(ENTER)
+
+    def fills(self, label: str, value: str) -> Terminal:
+        self._goes(rf"{re.escape(''.join(label.split()))}[^\[]*\[(\d+)\]").types(ENTER).sees("Enter text.")
+        return self.types(EMPTY, value).sees(value).types(TAB)
+
+    def writes(self, label: str, words: str) -> Terminal:
+        return self.fills(label, words)
+
+    def _goes(self, pattern: str) -> Terminal:
+        number = self.types(REDRAW)._reads(pattern)[1]
+        return self.types(number).sees("number:").types("g", ENTER)
