@@ -38,11 +38,13 @@ def own_comment(comment: Comment) -> str:
 @public.post("/comments/<link>/text")
 def edit_comment(comment: Comment) -> AnyResponse | tuple[str, int]:
     form = TextForm(request.form)
-    if not form.validate():
-        return _own_page(comment, form), 422
-    if doors.too_many("comment"):
-        form.body.errors = [gettext("You have sent many comments. Please wait an hour, then send this one.")]
-        return _own_page(comment, form), 429
+    # What cannot be changed any more has no field in which a mistake could be mended: `edit` says so below.
+    if comment.is_editable(now()):
+        if not form.validate():
+            return _own_page(comment, form), 422
+        if doors.too_many("comment"):
+            form.body.errors = [gettext("You have sent many comments. Please wait an hour, then send this one.")]
+            return _own_page(comment, form), 429
     held = Comment.hold(comment.id) or abort(404)
     held.edit(str(form.body.data), now())
     db.session.commit()

@@ -100,6 +100,9 @@ def change_amount(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     pledge.require_changeable(now())
     form = AgreedAmountForm(request.form)
     if not form.validate_for(pledge.amount_pence):
+        if pledge.status == "confirmed" and form.amount.errors:
+            # Back at the first of the two steps there is no box to tick.
+            form.agreed.errors = []
         return _amount_page(pledge, form, 422)
     if request.form.get("promise", "") != Round.hold(pledge.round_id).promise_mark:
         form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
