@@ -97,7 +97,7 @@ def _check_errors(page: BeautifulSoup, where: str) -> None:
         # "Error: " stands before it for those who listen, in the language of the page.
         unseen = beside.select_one(".unseen") if beside else None
         words = beside.text.removeprefix(unseen.text) if beside and unseen else "?"
-        assert link.text.endswith(words), f"“{link.text}” does not stand at its field {where}"
+        assert words in link.text, f"“{link.text}” does not stand at its field {where}"
     for password in page.select("[type=password]"):
         kind = password.get("autocomplete")
         assert kind in ("current-password", "new-password"), f"a password manager is not told what for {where}"
