@@ -288,7 +288,8 @@ def _outside(text: str, of_people: str) -> Iterator[str]:
     page = BeautifulSoup(text, "lxml")
     # Initials are made of a name, and a story is its owner's, or a file of its own in each language.
     for gone in page.select(
-        ".portrait, .story, script, style, pre, [lang='en-GB'],meta[name^=htmx], meta[name=viewport], meta[name=robots]"
+        ".portrait, .story, script, style, pre, [lang='en-GB'], meta[name^=htmx], "
+        "meta[name=viewport], meta[name=robots]"
     ):
         gone.decompose()
     for element in page.find_all(True):
