@@ -28,7 +28,7 @@ demo-deadline: ## Let a case's deadline come now: make demo-deadline CASE=one-pl
 
 screenshots: dev-environment ## Take the pictures in docs/ anew, of what make run shows in another terminal
 	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
-	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m demo.screenshots
+	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m tests.screenshots
 
 # Tests wait for other processes most of the time, so a few files run side by side, one more than there are processors.
 # All tests of one file share a house; which files begin first is said in tests/conftest.py.
