@@ -52,6 +52,8 @@ ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
 ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
 ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
+# For the moderators' desk, and for every page.
+OUR_SCRIPTS = ("keys.js", "trouble.js")
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 
@@ -68,8 +70,8 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     for room in (public, supporters, accounts, own_account.own_account, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
-    keys = app.config["KEYS_INTEGRITY"]
-    app.context_processor(lambda: {"settings": settings, "site_css": site_css, "keys_integrity": keys})
+    scripts = app.config["SCRIPTS"]
+    app.context_processor(lambda: {"settings": settings, "site_css": site_css, "scripts": scripts})
     _add_commands(app)
     app.wsgi_app = languages.LanguageOfAddress(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if settings.trusted_proxies:
@@ -82,7 +84,7 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
     return {
         "SECRET_KEY": settings.secret_key,
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
-        "KEYS_INTEGRITY": _integrity(Path(__file__).parent / "static" / "keys.js"),
+        "SCRIPTS": {name: _integrity(Path(__file__).parent / "static" / name) for name in OUR_SCRIPTS},
         "SITE_CSS": (Path(__file__).parent / "static" / "site.css").read_text(encoding="utf-8"),
         "MAX_CONTENT_LENGTH": LARGEST_BODY,
         "MAX_FORM_MEMORY_SIZE": LARGEST_BODY,

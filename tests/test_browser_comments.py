@@ -14,8 +14,13 @@ from tests.house import House
 from tests.made import PASSWORD, a_case, a_user, case_at, keep, look_anew, now
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
+# The line is cut; something in front of the site answers in its place.
+FAILURES: tuple[Callable[["Route"], None], ...] = (
+    lambda route: route.abort(),
+    lambda route: route.fulfill(status=502, body="Bad gateway"),
+)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 # How the button looks while the server is asked.
 ASKING = """() => document.addEventListener('htmx:beforeSend', event => {
@@ -82,6 +87,28 @@ def test_a_comment_is_mended_sent_approved_and_appears_on_the_open_page(
     expect(watcher.locator("#comments .who")).to_contain_text("Ben Field")
     expect(watcher.locator("body")).not_to_contain_text("ben@example.org")
     assert _history(slug) == [("approved", "pending", "approved", "")]
+
+
+def test_a_request_that_fails_says_so_and_what_was_typed_is_still_there(
+    house: House, open_browser: Callable[..., "Page"]
+) -> None:
+    page, slug = open_browser(), a_case().slug
+    page.goto(f"{house.url}/cases/{slug}")
+    page.get_by_label("Your comment").fill("The line is bad here.")
+    page.get_by_label("Your name").fill("Ben Field")
+    page.get_by_label("Your e-mail address").fill("ben@bad-line.example")
+    trouble = page.get_by_role("alert").filter(has_text="That did not work, and nothing was changed here.")
+    for failure in FAILURES:
+        page.route(f"**/cases/{slug}/comments", failure)
+        page.get_by_role("button", name="Send comment").click()
+        expect(trouble).to_be_focused()
+        expect(page.get_by_label("Your comment")).to_have_value("The line is bad here.")
+        page.unroute_all()
+    assert _comments(slug) == []
+    page.get_by_role("button", name="Send comment").click()
+    expect(page.get_by_role("heading", name="Thank you")).to_be_focused()
+    expect(trouble).to_have_count(0)
+    assert [c.body for c in _comments(slug)] == ["The line is bad here."]
 
 
 def test_a_rejection_needs_a_reason_and_can_be_turned_round(

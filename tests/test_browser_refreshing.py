@@ -76,6 +76,17 @@ def test_a_moving_total_is_said_and_takes_neither_the_words_nor_the_focus(
     assert total.value.status == 204
     assert page.evaluate("window.changes") == asked
 
+    # A tab that nobody looks at asks for nothing, and goes on once it is looked at.
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.evaluate("Object.defineProperty(document, 'hidden', {configurable: true, get: () => true})")
+    page.clock.run_for(60_000)
+    page.evaluate("Object.defineProperty(document, 'hidden', {configurable: true, get: () => false})")
+    assert requests == []
+    with page.expect_response(re.compile("/pledge-total")) as total:
+        page.clock.run_for(15_500)
+    assert total.value.status == 204
+
 
 def test_a_page_left_open_during_the_deadline_shows_the_end_and_then_asks_no_more(
     house: House, page: "Page", way: str

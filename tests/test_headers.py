@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from urllib.parse import quote
 
 import pytest
 from bs4 import BeautifulSoup
@@ -58,13 +59,11 @@ def test_every_answer_carries_exactly_the_policy_of_the_design(site: Site) -> No
     style = BeautifulSoup(page.text, "html5lib").select_one("style")
     assert style is not None and style.string is not None
     digest = base64.b64encode(hashlib.sha256(style.string.encode()).digest()).decode()
-    script = site.app.test_client().get("/static/keys.js")
-    keys = "sha384-" + base64.b64encode(hashlib.sha384(script.data).digest()).decode()
-    script.close()
+    keys, trouble = (_sha384(site, name) for name in ("keys.js", "trouble.js"))
     expected = (
-        f"default-src 'none'; script-src '{SHA384}' '{keys}'; style-src 'sha256-{digest}' 'self'; img-src 'self'; "
-        "connect-src 'self'; form-action 'self' http://127.0.0.1:1; base-uri 'none'; frame-ancestors 'none'; "
-        "object-src 'none'"
+        f"default-src 'none'; script-src '{SHA384}' '{keys}' '{trouble}'; style-src 'sha256-{digest}' 'self'; "
+        "img-src 'self'; connect-src 'self'; form-action 'self' http://127.0.0.1:1; base-uri 'none'; "
+        "frame-ancestors 'none'; object-src 'none'"
     )
     answers = every_kind_of_answer(site)
     assert {200, 301, 303, 400, 403, 404, 405, 413, 422} <= {answer.status_code for answer in answers}
@@ -77,21 +76,29 @@ def test_every_answer_carries_exactly_the_policy_of_the_design(site: Site) -> No
     assert {one for one in said if one[2:] != (expected,)} == {("/cases/the-case/embed", 200, in_a_frame)}
 
 
-def test_the_only_script_is_htmx_with_the_hash_that_the_policy_allows(client: FlaskClient) -> None:
+def _sha384(site: Site, name: str) -> str:
+    script = site.app.test_client().get(f"/static/{name}")
+    digest = base64.b64encode(hashlib.sha384(script.data).digest()).decode()
+    script.close()
+    return f"sha384-{digest}"
+
+
+def test_the_only_scripts_are_htmx_and_one_of_ours_with_the_hashes_that_the_policy_allows(client: FlaskClient) -> None:
     slug = a_case().slug
     page = BeautifulSoup(client.get(f"/cases/{slug}").text, "html5lib")
     scripts = page.select("script:not([type='application/ld+json'])")
-    assert [(tag["src"], tag["integrity"], tag["crossorigin"], tag.text) for tag in scripts] == [
-        ("https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js", SHA384, "anonymous", "")
-    ]
+    htmx, ours = [(tag["src"], tag["integrity"], tag.get("crossorigin"), tag.text) for tag in scripts]
+    assert htmx == ("https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js", SHA384, "anonymous", "")
+    integrity = client.application.config["SCRIPTS"]["trouble.js"]
+    assert ours == (f"/static/trouble.js?v={quote(integrity[7:19])}", integrity, None, "")
     assert not page.select("iframe, object, embed, base")
 
 
-def test_the_moderators_queue_alone_has_a_second_script_of_our_own(site: Site) -> None:
+def test_the_moderators_queue_alone_has_another_script_of_our_own(site: Site) -> None:
     page = BeautifulSoup(logged_in(site.app, site.moderator).get("/moderation").text, "html5lib")
-    ours, htmx = page.select("script")
+    ours, htmx, _ = page.select("script")
     assert str(ours["src"]).startswith("/static/keys.js?v=") and "defer" in ours.attrs and ours.text == ""
-    assert ours["integrity"] == site.app.config["KEYS_INTEGRITY"] and htmx["integrity"] == SHA384
+    assert ours["integrity"] == site.app.config["SCRIPTS"]["keys.js"] and htmx["integrity"] == SHA384
 
 
 def test_stripes_origin_is_allowed_for_forms_and_for_nothing_else(app: Flask) -> None:

@@ -37,12 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Who starts a program may import what it starts: the web server its application, the worker and the sweep theirs.
 STARTERS = (("demo/web.py", "app"), ("jobs/__main__.py", "office"))
-OUTSIDERS = {
-    "stripe": {"payments"},
-    "rq": {"jobs", "app"},
-    # The screenshots of the documents are made smaller with it; what somebody sends is opened by pictures.py alone.
-    "PIL": {"pictures", "demo"},
-}
+OUTSIDERS = {"stripe": {"payments"}, "rq": {"jobs", "app"}, "PIL": {"pictures"}}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "constants", "services", "managers", "misc"}
 
 JINJA_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)

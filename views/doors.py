@@ -5,7 +5,7 @@ import functools
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import redis
@@ -77,7 +77,7 @@ def watch(app: Flask) -> None:
     app.before_request(_refuse_gibberish)
     app.before_request(_refuse_cross_site)
     app.after_request(
-        functools.partial(_headers, _policy(settings, app.config["SITE_CSS"], app.config["KEYS_INTEGRITY"]))
+        functools.partial(_headers, _policy(settings, app.config["SITE_CSS"], app.config["SCRIPTS"].values()))
     )
     app.register_error_handler(Refused, _refused)
     app.register_error_handler(HTTPException, _error_page)
@@ -299,12 +299,12 @@ _LIMITS = {
 # --- Headers -----------------------------------------------------------------------------------------------
 
 
-def _policy(settings: config.Settings, site_css: str, keys_integrity: str) -> str:
-    """Two scripts by their hashes, one style by its hash, and nothing from anywhere else."""
+def _policy(settings: config.Settings, site_css: str, our_scripts: Iterable[str]) -> str:
+    """Three scripts by their hashes, one style by its hash, and nothing from anywhere else."""
     style = base64.b64encode(hashlib.sha256(site_css.encode()).digest()).decode()
     return "; ".join((
         "default-src 'none'",
-        f"script-src '{settings.htmx_integrity}' '{keys_integrity}'",
+        " ".join(("script-src", *(f"'{one}'" for one in (settings.htmx_integrity, *our_scripts)))),
         f"style-src 'sha256-{style}' 'self'",
         "img-src 'self'",
         "connect-src 'self'",
