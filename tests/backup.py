@@ -24,6 +24,8 @@ def restore(backup: Backup) -> None:
     for table in reversed(_tables()):
         db.session.execute(sa.delete(table))
     for table in _tables():
+        if table.name == "tallies":
+            db.session.execute(sa.delete(table))
         if backup[table.name]:
             db.session.execute(sa.insert(table), backup[table.name])
     keep()
@@ -31,4 +33,6 @@ def restore(backup: Backup) -> None:
 
 
 def _tables() -> list[sa.Table]:
-    return list(Base.metadata.sorted_tables)
+    """In an order in which they can be filled. The database writes its tallies while it fills the others, so theirs is
+    the last."""
+    return sorted(Base.metadata.sorted_tables, key=lambda table: table.name == "tallies")
