@@ -242,7 +242,9 @@ def test_the_case_page_shows_all_that_was_written(app: Flask, client: FlaskClien
     keep()
     page = read(client, f"/cases/{case.slug}")
     assert said(page, "[aria-labelledby=legal-team]") == "Legal team Sam Weir AWO Regulated: SRA 000000"
-    assert said(page, "[aria-labelledby=court]") == "Where the case stands Court High Court Stage Before the claim"
+    assert said(page, "[aria-labelledby=court]") == (
+        "Where the case stands Topic Privacy and data Court High Court Stage Before the claim"
+    )
     rows = [said(row) for row in page.select("table.budget tr")]
     assert rows == ["What for Cost", "The claim £4,000", "Counsel £2,000", "Together £6,000"]
     assert said(page, "[aria-labelledby=risks-heading]") == "Risks We may lose, and then pay costs."
