@@ -393,6 +393,8 @@ def nu_checker() -> list[str]:
 
 
 WAYS = ("with JavaScript", "without JavaScript", "with the CDN blocked", "with htmx loaded late")
+# To the server these are a browser without JavaScript, and one with it. On the second database they show nothing more.
+LIKE_OTHERS = WAYS[2:]
 # The ways in which htmx comes. Where it comes late, `page.wait_for_load_state()` waits for it once somebody has begun.
 SCRIPTED = (WAYS[0], WAYS[3])
 # In the third way the window is as narrow as they come: old telephones and bad lines go together.
@@ -522,7 +524,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> str:
-    """Each browser journey runs in all of these ways, from one body."""
+    """Each browser journey runs in all of these ways, from one body; on PostgreSQL in the first two."""
     return str(request.param)
 
 
@@ -577,6 +579,9 @@ def _belongs_to(database: str, item: pytest.Item) -> bool:
     if only is not None:
         assert only.kwargs.get("why"), f"{item.nodeid} must say why it runs on {only.args[0]} only"
         return bool(only.args[0] == database)
+    callspec = getattr(item, "callspec", None)
+    if database == "postgresql" and callspec and callspec.params.get("way") in LIKE_OTHERS:
+        return False
     return database == "sqlite" or "new_database" in getattr(item, "fixturenames", ())
 
 

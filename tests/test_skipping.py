@@ -29,6 +29,7 @@ def test_without_chromium_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout
     assert sorted(line for line in ended.stdout.splitlines() if "apt-get" in line) == [
         "SKIPPED: Browser tests need Chromium: apt-get install chromium",
+        "SKIPPED: Text browser tests need lynx: apt-get install lynx",
         "SKIPPED: Text browser tests need w3m: apt-get install w3m",
     ]
 
