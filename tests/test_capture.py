@@ -24,12 +24,12 @@ from flask import Flask
 
 import jobs
 import payments
+from bench.growth import copies_of_pledge, sqlites_steps
 from jobs import charging, deadline_capture
 from jobs import sweep as the_sweep
 from jobs.charging import PacedThreads
 from models import ChargeAttempt, Lease, Movement, Pledge, Round, StripeEvent, begin_writing, db
 from tests.at_stripe import saved_card
-from tests.growth import copies_of_pledge, sqlites_steps
 from tests.house import House, eventually, free_port
 from tests.journey import states, the_deadline_comes, time_passes, writing
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, now, pledges_of

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 import time_machine
 from flask import Flask
 
+from bench.growth import copies_of_pledge, sqlites_steps
 from jobs import doctor
 from jobs import sweep as the_sweep
 from models import Case, Examination, Lease, Letter, Pledge, begin_writing, db
 from payments import ChargeFound
-from tests.growth import copies_of_pledge, sqlites_steps
 from tests.made import a_case, a_pledge, card_found, confirm, keep, now
 
 HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(seconds=1)

@@ -12,13 +12,13 @@ from flask.testing import FlaskClient
 import app as application
 import models
 from bench import pages
+from bench.growth import copies_of_pledge, sqlites_steps
 from demo import big
 from jobs import doctor
 from law import Refused
 from models import Case, Comment, Day, Letter, Pledge, Round, Tally, begin_writing, db
 from tests.charged import SECOND
 from tests.doorway import logged_in
-from tests.growth import copies_of_pledge, sqlites_steps
 from tests.made import a_case, a_user, keep, now
 from tests.reading import read, said
 

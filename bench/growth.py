@@ -45,10 +45,16 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
     """Copy a confirmed pledge so often, with its agreement, its history and its letters; its round counts them."""
     last = db.session.execute(sa.text("SELECT max(id) FROM pledges")).scalar_one()
     for table, columns in {
-        "pledges": {"id": "n", "public_id": "'p' || n", "form_key": "'f' || n", "session_id": "NULL"},
+        "pledges": {
+            "id": "n",
+            "public_id": "'p' || n",
+            "form_key": "'f' || n",
+            "session_id": "NULL",
+            "payment_intent_id": "NULL",
+        },
         "agreements": {"id": "NULL", "pledge_id": "n"},
         "events": {"id": "NULL", "subject_id": "n"},
-        "letters": {"id": "NULL", "subject": "'pledge:' || n", "message_id": "'m' || n"},
+        "letters": {"id": "NULL", "subject": "'pledge:' || n", "message_id": "'m' || n || kind"},
     }.items():
         # What the database makes by itself cannot be copied.
         names = [column.name for column in db.metadata.tables[table].columns if column.computed is None]
@@ -58,15 +64,15 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
             "pledges": "id = :one", "agreements": "pledge_id = :one", "letters": "subject = 'pledge:' || :one",
             "events": "subject_kind = 'pledge' AND subject_id = :one",
         }[table]  # fmt: skip
-        statement = sa.text(
-            f"WITH RECURSIVE numbers(n) AS (SELECT {last + 1} UNION ALL SELECT n + 1 FROM numbers "
-            f"WHERE n < {last + times}) INSERT INTO {table} ({into}) "
-            f"SELECT {copied} FROM {table}, numbers WHERE {which}"
+        copy = (  # The names are those of our own tables.
+            f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which}"  # noqa: S608
         )
-        db.session.execute(statement, {"one": pledge_id})
+        numbers = "SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last"
+        statement = sa.text(f"WITH RECURSIVE numbers(n) AS ({numbers}) {copy}")
+        db.session.execute(statement, {"one": pledge_id, "first": last + 1, "last": last + times})
     db.session.execute(sa.text(
-        "UPDATE rounds SET (pledge_count, pledged_pence) = (SELECT count(*), sum(amount_pence) FROM pledges "
-        "WHERE pledges.round_id = rounds.id AND pledges.status = 'confirmed') "
+        "UPDATE rounds SET (pledge_count, pledged_pence) = (SELECT count(*), coalesce(sum(amount_pence), 0) "
+        "FROM pledges WHERE pledges.round_id = rounds.id AND pledges.status = 'confirmed') "
         "WHERE id = (SELECT round_id FROM pledges WHERE id = :one)"
     ), {"one": pledge_id})  # fmt: skip
     db.session.execute(sa.text(
