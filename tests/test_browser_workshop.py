@@ -78,9 +78,11 @@ def test_a_draft_keeps_itself_as_it_is_typed(house: House, open_browser: "Callab
     slug = case.slug
     log_in(house, page, case.owner.email)
     page.goto(f"{house.url}/owner/cases/{slug}/draft")
-    page.get_by_label("The story").press_sequentially("Words ")
+    looks = page.get_by_role("region", name="How it looks so far")
+    page.get_by_label("The story").press_sequentially("Words in **bold** ")
     expect(page.locator("#draft-saved")).to_have_text(re.compile(r"Saved at \d{1,2}:\d\d[ap]m"))
     eventually(lambda: "Words" in _case(slug).story, why="the story was not kept")
+    expect(looks.locator("strong")).to_have_text("bold")
     expect(page.get_by_label("The story")).to_be_focused()
     page.get_by_label("Target, in pounds").fill("0")
     expect(page.locator("#draft-saved")).to_contain_text("The target must be more than nothing")
