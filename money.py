@@ -45,11 +45,13 @@ def parse_pounds(text: str) -> int:
 
     Raises NotMoney for everything else. Goes through Decimal: a float would turn 19.99 into 1998 pence.
     """
-    if not _language().startswith("en") and (typed := _TYPED_IN_EUROPE.fullmatch(text.strip())):
+    in_europe = not _language().startswith("en")
+    if in_europe and (typed := _TYPED_IN_EUROPE.fullmatch(text.strip())):
         whole = re.sub("[^0-9]", "", typed.group(1))
         return int(Decimal(f"{whole}.{typed.group(2) or '0'}") * 100)
     typed = _TYPED.fullmatch(text.strip())
-    if typed is None:
+    # There "5,250" may be a little over five pounds or more than five thousand: nobody's card should depend on a guess.
+    if typed is None or (in_europe and "," in text):
         raise NotMoney(gettext("Enter an amount in pounds, like 25 or 25.50."))
     whole, pence = typed.group(1).replace(",", ""), typed.group(2) or ""
     return int(Decimal(whole + pence) * 100)

@@ -166,8 +166,10 @@ def test_money_and_dates_are_written_and_understood_as_the_language_has_them(app
         assert [money.parse_pounds(text) for text in typed] == [2_500, 2_550, 2_550, 100_000, 100_050, 2_500]
         assert time_left(its_round, as_of) == "23 heures et 30 minutes restantes"
         assert age(deadline, deadline + dt.timedelta(days=1)) == "1 jour"
-        with pytest.raises(money.NotMoney, match=r"Indiquez un montant en livres, comme 25 ou 25,50\."):
-            money.parse_pounds("vingt")
+        # "5,250" is five and a bit to one reader, and five thousand to another.
+        for text in ("vingt", "5,250", "£5,250", "1,000.50"):
+            with pytest.raises(money.NotMoney, match=r"Indiquez un montant en livres, comme 25 ou 25,50\."):
+                money.parse_pounds(text)
     with pytest.raises(money.NotMoney):
         money.parse_pounds("25,50")
 
