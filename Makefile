@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-million bench-pages check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-inbox bench-keys bench-million bench-pages check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -66,6 +66,9 @@ bench-capture: dev-environment ## Measure the deadline capture (make bench-captu
 
 bench-keys: dev-environment ## Measure how soon a moderator sees what a key did (ARGS=50)
 	@$(BIN)/python -m bench.keys $(ARGS)
+
+bench-inbox: dev-environment ## Measure how fast Stripe's news is taken in and worked on (ARGS="--at-once 1000")
+	@$(BIN)/python -m bench.inbox $(ARGS)
 
 bench-pages: dev-environment ## Measure the pages of a big house beside those of a small one (ARGS="--pledges 50000")
 	@$(BIN)/python -m bench.pages $(ARGS)

@@ -36,6 +36,7 @@ from views import (
     sharing,
     updates,
     users,
+    webhooks,
     workshop,
 )
 from views.accounts import accounts
@@ -45,7 +46,6 @@ from views.owners import owners
 from views.public import public
 from views.staff import staff
 from views.supporters import supporters
-from views.webhooks import webhooks
 
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
@@ -67,7 +67,17 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     settings: config.Settings = app.config["STANDING"]
     app.config.from_mapping(_flask_settings(settings))
     doors.watch(app)
-    for room in (public, supporters, accounts, own_account.own_account, moderators, owners, staff, drafts, webhooks):
+    for room in (
+        public,
+        supporters,
+        accounts,
+        own_account.own_account,
+        moderators,
+        owners,
+        staff,
+        drafts,
+        webhooks.webhooks,
+    ):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
     scripts = app.config["SCRIPTS"]
@@ -76,6 +86,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     app.wsgi_app = languages.LanguageOfAddress(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if settings.trusted_proxies:
         _trust_proxies(app, settings.trusted_proxies)
+    webhooks.put_before(app, LARGEST_BODY)
     front_cache.put_before(app)
     return app
 

@@ -502,8 +502,11 @@ def pledge_of_charge(payload: str) -> tuple[int | None, str]:
     The note alone is not enough: another site with the same Stripe account has pledges of the same numbers.
     """
     paid = json.loads(payload)["data"]["object"]
-    noted = paid.get("metadata", {}).get("pledge_id", "")
-    return int(noted) if str(noted).isdecimal() else None, str(paid.get("customer"))
+    notes = paid.get("metadata")
+    noted = str(notes.get("pledge_id", "")) if isinstance(notes, dict) else ""
+    # No row has a number that no database can hold.
+    is_number = noted.isdecimal() and len(noted) < 10
+    return int(noted) if is_number else None, str(paid.get("customer"))
 
 
 def _charge_found(intent: stripe.PaymentIntent) -> ChargeFound:

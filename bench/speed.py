@@ -70,12 +70,16 @@ class Programs:
     folder: Path
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
-    def start(self, name: str, command: list[str], **settings: str) -> None:
+    def run(self, name: str, command: list[str], **settings: str) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
             self.running[name] = subprocess.Popen(
                 [which("taskset"), "-c", "0", *command],
                 cwd=ROOT, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    def start(self, name: str, command: list[str], **settings: str) -> None:
+        """Run a program that listens, and wait until it does."""
+        self.run(name, command, **settings)
         until = time.monotonic() + 60
         while time.monotonic() < until:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORTS[name]), 1):
@@ -85,9 +89,9 @@ class Programs:
 
     def serve(self, name: str, factory: str, **settings: str) -> None:
         self.start(name, [
-            sys.executable, "-m", "granian", "--interface", "wsgi", "--factory", factory, "--host", "127.0.0.1",
-            "--port", str(PORTS[name]), "--workers", "1", "--blocking-threads", "32", "--backlog", "16384",
-            "--backpressure", "16384", "--no-ws",
+            sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
+            "--host", "127.0.0.1", "--port", str(PORTS[name]), "--workers", "1", "--blocking-threads", "32",
+            "--backlog", "16384", "--backpressure", "16384", "--no-ws",
         ], **settings)  # fmt: skip
 
     def stop(self) -> None:

@@ -100,15 +100,20 @@ def by_itself(thing: T, work: Callable[[T], object], put_back: Callable[[T, str]
         work(thing)
     except OutOfTime:
         raise
-    except Exception as trouble:
-        begin_writing()
-        expected = isinstance(trouble, payments.StripeTrouble)
-        # What another library says may repeat a name or an address, so of that only the kind is kept.
-        why = str(trouble)[:200] if expected else type(trouble).__name__
-        put_back(thing, why)
-        db.session.commit()
-        doing = f"{work.__module__}.{work.__name__}"
-        log.warning("put back", doing=doing, row=thing, why=why, exc_info=None if expected else trouble)
+    except Exception as trouble:  # noqa: BLE001 - whatever it was, it belongs to this one thing, and is logged there
+        set_aside(thing, trouble, work, put_back)
+
+
+def set_aside(thing: T, trouble: Exception, work: Callable[[T], object], put_back: Callable[[T, str], object]) -> None:
+    """Make a thing wait with which the work went wrong. Commits."""
+    begin_writing()
+    expected = isinstance(trouble, payments.StripeTrouble)
+    # What another library says may repeat a name or an address, so of that only the kind is kept.
+    why = str(trouble)[:200] if expected else type(trouble).__name__
+    put_back(thing, why)
+    db.session.commit()
+    doing = f"{work.__module__}.{work.__name__}"
+    log.warning("put back", doing=doing, row=thing, why=why, exc_info=None if expected else trouble)
 
 
 def perform(job: str, row_id: int | None) -> None:

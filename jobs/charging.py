@@ -1,8 +1,8 @@
-"""The pace and the threads of the deadline capture. It knows neither the database nor Stripe's calls.
+"""The pace and the threads of the deadline capture, and of Stripe's inbox. It knows neither the database nor Stripe's
+calls.
 
 `Pacer` lets through so many a second. `PacedThreads` asks for one thing after the other through it and hands the
-answers back to the one thread that may write them down. Only `deadline_capture` uses them, and only there is
-`payments.charge` called.
+answers back to the one thread that waits for them. Only in `deadline_capture` is `payments.charge` called.
 """
 
 import queue

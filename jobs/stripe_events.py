@@ -2,81 +2,145 @@
 
 import dataclasses
 import datetime as dt
+import functools
 import itertools
 from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
+from flask import Flask, current_app
 
+import config
 import law
 import payments
-from jobs import by_itself, one_slice, ring
-from models import REFUSED, Dispute, Pledge, StripeEvent, db
+from jobs import one_slice, ring, set_aside
+from jobs.charging import NotBegun, PacedThreads
+from models import REFUSED, Dispute, Pledge, StripeEvent, begin_writing, db
 
 log = structlog.get_logger()
 
 LEASE = dt.timedelta(seconds=60)
 # So many events are taken at once. Those about one object are worked on together, with one look at it.
 BATCH = 100
+# So often it is looked whether more came in, while the last looks are under way.
+LOOK_FOR_MORE = 0.5
 
 
 def drain_stripe_events() -> None:
     """Work through the inbox. Safe to run twice at once: each event is claimed before it is worked on.
 
     A deadline brings two or three events for each charge, and Stripe's limit is one for all calls: so an object is
-    looked at once for all its events in a batch, and not at all when our row knows already what they say.
+    looked at once for all its events in a batch, and not at all when our row knows already what they say. Those are
+    ticked off with their whole batch. The looks are made by threads, at the rate of CAPTURE_RATE.
     """
-    left: list[list[int]] = []
-    for _ in one_slice(itertools.repeat(None)):
-        left = left or _claim_by_object()
-        if not left:
-            return
-        by_itself(left.pop(0), _process, _put_back)
-    _give_back(left)
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    looks: PacedThreads[list[int], None] = PacedThreads(functools.partial(_look, app), config.current().capture_rate)
+    try:
+        for _ in one_slice(itertools.repeat(None)):
+            taken = _claim_by_object() if looks.under_way < BATCH else []
+            looks.add(taken or [])
+            if taken is None and not looks.under_way:
+                return
+            if taken is None or looks.under_way >= BATCH:
+                _settle(looks, LOOK_FOR_MORE)
+    finally:
+        left = looks.take_back()
+        while looks.under_way:
+            _settle(looks, LOOK_FOR_MORE)
+        looks.end()
+        _give_back(left)
     ring("drain_stripe_events")
 
 
-def _claim_by_object() -> list[list[int]]:
-    """The ids of the events that wait, oldest first; those about one object are together, the newest last."""
-    by_object: dict[tuple[object, str], list[int]] = {}
-    for event in StripeEvent.claim(_now(), LEASE, BATCH):
-        occurs = OCCURS.get(event.type)
-        # What concerns none of our rows needs no look, so all of it is ticked off together.
-        by_object.setdefault((occurs, event.object_id if occurs else ""), []).append(event.id)
+def _claim_by_object() -> list[list[int]] | None:
+    """The ids of the events that wait and need a look, oldest first; those about one object are together. None when
+    nothing waits at all. Commits."""
+    events = StripeEvent.claim(_now(), LEASE, BATCH)
+    if not events:
+        db.session.commit()
+        return None
+    pledges = _Pledges(events)
+    by_object: dict[tuple[object, str], list[StripeEvent]] = {}
+    for event in events:
+        by_object.setdefault((OCCURS.get(event.type), event.object_id), []).append(event)
+    left = []
+    for (occurs, _), together in by_object.items():
+        # The news of a charge that is being asked for right now is left: its asker knows before us, or dies.
+        later = pledges.asked_until(together) if occurs is _charge_changed else _now()
+        if later > _now():
+            for event in together:
+                event.next_at, event.tries = later, event.tries - 1
+        elif occurs is None or all(pledges.know(event) for event in together):
+            for event in together:
+                event.processed(_now())
+        else:
+            left.append([event.id for event in together])
     db.session.commit()
-    return list(by_object.values())
+    return left
+
+
+class _Pledges:
+    """The pledges that a batch of events may be about, found together, and what they know already."""
+
+    def __init__(self, events: list[StripeEvent]) -> None:
+        self._noted = {
+            event.id: payments.pledge_of_charge(event.payload)
+            for event in events
+            if OCCURS.get(event.type) is _charge_changed
+        }
+        objects = {event.object_id for event in events if OCCURS.get(event.type) in KNOWN}
+        ids = {number for number, _ in self._noted.values() if number is not None}
+        about = sa.or_(Pledge.session_id.in_(objects), Pledge.payment_intent_id.in_(objects), Pledge.id.in_(ids))
+        found = list(db.session.scalars(sa.select(Pledge).where(about))) if objects else []
+        self._by_session = {pledge.session_id: pledge for pledge in found}
+        self._by_charge = {pledge.payment_intent_id: pledge for pledge in found}
+        self._by_id = {pledge.id: pledge for pledge in found}
+
+    def of_card_page(self, event: StripeEvent) -> Pledge | None:
+        return self._by_session.get(event.object_id)
+
+    def of_charge(self, event: StripeEvent) -> Pledge | None:
+        number, customer_id = self._noted[event.id]
+        noted = self._by_id.get(number) if number is not None else None
+        ours = noted if noted is not None and noted.customer_id == customer_id else None
+        return self._by_charge.get(event.object_id) or ours
+
+    def asked_until(self, events: list[StripeEvent]) -> dt.datetime:
+        """Until when one of these charges is somebody's who asks for it; now, when it is nobody's."""
+        about = [self.of_charge(event) for event in events]
+        asked = [pledge.next_at for pledge in about if pledge and pledge.status == "charging" and pledge.next_at]
+        return max([*asked, _now()])
+
+    def know(self, event: StripeEvent) -> bool:
+        """Whether our row says already what the event tells, so that nobody has to look."""
+        knows = KNOWN.get(OCCURS[event.type])
+        return knows is not None and knows(event, self)
+
+
+def _look(app: Flask, event_ids: list[int]) -> None:
+    """Look at the object of these events, in a thread and with a session of its own."""
+    with app.app_context():
+        begin_writing()
+        _process(event_ids)
 
 
 def _process(event_ids: list[int]) -> None:
-    """Look at the object of these events, if one of them tells what its row does not know yet."""
-    events = _events(event_ids)
-    if _put_off(events):
-        return
-    news = [event for event in events if event.type in OCCURS and not _is_known(event)]
+    """Look at the object of these events, and write down what it is like now. Commits."""
+    newest = _events(event_ids)[-1]
     db.session.commit()
-    if news:
-        OCCURS[news[-1].type](news[-1])
+    OCCURS[newest.type](newest)
     for event in _events(event_ids):
         event.processed(_now())
     db.session.commit()
 
 
-def _put_off(events: list[StripeEvent]) -> bool:
-    """Leave the news of a charge that is being asked for right now: its asker knows before us, or dies."""
-    about = [_pledge_of_charge(event) for event in events if OCCURS.get(event.type) is _charge_changed]
-    asked = [pledge.next_at for pledge in about if pledge and pledge.status == "charging" and pledge.next_at]
-    later = max(asked, default=_now())
-    if later <= _now():
-        return False
-    for event in events:
-        event.next_at, event.tries = later, event.tries - 1
-    db.session.commit()
-    return True
-
-
-def _is_known(event: StripeEvent) -> bool:
-    knows = KNOWN.get(OCCURS[event.type])
-    return knows is not None and knows(event)
+def _settle(looks: "PacedThreads[list[int], None]", within: float) -> None:
+    """Take back what could not be looked at, out of what the threads have done since."""
+    for done in looks.answers(looks.under_way, within):
+        if isinstance(done.trouble, NotBegun):
+            _give_back([done.asked])
+        elif done.trouble is not None:
+            set_aside(done.asked, done.trouble, _process, _put_back)
 
 
 def _events(event_ids: list[int]) -> list[StripeEvent]:
@@ -104,9 +168,9 @@ def _card_page_ended(event: StripeEvent) -> None:
         look_again_at_card(pledge_id)
 
 
-def _card_page_known(event: StripeEvent) -> bool:
+def _card_page_known(event: StripeEvent, pledges: _Pledges) -> bool:
     """The supporter's way back, or the closing of the round, was quicker than this event."""
-    pledge = db.session.scalar(sa.select(Pledge).where(Pledge.session_id == event.object_id))
+    pledge = pledges.of_card_page(event)
     if pledge is None or pledge.awaits_card:
         return pledge is None
     return pledge.card_saved_at is not None or (pledge.status, event.type) == ("abandoned", "checkout.session.expired")
@@ -114,7 +178,7 @@ def _card_page_known(event: StripeEvent) -> bool:
 
 def _charge_changed(event: StripeEvent) -> None:
     """Occurs when a payment succeeded, failed, or waits for its payer; also long after we asked."""
-    pledge = _pledge_of_charge(event)
+    pledge = _Pledges([event]).of_charge(event)
     pledge_id, intent_id = pledge.id if pledge else None, event.object_id
     db.session.commit()
     if pledge_id is not None:
@@ -135,24 +199,18 @@ def _dispute_changed(event: StripeEvent) -> None:
     look_again_at_dispute(dispute_id)
 
 
-def _charge_known(event: StripeEvent) -> bool:
+def _charge_known(event: StripeEvent, pledges: _Pledges) -> bool:
     """The answer to our own request was quicker, or what the event speaks of was overtaken since.
 
     Only of the very payment that the pledge has: what is told of a second one is always looked at.
     """
-    pledge = _pledge_of_charge(event)
+    pledge = pledges.of_charge(event)
     if pledge is None:
         return True
     if pledge.payment_intent_id != event.object_id:
         return False
     paid = event.type == "payment_intent.succeeded"
     return pledge.status in law.PAID_PLEDGES if paid else pledge.status in law.FINAL_PLEDGES
-
-
-def _pledge_of_charge(event: StripeEvent) -> Pledge | None:
-    intent_id, (noted, customer_id) = event.object_id, payments.pledge_of_charge(event.payload)
-    ours = sa.and_(Pledge.id == noted, Pledge.customer_id == customer_id)
-    return db.session.scalar(sa.select(Pledge).where(sa.or_(Pledge.payment_intent_id == intent_id, ours)))
 
 
 OCCURS: dict[str, Callable[[StripeEvent], None]] = {
@@ -174,7 +232,7 @@ OCCURS: dict[str, Callable[[StripeEvent], None]] = {
 
 
 # Whether our row says already what the event tells, so that nobody has to look.
-KNOWN: dict[Callable[[StripeEvent], None], Callable[[StripeEvent], bool]] = {
+KNOWN: dict[Callable[[StripeEvent], None], Callable[[StripeEvent, _Pledges], bool]] = {
     _card_page_ended: _card_page_known,
     _charge_changed: _charge_known,
 }

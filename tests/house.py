@@ -105,8 +105,9 @@ class House:
             ],
             "sandbox": [sys.executable, "-m", "sandbox"],
             "web": [
-                str(BIN / "granian"), "--interface", "wsgi", "--factory", "app:create_app", "--host", "127.0.0.1",
-                "--port", port, "--workers", "1", "--blocking-threads", "32", "--backpressure", "1024",
+                str(BIN / "granian"), "--interface", "wsgi", "--http", "1", "--factory", "app:create_app",
+                "--host", "127.0.0.1", "--port", port, "--workers", "1", "--blocking-threads", "32",
+                "--backpressure", "1024",
             ],
             "worker": [sys.executable, "-m", "jobs", "worker"],
             "sweep": [sys.executable, "-m", "jobs", "sweep"],

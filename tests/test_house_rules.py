@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"jobs", "models", "payments", "letters", "money", "law", "config", "case_file", "demo", "passwords"},
     "office": {"config", "models", "views"},
     "app": {"cli", "config", "jobs", "law", "letters", "models", "money", "office", "payments", "views"},
-    "bench": {"app", "demo", "jobs", "models"},
+    "bench": {"app", "demo", "jobs", "models", "payments"},
     "sandbox": set(),
     "translations": set(),
 }

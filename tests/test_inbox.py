@@ -2,6 +2,8 @@
 
 import datetime as dt
 import itertools
+import json
+import threading
 from typing import Any
 
 import pytest
@@ -146,17 +148,53 @@ def test_news_that_is_none_of_ours_makes_nobody_look(sandbox: SandboxProcess) ->
     assert (waiting(), looks(sandbox)) == (0, (0, 0))
 
 
+def at_the_rate(app: Flask, rate: float) -> None:
+    app.config["STANDING"] = app.config["STANDING"].model_copy(update={"capture_rate": rate})
+
+
 def test_what_a_slice_of_time_does_not_reach_waits_for_the_next_and_not_for_the_lease(
-    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    asks_the_sandbox: Flask, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
         a_pledge_at_stripe(a_case(target=9_000).round, sandbox)
     news_comes("checkout.session.completed")
+    # The slice is over as soon as it begins, and at one a second the second look has no time to begin.
     monkeypatch.setattr("jobs.SLICE", 0.0)
+    at_the_rate(asks_the_sandbox, 1.0)
     stripe_events.drain_stripe_events()
     assert waiting() == 1
+    assert set(db.session.scalars(sa.select(StripeEvent.tries).where(StripeEvent.processed_at.is_(None)))) == {0}
     stripe_events.drain_stripe_events()
     assert waiting() == 0
+
+
+def test_looks_that_are_needed_are_made_side_by_side(sandbox: SandboxProcess) -> None:
+    """Stripe answers none of five looks before it was asked for all of them."""
+    for _ in range(5):
+        a_pledge_at_stripe(a_case(target=9_000).round, sandbox)
+    news_comes("checkout.session.completed")
+    all_here, look = threading.Barrier(5), payments.look_at_card_page
+
+    def together(session_id: str) -> payments.CardFound:
+        all_here.wait(20)
+        return look(session_id)
+
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr(payments, "look_at_card_page", together)
+        stripe_events.drain_stripe_events()
+    assert waiting() == 0 and {pledge.status for pledge in db.session.scalars(sa.select(Pledge))} == {"confirmed"}
+
+
+def test_an_event_that_nobody_can_read_keeps_no_other_from_being_worked_on(sandbox: SandboxProcess) -> None:
+    pledge_id = a_pledge_at_stripe(a_case(target=9_000).round, sandbox).id
+    for number, notes in enumerate((None, [], {"pledge_id": "9" * 40})):
+        StripeEvent.store(
+            event_id=f"evt_odd_{number}", kind="payment_intent.succeeded", object_id=f"pi_odd_{number}",
+            created_at=now(), as_of=now(), payload=json.dumps({"data": {"object": {"metadata": notes}}}),
+        )  # fmt: skip
+    news_comes("checkout.session.completed")
+    stripe_events.drain_stripe_events()
+    assert (waiting(), status(pledge_id)) == (0, "confirmed")
 
 
 # --- In every order ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import stripe
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
+from werkzeug.test import Client, TestResponse
 
 from models import Letter, StripeEvent, db
 from tests.doorway import everything, set_otherwise, signature
@@ -209,11 +209,11 @@ def test_no_log_in_and_no_content_type_is_looked_at(client: FlaskClient) -> None
 def test_news_that_cannot_be_kept_is_not_acknowledged(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stripe sends it again for three days, so that a full disk loses nothing."""
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise sa.exc.OperationalError("COMMIT", {}, Exception("database or disk is full"))
 
     with monkeypatch.context() as broken:
-        broken.setattr(db.session, "commit", full)
+        broken.setattr(StripeEvent, "store", full)
         assert knock(client, BODY).status_code == 503
     assert kept() == []
     assert knock(client, BODY).status_code == 200
@@ -230,7 +230,30 @@ def test_the_bell_rings_after_the_commit(client: FlaskClient, monkeypatch: pytes
 
     monkeypatch.setattr("views.webhooks.ring", listen)
     knock(client, BODY)
-    assert heard == [("drain_stripe_events", 1)]
+    assert eventually(lambda: bool(heard)) and heard == [("drain_stripe_events", 1)]
+
+
+def test_genuine_news_is_kept_before_the_application_is_asked_and_what_is_odd_is_for_the_application(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+
+    def count(*_: Any) -> Any:
+        asked.append("application")
+        return app.make_response(("", 400))
+
+    alone = Client(lambda environ, start: Flask.wsgi_app(app, environ, start))
+    genuine = {"Stripe-Signature": signature(BODY)}
+    expected = alone.post("/webhooks/stripe", base_url="http://127.0.0.1:8000", data=BODY, headers=genuine)
+    assert expected.status_code == 200
+    monkeypatch.setattr(app, "full_dispatch_request", count)
+    quick = knock(client, an_event(id="evt_2"))
+    assert (quick.status_code, asked) == (200, [])
+    assert sorted(quick.headers) == sorted(expected.headers)
+    assert [one[0] for one in kept()] == ["evt_1", "evt_2"]
+    assert knock(client, BODY, "t=1,v1=x").status_code == 400
+    assert knock(client, an_event(padding="x" * 300_000)).status_code == 400
+    assert asked == ["application"] * 2
 
 
 @pytest.mark.parametrize("doorbell", [True, False], ids=["with Redis", "without Redis"])
