@@ -143,7 +143,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    writing, driver = _writing.get(), connection.connection.driver_connection
+    writing = _writing.get()
+    driver: Any = connection.connection.driver_connection
     # By the driver itself, in a tenth of the time: these ask for no lock, so nothing can go wrong that has to be told.
     driver.execute(f"PRAGMA busy_timeout={10_000 if _patient.get() else 200}")
     driver.execute(f"PRAGMA query_only={'OFF' if writing else 'ON'}")

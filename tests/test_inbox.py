@@ -187,7 +187,8 @@ def test_looks_that_are_needed_are_made_side_by_side(sandbox: SandboxProcess) ->
 
 def test_an_event_that_nobody_can_read_keeps_no_other_from_being_worked_on(sandbox: SandboxProcess) -> None:
     pledge_id = a_pledge_at_stripe(a_case(target=9_000).round, sandbox).id
-    for number, notes in enumerate((None, [], {"pledge_id": "9" * 40})):
+    odd: list[Any] = [None, [], {"pledge_id": "9" * 40}]
+    for number, notes in enumerate(odd):
         StripeEvent.store(
             event_id=f"evt_odd_{number}", kind="payment_intent.succeeded", object_id=f"pi_odd_{number}",
             created_at=now(), as_of=now(), payload=json.dumps({"data": {"object": {"metadata": notes}}}),
