@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-inbox bench-keys bench-million bench-pages check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-inbox bench-keys bench-million bench-pages bench-paint check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -72,6 +72,9 @@ bench-inbox: dev-environment ## Measure how fast Stripe's news is taken in and w
 
 bench-pages: dev-environment ## Measure the pages of a big house beside those of a small one (ARGS="--pledges 50000")
 	@$(BIN)/python -m bench.pages $(ARGS)
+
+bench-paint: dev-environment ## Measure how soon a reader on a slow line sees a case (needs Chromium)
+	@$(BIN)/python -m bench.paint $(ARGS)
 
 bench-million: dev-environment ## Measure pages whose case has a million pledges beside the same with ten (ARGS="--many 100000")
 	@$(BIN)/python -m bench.million $(ARGS)
