@@ -82,8 +82,9 @@ def main() -> None:
             browser = player.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
             for name, line in LINES.items():
                 seen = [first_paint(browser, line) for _ in range(asked.times + 1)][1:]
-                print(f"{name}: first paint after {statistics.median(time for time, _ in seen):.0f} ms (slowest "
-                      f"{max(time for time, _ in seen):.0f}; goal {GOAL} on slow 3G), {seen[0][1]:.1f} kB with the scripts")  # fmt: skip
+                times, kilobytes = [time for time, _ in seen], seen[0][1]
+                print(f"{name}: first paint after {statistics.median(times):.0f} ms (slowest {max(times):.0f}; {GOAL} "
+                      f"is the goal on slow 3G), {kilobytes:.1f} kB with the scripts")  # fmt: skip
             browser.close()
         finally:
             programs.stop()

@@ -5,10 +5,12 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import expect
 
+from models import Event, db
 from tests.house import House
-from tests.made import a_case, a_user
+from tests.made import a_case, a_user, case_at, look_anew
 from tests.test_browser_accounts import link_to, log_in
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def test_an_owner_asks_somebody_to_help_who_works_on_the_case_and_leaves_it(
     theirs.get_by_role("button", name="Leave this case").click()
     expect(theirs).to_have_url(f"{house.url}/owner")
     expect(theirs.get_by_role("link", name=title)).to_have_count(0)
+    assert set(written(slug)) == {"editor_joined", "accepted", "editor_left"}
 
 
 def test_staff_put_a_notice_in_the_place_of_a_case_and_close_its_comments(
@@ -94,3 +97,11 @@ def test_staff_put_a_notice_in_the_place_of_a_case_and_close_its_comments(
     expect(reader.get_by_role("heading", level=1)).to_have_text(title)
     page.reload()
     expect(page.get_by_role("region", name="History")).to_contain_text("The order was lifted.")
+    assert written(slug) == ["comments_locked", "shown_as_notice", "shown_as_public"]
+
+
+def written(slug: str) -> list[str]:
+    """What was written last into the history of a case."""
+    look_anew()
+    found = db.session.scalars(sa.select(Event.what).where(Event.case_id == case_at(slug).id).order_by(Event.id))
+    return list(found)[-3:]
