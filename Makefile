@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-inbox bench-keys bench-million bench-pages bench-paint check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-capture bench-inbox bench-keys bench-million bench-pages bench-paint check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -57,6 +57,9 @@ contract: dev-environment ## Ask the sandbox, and Stripe's test mode too, what w
 soak: dev-environment ## Let everything go wrong in 5,000 lives of a case (LIVES=100; SEED=... lives the same ones again)
 	@echo "$(LIVES) lives, from the seed $(SEED)"
 	@$(BIN)/python -m pytest tests/test_state_machine.py --examples=$(LIVES) --hypothesis-seed=$(SEED) $(ARGS)
+
+fuzz: dev-environment ## Send 50,000 requests by chance to every address, in every role (FUZZ=5000 SEED=1)
+	@FUZZ=$(or $(FUZZ),50000) $(BIN)/python -m pytest -s -k by_chance tests/test_security_fuzz.py $(ARGS)
 
 bench: bench-environment ## Measure what everybody reads, beside a bare Flask and nginx (needs wrk; ARGS="--rounds 1")
 	@$(BIN)/python -m bench.speed $(ARGS)

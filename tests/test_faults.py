@@ -335,7 +335,8 @@ def test_letting_many_pledges_go_works_in_slices(app: Flask, stripe: SandboxProc
         assert len(Pledge.waiting_to_let_go(now())) == left
 
 
-def test_reading_many_events_works_in_slices(app: Flask, no_time: None) -> None:
+def test_reading_many_events_works_in_slices(app: Flask, no_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stripe_events, "BATCH", 1)
     for number in range(3):
         StripeEvent.store(
             event_id=f"evt_{number}", kind="checkout.session.expired", object_id=f"cs_{number}", created_at=now(),

@@ -73,6 +73,7 @@ def watch(app: Flask) -> None:
     limiter.init_app(app)
     login_manager.init_app(app)
     app.url_map.converters["row"] = RowNumber
+    app.before_request(_refuse_other_names)
     app.before_request(choose_transaction)
     app.before_request(_refuse_gibberish)
     app.before_request(_refuse_cross_site)
@@ -84,6 +85,12 @@ def watch(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
     app.register_error_handler(sa.exc.SQLAlchemyError, _away)
     app.add_template_global(generate_csrf, "form_token")
+
+
+def _refuse_other_names() -> None:
+    """Asked for by a name that is not ours, Flask has no addresses to write a page with, so nothing else may answer."""
+    if request_ctx.url_adapter is None:
+        abort(400)
 
 
 def choose_transaction() -> None:
