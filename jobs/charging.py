@@ -1,8 +1,8 @@
 """The pace and the threads of the deadline capture. It knows neither the database nor Stripe's calls.
 
 `Pacer` lets through so many a second. `PacedThreads` asks for one thing after the other through it and hands the
-answers back to the one thread that may write them down. Only `deadline_capture` uses them, and only there is
-`payments.charge` called.
+answers back to the one thread that may write them down. `deadline_capture` and `card_pages` use them; only the first
+calls `payments.charge`.
 """
 
 import queue
@@ -112,7 +112,7 @@ class PacedThreads(Generic[T, A]):
             if self._threads < min(self.under_way, MOST_THREADS):
                 self._threads += 1
                 # Daemons, so that a process that must end does not wait for Stripe.
-                threading.Thread(target=self._work, name=f"charging-{self._threads}", daemon=True).start()
+                threading.Thread(target=self._work, name=f"asking-{self._threads}", daemon=True).start()
 
     def answers(self, most: int, within: float) -> list[Answered[T, A]]:
         """What was answered: waits for the first, then gathers for so many seconds or until there are `most`."""
