@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-keys bench-million bench-pages check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak bench bench-capture bench-crowd bench-keys bench-million bench-pages check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -60,6 +60,9 @@ soak: dev-environment ## Let everything go wrong in 5,000 lives of a case (LIVES
 
 bench: bench-environment ## Measure what everybody reads, beside a bare Flask and nginx (needs wrk; ARGS="--rounds 1")
 	@$(BIN)/python -m bench.speed $(ARGS)
+
+bench-crowd: bench-environment ## Measure readers while a hundred pledge and Stripe is slow (needs nginx; ARGS="--seconds 6")
+	@$(BIN)/python -m bench.crowd $(ARGS)
 
 bench-capture: dev-environment ## Measure the deadline capture (make bench-capture ARGS="500 10000 --rate 100 --limit 100")
 	@$(BIN)/python -m bench.capture $(ARGS)
