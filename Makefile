@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-capture bench-inbox bench-keys bench-million bench-pages bench-paint check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-capture bench-crowd bench-inbox bench-keys bench-million bench-pages bench-paint bench-storm check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -64,6 +64,9 @@ fuzz: dev-environment ## Send 50,000 requests by chance to every address, in eve
 bench: bench-environment ## Measure what everybody reads, beside a bare Flask and nginx (needs wrk; ARGS="--rounds 1")
 	@$(BIN)/python -m bench.speed $(ARGS)
 
+bench-crowd: bench-environment ## Measure readers while a hundred pledge and Stripe is slow (needs nginx; ARGS="--seconds 6")
+	@$(BIN)/python -m bench.crowd $(ARGS)
+
 bench-capture: dev-environment ## Measure the deadline capture (make bench-capture ARGS="500 10000 --rate 100 --limit 100")
 	@$(BIN)/python -m bench.capture $(ARGS)
 
@@ -78,6 +81,9 @@ bench-pages: dev-environment ## Measure the pages of a big house beside those of
 
 bench-paint: dev-environment ## Measure how soon a reader on a slow line sees a case (needs Chromium)
 	@$(BIN)/python -m bench.paint $(ARGS)
+
+bench-storm: bench-environment ## Measure readers while somebody attacks the doors (needs nginx; ARGS="--only idle")
+	@$(BIN)/python -m bench.storm $(ARGS)
 
 bench-million: dev-environment ## Measure pages whose case has a million pledges beside the same with ten (ARGS="--many 100000")
 	@$(BIN)/python -m bench.million $(ARGS)

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     stripe_api_base: str = ""
     checkout_origin: str = "https://checkout.stripe.com"
     capture_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    card_pages_at_once: Annotated[int, Field(ge=1, le=1000)] = 24
+    card_page_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
 
     mail_url: str = "file:var/letters"
     mail_from: str = "Standing <letters@example.org>"

@@ -2936,8 +2936,9 @@ ENDED_UNPAID = ("abandoned", "cancelled", "released", "dropped")
 class Pledge(Base):
     """What one supporter promised, and how far its charge has come.
 
-    `next_at` is when the clock should look at it again: to charge it, to ask again after an unknown answer,
-    to take the next step of its repair, or to remove its card; None when nothing waits.
+    `next_at` is when the clock should look at it again: to ask for its card page, to charge it, to ask again after
+    an unknown answer, to take the next step of its repair, or to remove its card; None when nothing waits. Until it is
+    confirmed `tries` is 0 exactly as long as nobody has begun to ask Stripe for the card page that was noted last.
     """
 
     __tablename__ = "pledges"
@@ -3292,6 +3293,56 @@ class Pledge(Base):
         self.left_with = self.link_version
         self.session_id = self.session_url = None
         self.session_params, self.session_expires_at = params, expires_at
+        if self.status == "started":
+            self.tries = 0
+
+    def card_page_is_asked_for(self, until: dt.datetime) -> None:
+        """Somebody asks Stripe for the noted page right now. If that comes to no end, the clock asks again then.
+
+        Silent for a pledge that has a card already: its `next_at` is for other work.
+        """
+        if self.status == "started":
+            self.next_at, self.tries = until, self.tries + 1
+
+    def leave_card_page_to_clock(self, as_of: dt.datetime) -> None:
+        """Nobody can ask Stripe for the noted page right now, so the clock does. Silent for one with a card."""
+        if self.status == "started" and self.session_id is None:
+            self.next_at = as_of
+
+    @property
+    def awaits_page(self) -> bool:
+        """Whether the card page of a pledge without a card is still to be made, now or by the clock."""
+        return self.status == "started" and self.session_id is None and self.next_at is not None
+
+    @property
+    def page_was_never_asked_for(self) -> bool:
+        """Whether its first card page was left to the clock, which never came to it: Stripe has not heard of it."""
+        waits = self.status in ("started", "cancelled", "released") and self.next_at is not None
+        return waits and self.confirmed_at is None and self.session_id is None and self.tries == 0
+
+    def forget_card_page(self) -> None:
+        """Nobody asks Stripe any more for a page of which it has not heard. Needs the round to be held."""
+        self.session_params = self.session_expires_at = None
+        if self.status == "started":
+            self.next_at = None
+
+    @classmethod
+    def waiting_for_page(cls, as_of: dt.datetime, limit: int) -> list[int]:
+        """The ids of pledges for whose card page the clock should ask now, those that wait for longest first."""
+        taken = sa.and_(Round.status == "open", Round.deadline >= as_of, Case.visibility == "public",
+                        Case.pledging_paused.is_(False))  # fmt: skip
+        waits = sa.and_(cls.status == "started", cls.next_at <= as_of, cls.session_id.is_(None))
+        found = sa.select(cls.id).join(Round).join(Case).where(waits, taken)
+        return list(db.session.scalars(found.order_by(cls.next_at, cls.id).limit(limit)))
+
+    @classmethod
+    def claim_page(cls, pledge_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:
+        """Take it, so that nobody else asks for its page meanwhile; None when there is nothing to ask for any more."""
+        pledge = cls.hold(pledge_id)
+        if not pledge.awaits_page or pledge.session_params is None or (pledge.next_at or EPOCH) > as_of:
+            return None
+        pledge.card_page_is_asked_for(as_of + lease)
+        return pledge
 
     @property
     def leads_back(self) -> bool:
@@ -3303,6 +3354,8 @@ class Pledge(Base):
         """Keep Stripe's answer, unless the supporter has started over in the meantime."""
         if key == self.session_key and self.session_id is None:
             self.session_id, self.session_url = session_id, url
+            if self.status == "started":
+                self.next_at, self.tries = None, 0
 
     @property
     def wants_card(self) -> bool:
@@ -3457,7 +3510,7 @@ class Pledge(Base):
     def abandon(self, as_of: dt.datetime) -> None:
         """Its card page ended, or was never made, and no card was saved."""
         self._move("abandoned", "stripe", as_of)
-        self.awaits_card = False
+        self.awaits_card, self.next_at = False, None
 
     def card_page_never_made(self, as_of: dt.datetime) -> None:
         """No page was made on which a card could be saved: a pledge with a card keeps it."""

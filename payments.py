@@ -285,9 +285,11 @@ def card_page_params(*, pledge_id: int, public_id: str, case_id: int, email: str
 
 @outside_transactions
 @in_our_words
-def card_page(params: dict[str, Any], key: str) -> CardPage:
-    """Ask for a card page. The same key and parameters always give the same page."""
-    made = _client().v1.checkout.sessions.create(cast("SessionCreateParams", params), {"idempotency_key": key})
+def card_page(params: dict[str, Any], key: str, settings: config.Settings | None = None) -> CardPage:
+    """Ask for a card page. The same key and parameters always give the same page. Threads without an application
+    give the settings."""
+    client = _client_for(settings or config.current(), os.getpid())
+    made = client.v1.checkout.sessions.create(cast("SessionCreateParams", params), {"idempotency_key": key})
     return CardPage(made.id, made.url)
 
 

@@ -53,7 +53,7 @@ def main() -> None:
             _empty_it(asked.known, asked.looks)
             programs.serve(KEPT, "app:create_app")
             for name in ("worker", "sweep"):
-                programs.run(name, [sys.executable, "-m", "jobs", name])
+                programs.start(name, [sys.executable, "-m", "jobs", name])
             _at_once(asked.at_once)
         finally:
             programs.stop()

@@ -65,24 +65,26 @@ class Row:
 
 @dataclass
 class Programs:
-    """What was started for the run, each on the first processor."""
+    """What was started for the run, each on the first processor, unless it is said otherwise."""
 
     folder: Path
+    ports: dict[str, int] = field(default_factory=lambda: PORTS)
+    # As taskset lists them; "" for all there are.
+    processors: str = "0"
     running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
-    def run(self, name: str, command: list[str], **settings: str) -> None:
+    def start(self, name: str, command: list[str], **settings: str) -> None:
+        """Run a program, and wait until it listens where it has a port."""
         with (self.folder / f"{name}.log").open("wb") as log:
             self.running[name] = subprocess.Popen(
-                [which("taskset"), "-c", "0", *command],
+                [*((which("taskset"), "-c", self.processors) if self.processors else ()), *command],
                 cwd=ROOT, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-
-    def start(self, name: str, command: list[str], **settings: str) -> None:
-        """Run a program that listens, and wait until it does."""
-        self.run(name, command, **settings)
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORTS[name]), 1):
+            if name not in self.ports:
+                return
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.ports[name]), 1):
                 return
             time.sleep(0.1)
         raise SystemExit(f"{name} did not come up: {(self.folder / f'{name}.log').read_text()[-2000:]}")
@@ -90,7 +92,7 @@ class Programs:
     def serve(self, name: str, factory: str, **settings: str) -> None:
         self.start(name, [
             sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
-            "--host", "127.0.0.1", "--port", str(PORTS[name]), "--workers", "1", "--blocking-threads", "32",
+            "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", "32",
             "--backlog", "16384", "--backpressure", "16384", "--no-ws",
         ], **settings)  # fmt: skip
 
@@ -134,9 +136,9 @@ def settings_of(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def fill(folder: Path) -> str:
+def fill(folder: Path, **settings: str) -> str:
     """One live case with a story, ten updates and thirty comments; returns the mark of its total."""
-    os.environ.update(settings_of(folder))
+    os.environ.update({**settings_of(folder), **settings})
     app = application.create_app()
     with app.app_context():
         begin_writing()
@@ -269,7 +271,8 @@ def news(number: int, path: str, port: int, run: str) -> bytes:
 # --- The proxy ---------------------------------------------------------------------------------------------
 
 
-def proxy_conf(folder: Path, page: bytes, fragment: bytes) -> list[str]:
+def proxy_conf(folder: Path, page: bytes, fragment: bytes, *, readers: int = PORTS[KEPT], pledges: int = PORTS[KEPT],
+               own: int = PORTS[PROXY], site: int = PORTS[KEPT]) -> list[str]:  # fmt: skip
     """nginx with the configuration that we ship, without https, and two files that are as large as what it keeps."""
     (folder / "static").mkdir()
     (folder / "static" / "page.html").write_bytes(page)
@@ -277,11 +280,11 @@ def proxy_conf(folder: Path, page: bytes, fragment: bytes) -> list[str]:
     written = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
     for before, after in (
         ("/var/cache/nginx", str(folder)), ("/srv/standing/static/", f"{folder}/static/"),
-        ("127.0.0.1:8001", f"127.0.0.1:{PORTS[KEPT]}"), ("127.0.0.1:8002", f"127.0.0.1:{PORTS[KEPT]}"),
-        ("listen 80;", f"listen 127.0.0.1:{PORTS[PROXY] + 100};"),
-        ("listen 443 ssl;", f"listen 127.0.0.1:{PORTS[PROXY]};"),
-        # The site knows itself by another port here.
-        ("$http_host", f"127.0.0.1:{PORTS[KEPT]}"),
+        ("127.0.0.1:8001", f"127.0.0.1:{readers}"), ("127.0.0.1:8002", f"127.0.0.1:{pledges}"),
+        ("listen 80;", f"listen 127.0.0.1:{own + 100};"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{own};"),
+        # The port by which the site knows itself.
+        ("$http_host", f"127.0.0.1:{site}"),
     ):  # fmt: skip
         written = written.replace(before, after)
     (folder / "standing.conf").write_text(re.sub(r"ssl_certificate.*;", "", written), encoding="utf-8")

@@ -41,13 +41,17 @@ async def _status(reader: asyncio.StreamReader, within: float) -> str:
         return "no answer yet"
     except (asyncio.IncompleteReadError, ConnectionError):
         return "hung up"
-    length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    length = next(
+        (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+    )
     await reader.read(length)
     return head[9:12].decode()
 
 
 def _head(method: str, path: str, *more: str) -> bytes:
-    return "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: {SITE}", "Sec-Fetch-Site: same-origin", *more, "", "")).encode()
+    return "\r\n".join(
+        (f"{method} {path} HTTP/1.1", f"Host: {SITE}", "Sec-Fetch-Site: same-origin", *more, "", "")
+    ).encode()
 
 
 def _post(path: str, **form: str) -> bytes:
@@ -126,7 +130,7 @@ def _again_and_again(request: Callable[[int, int], bytes]) -> "Attack":
 
 async def _log_in_once(number: int, until: float, said: Said) -> None:
     reader, writer = await _line(number)
-    writer.write(_post("/login", email=f"nobody-{number}@storm.example", password="not the right one"))  # noqa: S106
+    writer.write(_post("/login", email=f"nobody-{number}@storm.example", password="not the right one"))
     said[await _status(reader, max(0.1, until - time.monotonic()))] += 1
     writer.close()
 
@@ -191,8 +195,10 @@ def main() -> None:
             with ProcessPoolExecutor(2) as others:
                 others.submit(read, 50, 2).result()
                 quiet = others.submit(read, asked.reads, asked.seconds).result()
-                print(f"quiet: 99 % within {quiet.within(0.99):.1f} ms\n\n| attack | how many | what they were told | "
-                      "99 % of the readers, ms | of quiet | after it | refused |\n|---|---|---|---|---|---|---|")  # fmt: skip
+                print(
+                    f"quiet: 99 % within {quiet.within(0.99):.1f} ms\n\n| attack | how many | what they were told "
+                    "| 99 % of readers, ms | of quiet | after it | refused |\n|---|---|---|---|---|---|---|"
+                )
                 for name, (many, _) in ATTACKS.items():
                     if asked.only not in name:
                         continue
@@ -204,8 +210,9 @@ def main() -> None:
                     ratio = beside.within(0.99) / max(0.001, quiet.within(0.99))
                     wrong = beside.wrong + after.wrong
                     good = good and ratio <= GOAL and not wrong
-                    print(f"| {name} | {many:,} | {dict(said.most_common(4))} | {beside.within(0.99):.1f} | {ratio:.2f} | "
-                          f"{after.within(0.99):.1f} | {len(wrong)} {Counter(wrong).most_common(2) or ''} |", flush=True)  # fmt: skip
+                    told, refused = dict(said.most_common(4)), f"{len(wrong)} {Counter(wrong).most_common(2) or ''}"
+                    print(f"| {name} | {many:,} | {told} | {beside.within(0.99):.1f} | {ratio:.2f} | "
+                          f"{after.within(0.99):.1f} | {refused} |", flush=True)  # fmt: skip
             memory = {name: round(programs.megabytes(name)) for name in ("readers", "pledges")}
             print(f"\nThe goal is {GOAL:g} times. Memory of the largest process, MB: {memory}.")
         finally:

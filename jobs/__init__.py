@@ -34,6 +34,7 @@ JOBS = {
     "drain_stripe_events": "jobs.stripe_events",
     "settle_round": "jobs.deadline_capture",
     "charge_due": "jobs.deadline_capture",
+    "make_card_pages": "jobs.card_pages",
     "let_go": "jobs.cards",
     "remove_old_cards": "jobs.cards",
     "tend": "jobs.repairs",

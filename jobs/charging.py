@@ -2,7 +2,8 @@
 calls.
 
 `Pacer` lets through so many a second. `PacedThreads` asks for one thing after the other through it and hands the
-answers back to the one thread that waits for them. Only in `deadline_capture` is `payments.charge` called.
+answers back to the one thread that waits for them. `deadline_capture`, `card_pages` and `stripe_events` use them; only
+the first calls `payments.charge`.
 """
 
 import queue
@@ -112,7 +113,7 @@ class PacedThreads(Generic[T, A]):
             if self._threads < min(self.under_way, MOST_THREADS):
                 self._threads += 1
                 # Daemons, so that a process that must end does not wait for Stripe.
-                threading.Thread(target=self._work, name=f"charging-{self._threads}", daemon=True).start()
+                threading.Thread(target=self._work, name=f"asking-{self._threads}", daemon=True).start()
 
     def answers(self, most: int, within: float) -> list[Answered[T, A]]:
         """What was answered: waits for the first, then gathers for so many seconds or until there are `most`."""

@@ -254,10 +254,16 @@ def look_again_at_card(pledge_id: int) -> None:
 def card_page_of(pledge_id: int) -> tuple[str, str | None]:
     """The key and the id of the card page that was asked for last.
 
-    When Stripe's answer was lost the page is asked for again, with the same key and parameters; its id is None
-    when it was never made. Commits. Raises StripeTrouble while nobody can say which.
+    When Stripe's answer was lost the page is asked for again, with the same key and parameters; its id is None when it
+    was never made, and one that nobody has begun to ask for is not made from here on. Commits. Raises StripeTrouble
+    while nobody can say which.
     """
     pledge = db.session.get_one(Pledge, pledge_id)
+    if pledge.page_was_never_asked_for:
+        # Whoever comes to a pledge first: those who ask Stripe write down before that they do.
+        pledge = Pledge.hold(pledge_id)
+        if pledge.page_was_never_asked_for:
+            pledge.forget_card_page()
     session_id, params, key = pledge.session_id, pledge.session_params, pledge.session_key
     db.session.commit()
     if session_id is not None or params is None:

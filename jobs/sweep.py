@@ -16,7 +16,7 @@ import structlog
 
 import config
 import jobs
-from jobs import doctor, reconcile
+from jobs import card_pages, doctor, reconcile
 from models import (
     Case,
     Comment,
@@ -105,6 +105,11 @@ def _charges(as_of: dt.datetime) -> Due:
     return [None] if not Lease.held("capture", as_of) and Round.with_charges_waiting(as_of) else []
 
 
+def _card_pages(as_of: dt.datetime) -> Due:
+    # Who is at it sees to it.
+    return [None] if not Lease.held(card_pages.LEASE, as_of) and Pledge.waiting_for_page(as_of, 1) else []
+
+
 def _cards(as_of: dt.datetime) -> Due:
     return [None] if Pledge.waiting_to_let_go(as_of) else []
 
@@ -156,6 +161,7 @@ TIMETABLE: dict[str, Callable[[dt.datetime], Due]] = {
     "settle_round": _rounds,
     "charge_due": _charges,
     "drain_stripe_events": _events,
+    "make_card_pages": _card_pages,
     "let_go": _cards,
     "remove_old_cards": _old_cards,
     "tend": _repairs,

@@ -14,7 +14,7 @@ from tests.reading import read, said
 SECOND = dt.timedelta(seconds=1)
 
 STATES = {
-    "started": "Your pledge does not count yet: no card was saved.",
+    "started": "Your pledge does not count yet: no card was saved. Stripe's page for your card is ready.",
     "abandoned": "Your pledge does not count yet: no card was saved.",
     "confirmed": "Thank you, Ada Winter. Your pledge of £25 counts. A letter with the address of this page goes to "
                  "ada@example.org.",

@@ -1,17 +1,21 @@
 """The way to Stripe's card page and back, for everybody who goes it: to pledge, to change a pledge, to repair one."""
 
 import datetime as dt
+import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
-from flask import redirect, url_for
+from flask import current_app, redirect, url_for
 from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 import config
 import law
 import payments
+from jobs import ring
+from jobs.card_pages import ASKING
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
 from models import Pledge, begin_writing, db
 from money import pounds
@@ -19,6 +23,8 @@ from views import hypermedia
 from views.public import now
 
 log = structlog.get_logger()
+# While hundreds pledge, one process rings for the worker no more often than this, in seconds; it looks at all rows.
+RING_EVERY = 1.0
 
 
 class Terms(NamedTuple):
@@ -75,24 +81,63 @@ def page_is_gone(made: Pledge) -> bool:
 
 
 def to_card_page(made: Pledge) -> AnyResponse:
-    """Ask Stripe for the noted page and send the supporter there; to the private page if Stripe is away."""
+    """Ask Stripe for the noted page and send the supporter there. Commits, also what the caller has changed.
+
+    To the private page instead if Stripe is away, or if as many wait for it as may: then the clock asks for the page
+    of a pledge that has no card yet, and the supporter finds it there. Whoever waits for Stripe takes a thread from
+    all others, and Stripe's slowness must never take the last one.
+    """
     back = private_page(made)
     pledge_id, url, params, key = made.id, made.session_url, made.session_params, made.session_key
-    waits = made.wants_card and params is not None
-    db.session.commit()
-    if not waits:
-        return redirect(back, 303)
-    if url is None:
-        try:
-            page = payments.card_page(params or {}, key)
-        except payments.StripeTrouble as trouble:
-            return _while_stripe_is_away(back, pledge_id, trouble)
-        held = Pledge.hold(pledge_id)
-        held.card_page_made(key, page.session_id, page.url)
-        # Not this page but the one that the row names now: the terms may have changed while Stripe was asked.
-        url = held.session_url if held.wants_card else None
+    if not made.wants_card or params is None or url is not None:
+        url = url if made.wants_card else None
         db.session.commit()
+        return redirect(url or back, 303)
+    waiting = _waiting_room()
+    # Nobody waits for a place, and so nobody does it while a row is held.
+    if not waiting.places.acquire(blocking=False):
+        return _leave_to_clock(made, waiting, back)
+    try:
+        made.card_page_is_asked_for(now() + ASKING)
+        db.session.commit()
+        page = payments.card_page(params, key)
+    except payments.StripeTrouble as trouble:
+        return _while_stripe_is_away(back, pledge_id, trouble, key)
+    finally:
+        waiting.places.release()
+    held = Pledge.hold(pledge_id)
+    held.card_page_made(key, page.session_id, page.url)
+    # Not this page but the one that the row names now: the terms may have changed while Stripe was asked.
+    url = held.session_url if held.wants_card else None
+    db.session.commit()
     return redirect(url or back, 303)
+
+
+class WaitingRoom:
+    """The places for those who may wait for Stripe's card pages at once, in this process."""
+
+    def __init__(self, most: int) -> None:
+        self.places = threading.BoundedSemaphore(most)
+        self.rung_at = time.monotonic() - RING_EVERY
+
+
+def _waiting_room() -> WaitingRoom:
+    known = current_app.extensions.get("waiting_room")
+    room: WaitingRoom = known or current_app.extensions.setdefault(
+        "waiting_room", WaitingRoom(config.current().card_pages_at_once)
+    )
+    return room
+
+
+def _leave_to_clock(made: Pledge, waiting: WaitingRoom, back: str) -> AnyResponse:
+    """As many wait for Stripe as may. A pledge with a card already is to be taken up again by its supporter."""
+    is_first = made.status == "started"
+    made.leave_card_page_to_clock(now())
+    db.session.commit()
+    if is_first and time.monotonic() - waiting.rung_at >= RING_EVERY:
+        waiting.rung_at = time.monotonic()
+        ring("make_card_pages")
+    return redirect(back if is_first else f"{back}?stripe=busy", 303)
 
 
 def change_terms(made: Pledge, terms: Terms) -> AnyResponse:
@@ -118,7 +163,6 @@ def change_terms(made: Pledge, terms: Terms) -> AnyResponse:
         note_card_page(held)
     elif not held.promised(*terms):
         return redirect(back, 303)
-    db.session.commit()
     return to_card_page(held)
 
 
@@ -158,6 +202,12 @@ def come_back(known: Pledge | None, look: Callable[[int], None]) -> AnyResponse:
     return redirect(back, 303)
 
 
-def _while_stripe_is_away(back: str, pledge_id: int, trouble: payments.StripeTrouble) -> AnyResponse:
+def _while_stripe_is_away(back: str, pledge_id: int, trouble: payments.StripeTrouble, key: str = "") -> AnyResponse:
+    """With the key of the page that was asked for just now: the clock asks for it again, soon."""
     log.warning("no card page yet", pledge=pledge_id, why=str(trouble)[:200])
+    if key:
+        held = Pledge.hold(pledge_id)
+        if held.session_key == key and held.awaits_page:
+            held.wait(now())
+        db.session.commit()
     return redirect(f"{back}?stripe=away", 303)

@@ -26,9 +26,14 @@ from views.supporters import shown, supporters
 @supporters.get("/pledges/<link>")
 def pledge_page(pledge: Pledge) -> Response:
     return hypermedia.refreshed(
-        "pledges/pledge.html", "pledges/_pledge_state.html", pledge.status, **shown(pledge),
+        "pledges/pledge.html", "pledges/_pledge_state.html", _mark(pledge), **shown(pledge),
         address_asked=pledge.address_asked(now()), comes_back=Bounce.holds(pledge.email),
     )  # fmt: skip
+
+
+def _mark(pledge: Pledge) -> str:
+    """Changes with what the page says of its state."""
+    return f"{pledge.status}.page-to-come" if pledge.awaits_page else pledge.status
 
 
 @supporters.get("/pledges/<link>/receipt")
@@ -203,4 +208,4 @@ def unsubscribe(pledge: Pledge) -> str:
 def _changed(held: Pledge, notice: str) -> Response:
     """Back to the private page, where the change is told; for htmx only what has changed of it."""
     state = shown(held) | {"address_asked": held.address_asked(now()), "comes_back": Bounce.holds(held.email)}
-    return hypermedia.done(private_page(held), notice, "pledges/_pledge_state.html", mark=held.status, **state)
+    return hypermedia.done(private_page(held), notice, "pledges/_pledge_state.html", mark=_mark(held), **state)

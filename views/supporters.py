@@ -89,7 +89,6 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         note_card_page(made)
     elif made.status == "abandoned" or (made.status == "started" and (page_is_gone(made) or not made.promised(*terms))):
         return change_terms(made, terms)
-    db.session.commit()
     return to_card_page(made)
 
 
