@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     rate_pledge: str = "30 per hour"
     rate_comment: str = "20 per hour"
     rate_letter: str = "10 per hour"
+    rate_search: str = "60 per minute"
 
     @field_validator("site_url", "checkout_origin", "stripe_api_base")
     @classmethod
@@ -158,7 +159,7 @@ class Settings(BaseSettings):
             raise ValueError("must end with # and the sha384 hash of the script")
         return source
 
-    @field_validator("rate_login", "rate_pledge", "rate_comment", "rate_letter")
+    @field_validator("rate_login", "rate_pledge", "rate_comment", "rate_letter", "rate_search")
     @classmethod
     def _a_rate(cls, rate: str) -> str:
         try:

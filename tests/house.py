@@ -94,6 +94,7 @@ class House:
             "rate_pledge": "1000 per minute",
             "rate_comment": "1000 per minute",
             "rate_letter": "1000 per minute",
+            "rate_search": "1000 per minute",
             # What a test has done must show in its next look. The cache has tests of its own, and is there in make run.
             "front_cache_mb": 0,
         }

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from bs4 import BeautifulSoup
@@ -11,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from models import Case
 from tests.doorway import everything, set_otherwise
 from tests.made import a_case, a_user
 from views import doors
@@ -70,6 +72,40 @@ def test_one_try_too_many_is_told_when_to_come_back_and_loses_nothing_that_was_t
     assert everything() == before or where == "/cases/the-case/comments"
     # Another network may go on, except to an account, or for an address, that too many have tried.
     assert (elsewhere.status_code == 429) == (where not in ("/cases/the-case/comments", "/cases/the-case/pledges"))
+
+
+def test_who_searches_on_and_on_is_told_to_wait_and_still_has_the_words_and_may_read(app: Flask) -> None:
+    a_case(title="A case about water")
+    with set_otherwise(app, rate_search="2 per minute", front_cache_mb=0) as site:
+        browser = site.test_client()
+        answers = [browser.get("/?q=water&show=live") for _ in range(3)]
+        reading, elsewhere = browser.get("/"), browser.get("/?q=water", environ_overrides=from_address("192.0.2.7"))
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "A case about water" in answers[0].text and "A case about water" not in answers[2].text
+    assert 'value="water"' in answers[2].text and "Please wait a minute." in answers[2].text
+    assert 1 <= int(answers[2].headers["Retry-After"]) <= 61
+    assert (reading.status_code, elsewhere.status_code) == (200, 200) and "A case about water" in reading.text
+
+
+def test_while_two_search_a_third_is_asked_to_come_back_and_readers_are_not(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_case(title="A case about water")
+    browser, looking, seen = app.test_client(), Case.found, list[TestResponse]()
+
+    def slowly(words: str = "", *asked: Any, **more: Any) -> Any:
+        if words and len(seen) < 3:
+            # While this one looks, the next one comes.
+            seen.append(app.test_client().get("/?q=water"))
+        return looking(words, *asked, **more)
+
+    monkeypatch.setattr(Case, "found", slowly)
+    assert browser.get("/?q=water").status_code == 200
+    # The innermost came first to its answer.
+    assert [answer.status_code for answer in seen] == [503, 200]
+    assert 'value="water"' in seen[0].text and "Many people search" in seen[0].text
+    assert seen[0].headers["Retry-After"] == "5"
+    assert browser.get("/?q=water").status_code == 200
 
 
 def test_an_account_is_guarded_against_tries_from_many_addresses(app: Flask) -> None:

@@ -249,9 +249,14 @@ def too_many(kind: str, account: str = "") -> bool:
         _count_in_spite_of_trouble(one_more)
     except RateLimitExceeded:
         limit = limiter.current_limit
-        g.retry_after = max(1, limit.reset_at - int(time.time())) if limit else 60
+        come_back_in(max(1, limit.reset_at - int(time.time())) if limit else 60)
         return True
     return False
+
+
+def come_back_in(seconds: int) -> None:
+    """Say so in the answer, whatever else it says."""
+    g.retry_after = seconds
 
 
 def _count_in_spite_of_trouble(one_more: Callable[[], None]) -> None:
@@ -297,6 +302,7 @@ _LIMITS = {
     "pledge": _limit("pledge", "pledge"),
     "comment": _limit("comment", "comment"),
     "report": _limit("report", "comment"),
+    "search": _limit("search", "search"),
     "password": _limit("password", "login"),
     "letter": _limit("letter", "letter"),
     "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import hmac
 import ipaddress
+import threading
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,21 +25,40 @@ from views.words import time_left
 COMMENTS_A_PAGE = 50
 CASES_A_PAGE = 20
 public = Blueprint("public", __name__)
+# So many searches are made at once in a process: each is read anew, and takes its part from all who read.
+_searching = threading.BoundedSemaphore(2)
 doors.admit(public, "anyone")
 
 
 @public.get("/")
 @front_cache.keeps(q="", court="", topic="[a-z]{1,20}", show="[a-z-]{1,20}", after="[0-9]{1,9}")
-def home() -> str:
+def home() -> tuple[str, int]:
     """The cases that somebody looks for, a page at a time. What makes no sense in the address is as if not asked."""
     asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "topic", "court")}
     asked["show"] = asked["show"] if asked["show"] in law.CASE_FILTERS else "all"
     asked["topic"] = asked["topic"] if asked["topic"] in law.TOPICS else ""
-    found = Case.found(asked["q"], asked["show"], court=asked["court"], topic=asked["topic"], after=number_of("after"),
-                       limit=CASES_A_PAGE + 1)  # fmt: skip
+    if asked["q"] and doors.too_many("search"):
+        return _home(asked, [], gettext("Many searches came from your network. Please wait a minute.")), 429
+    if not asked["q"]:
+        return _home(asked, _looked_for(asked)), 200
+    if not _searching.acquire(blocking=False):
+        doors.come_back_in(5)
+        return _home(asked, [], gettext("Many people search at this moment. Please try again in a few seconds.")), 503
+    try:
+        return _home(asked, _looked_for(asked)), 200
+    finally:
+        _searching.release()
+
+
+def _looked_for(asked: dict[str, str]) -> list[Case]:
+    return Case.found(asked["q"], asked["show"], court=asked["court"], topic=asked["topic"], after=number_of("after"),
+                      limit=CASES_A_PAGE + 1)  # fmt: skip
+
+
+def _home(asked: dict[str, str], found: list[Case], trouble: str = "") -> str:
     return render_template("cases/home.html", cases=found[:CASES_A_PAGE], more=len(found) > CASES_A_PAGE,
                            courts=Case.courts(), asked=asked, is_narrowed=request.args.keys() & asked, as_of=now(),
-                           )  # fmt: skip
+                           trouble=trouble)  # fmt: skip
 
 
 @public.get("/owners/<row:number>")
