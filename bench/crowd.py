@@ -239,10 +239,9 @@ def _tell_of_readers(quiet: Taken, beside: Taken) -> None:
         print(f"| {what or 'all':10} | {sum(len(s) for w, s in beside.took.items() if what in ('', w)):5} | "
               f"{alone[0]:9.1f} / {alone[1]:7.1f} | {then[0]:5.1f} / {then[1]:7.1f} | "
               f"{then[1] / max(0.001, alone[1]):5.2f} |")  # fmt: skip
-    print(
-        f"The goal is {GOAL_RATIO:g} for all of them. Refused or failed: {len(quiet.wrong)} alone, "
-        f"{len(beside.wrong)} beside pledgers {Counter(quiet.wrong + beside.wrong).most_common(3) or ''}"
-    )
+    wrong = Counter(quiet.wrong + beside.wrong).most_common(3) or ""
+    print(f"The goal for all is {GOAL_RATIO:g}. Refused or failed: {len(quiet.wrong)} alone, {len(beside.wrong)} "
+          f"beside pledgers {wrong}")  # fmt: skip
 
 
 def _agrees(pledged: Taken) -> bool:
