@@ -25,6 +25,7 @@ from views import (
     feeds,
     front_cache,
     languages,
+    log_ins,
     own_account,
     people,
     private_page,
@@ -67,6 +68,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     settings: config.Settings = app.config["STANDING"]
     app.config.from_mapping(_flask_settings(settings))
     doors.watch(app)
+    log_ins.watch(app)
     for room in (public, supporters, accounts, own_account.own_account, moderators, owners, staff, drafts, webhooks):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy

@@ -305,6 +305,16 @@ MOST_EDITORS = 10
 RESET_WAITS = dt.timedelta(minutes=30)
 # Who can do much to others: these keep their second factor, and where one is required they log in with nothing less.
 SECOND_FACTOR_ROLES = frozenset({"moderator", "staff"})
+# How long a log-in lasts that nobody uses, and how long at most, by role: who can do much to others comes back more
+# often. When it was last used is written down again after so long.
+LOG_IN_LASTS: Mapping[str, tuple[dt.timedelta, dt.timedelta]] = {
+    "owner": (dt.timedelta(hours=12), dt.timedelta(days=14)),
+    "moderator": (dt.timedelta(minutes=30), dt.timedelta(hours=12)),
+    "staff": (dt.timedelta(minutes=30), dt.timedelta(hours=12)),
+}
+SEEN_PAUSE = dt.timedelta(minutes=2)
+# So long the books know of a log-in that is over.
+LOG_INS_KEPT = dt.timedelta(days=30)
 # So long a log-in may stand between the password and the second factor, and so many codes help when the app is lost.
 HALF_LOG_IN_WAITS = dt.timedelta(minutes=10)
 RECOVERY_CODES = 10

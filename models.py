@@ -323,7 +323,6 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     picture: Mapped[str] = mapped_column(sa.String(120))
     role: Mapped[str] = mapped_column(sa.String(20))
     password_hash: Mapped[str] = mapped_column(sa.String(200))
-    session_version: Mapped[int]
     # Whether single keys press the buttons of the moderators' desk; some people's hands or machines need them off.
     uses_keys: Mapped[bool]
     # In which letters are written to this person; pages follow their address.
@@ -355,7 +354,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """
         added = insert_once(
             cls, email=email.lower(), name=name, bio=bio, picture="", role=role, password_hash=password_hash,
-            session_version=1, uses_keys=True, language=language, created_at=as_of, password_at=as_of,
+            uses_keys=True, language=language, created_at=as_of, password_at=as_of,
             second_factor_secret="", second_factor_step=0,
         )  # fmt: skip
         user = cls.at(email)
@@ -377,12 +376,11 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     def set_password(self, password_hash: str, as_of: dt.datetime) -> None:
         """Whoever is logged in is logged out everywhere: the old password may have been somebody else's too."""
         self.password_hash, self.password_at = password_hash, as_of
-        self.end_sessions()
+        self.end_sessions(as_of)
 
-    def renew_hash(self, password: str) -> None:
-        """Hash the password anew when the hasher has become stronger since it was set."""
-        if _hasher.check_needs_rehash(self.password_hash):
-            self.password_hash = _hasher.hash(password)
+    def stronger_hash(self, password: str) -> str:
+        """The password hashed anew when the hasher has become stronger since it was set, else ""."""
+        return hash_password(password) if _hasher.check_needs_rehash(self.password_hash) else ""
 
     @classmethod
     def with_role(cls, role: str) -> list[User]:
@@ -390,22 +388,14 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         found = sa.select(cls).where(cls.role == role, cls.disabled_at.is_(None))
         return list(db.session.scalars(found.order_by(cls.id)))
 
-    @classmethod
-    def of_session(cls, session_id: str) -> User | None:
-        """The user of a log-in cookie; None once the log-in was ended, even if the cookie was copied."""
-        number, _, version = session_id.partition(".")
-        if not (number.isdecimal() and version.isdecimal()):
-            return None
-        user = db.session.get(cls, int(number))
-        valid = user and user.session_version == int(version) and user.disabled_at is None
-        return user if valid else None
+    def end_sessions(self, as_of: dt.datetime) -> None:
+        """Logged out everywhere: every cookie given out so far stops working. Needs the user to be held."""
+        UserSession.end_all(self, as_of)
 
-    def get_id(self) -> str:
-        return f"{self.id}.{self.session_version}"
-
-    def end_sessions(self) -> None:
-        """Log-out: every cookie given out so far stops working."""
-        self.session_version += 1
+    def log_out_everywhere(self, as_of: dt.datetime) -> None:
+        """By the user's own button. Needs the user to be held."""
+        self.end_sessions(as_of)
+        Event.write(self, "logged_out_everywhere", f"user:{self.id}", as_of)
 
     # The second factor
 
@@ -425,7 +415,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             return []
         what = "replaced" if self.second_factor_at else "set_up"
         self.second_factor_at, self.second_factor_secret, self.second_factor_step = as_of, secret, step
-        self.end_sessions()
+        self.end_sessions(as_of)
         self._tell_of_second_factor(what, f"user:{self.id}", as_of)
         return RecoveryCode.draw(self)
 
@@ -468,7 +458,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             return
         self.second_factor_at, self.second_factor_secret = None, ""
         RecoveryCode.forget(self)
-        self.end_sessions()
+        self.end_sessions(as_of)
         self._tell_of_second_factor(what, who, as_of, note)
 
     def _tell_of_second_factor(self, what: str, who: str, as_of: dt.datetime, note: str = "") -> None:
@@ -493,9 +483,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         return list(db.session.scalars(found))
 
     @classmethod
-    def hold(cls, user_id: int, by: User) -> User | None:
+    def hold(cls, user_id: int, by: User | None = None) -> User | None:
         """The user, freshly read and locked until the transaction ends, and with it whoever is about to act."""
-        both = sa.select(cls).where(cls.id.in_({user_id, by.id})).order_by(cls.id).with_for_update()
+        both = sa.select(cls).where(cls.id.in_({user_id, by.id if by else user_id})).order_by(cls.id).with_for_update()
         held = {user.id: user for user in db.session.scalars(both.execution_options(populate_existing=True))}
         return held.get(user_id)
 
@@ -510,7 +500,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             )
         Event.write(self, "role_changed", f"user:{by.id}", as_of, before=self.role, after=role, note=reason)
         self.role = role
-        self.end_sessions()
+        self.end_sessions(as_of)
         Invitation.take_back_all_of(self, f"user:{by.id}", as_of)
 
     def disable(self, reason: str, by: User, as_of: dt.datetime) -> None:
@@ -519,7 +509,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         if self.disabled_at is not None:
             return
         self.disabled_at = as_of
-        self.end_sessions()
+        self.end_sessions(as_of)
         Event.write(self, "disabled", f"user:{by.id}", as_of, note=reason)
         # A back door that was left open before would lead in again.
         Invitation.take_back_all_of(self, f"user:{by.id}", as_of)
@@ -601,6 +591,93 @@ class RecoveryCode(Base):
     @classmethod
     def forget(cls, owner: User) -> None:
         db.session.execute(sa.delete(cls).where(cls.user_id == owner.id))
+
+
+class UserSession(Base):
+    """A log-in: whose, in which browser, from which network, and when it was last used.
+
+    Its cookie carries a mark that is drawn anew at each log-in, and each time that somebody proves anew who they are;
+    only its hash is kept here. So a log-in ends when its row says so, whoever has copied the cookie. Where a second
+    factor comes after the password there is half a log-in first, which opens nothing but the page for the codes.
+    """
+
+    __tablename__ = "user_sessions"
+
+    id: Mapped[Key]
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    mark_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    is_half: Mapped[bool]
+    # For its owner to know it by: "Firefox, Linux", and the network without the last part of the address.
+    browser: Mapped[str] = mapped_column(sa.String(60))
+    network: Mapped[str] = mapped_column(sa.String(50))
+    created_at: Mapped[dt.datetime] = mapped_column(index=True)
+    # Written every few minutes at most: see law.SEEN_PAUSE.
+    seen_at: Mapped[dt.datetime]
+    ended_at: Mapped[dt.datetime | None]
+
+    user: Mapped[User] = relationship()
+
+    @classmethod
+    def begin(cls, person: User, browser: str, network: str, as_of: dt.datetime, *, half: bool = False) -> str:
+        """Returns the mark for the cookie, which nobody can read here again. Log-ins of long ago are forgotten.
+
+        Needs the user to be held: whatever ends every log-in then ends this one as well, or is seen before it.
+        """
+        db.session.execute(sa.delete(cls).where(cls.created_at < as_of - law.LOG_INS_KEPT))
+        mark = secrets.token_urlsafe(32)
+        row = cls(user_id=person.id, mark_hash=_hash_of_mark(mark), is_half=half, browser=browser, network=network,
+                  created_at=as_of, seen_at=as_of)  # fmt: skip
+        db.session.add(row)
+        return mark
+
+    @classmethod
+    def with_mark(cls, mark: str, as_of: dt.datetime, *, half: bool = False) -> Self | None:
+        """The log-in of a cookie, with its user, in one query; None once it has ended, or was not used for too long."""
+        found = sa.select(cls).where(cls.mark_hash == _hash_of_mark(mark), cls.is_half.is_(half))
+        row = db.session.scalar(found.options(sa.orm.joinedload(cls.user, innerjoin=True)))
+        return row if row and row.lives(as_of) else None
+
+    @classmethod
+    def numbered(cls, number: int, as_of: dt.datetime) -> Self | None:
+        """The log-in freshly read; None once it has ended."""
+        found = sa.select(cls).where(cls.id == number).execution_options(populate_existing=True)
+        row = db.session.scalar(found)
+        return row if row and row.lives(as_of) else None
+
+    @classmethod
+    def of(cls, person: User, as_of: dt.datetime) -> list[Self]:
+        """Those that can be used now, the last one used first."""
+        found = sa.select(cls).where(cls.user_id == person.id, cls.ended_at.is_(None), cls.is_half.is_(False))
+        rows = db.session.scalars(found.order_by(cls.seen_at.desc(), cls.id.desc()))
+        return [row for row in rows if row.lives(as_of)]
+
+    def lives(self, as_of: dt.datetime) -> bool:
+        """Whether the cookie still opens what it did: it lasts so long, and shorter while nobody uses it."""
+        if self.ended_at is not None or self.user.disabled_at is not None:
+            return False
+        if self.is_half:
+            return as_of - self.created_at <= law.HALF_LOG_IN_WAITS
+        idle, longest = law.LOG_IN_LASTS[self.user.role]
+        return as_of - self.seen_at <= idle and as_of - self.created_at <= longest
+
+    def end(self, as_of: dt.datetime) -> None:
+        """Silent when it has ended already."""
+        self.ended_at = self.ended_at or as_of
+
+    @classmethod
+    def end_all(cls, person: User, as_of: dt.datetime) -> None:
+        found = sa.update(cls).where(cls.user_id == person.id, cls.ended_at.is_(None))
+        db.session.execute(found.values(ended_at=as_of))
+
+    @classmethod
+    def see(cls, number: int, as_of: dt.datetime) -> None:
+        """It was used just now."""
+        db.session.execute(sa.update(cls).where(cls.id == number, cls.ended_at.is_(None)).values(seen_at=as_of))
+
+
+def _hash_of_mark(mark: str) -> str:
+    """Fast, since nobody can try so many."""
+    return hashlib.sha256(mark.encode()).hexdigest()
 
 
 def _hash_of_code(typed: str) -> str:

@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import app as application
-from models import Comment, Invitation, PasswordReset, SignUp, Update, User, db
+from models import Comment, Invitation, PasswordReset, SignUp, Update, User, UserSession, begin_writing, db
 from tests.made import a_case, a_draft, a_pledge, a_user, case_at, keep, look_anew, now
 from views import admissions, comments, doors
 from views.supporters import PURPOSES
@@ -125,9 +125,16 @@ def logged_in(app: Flask, person: User) -> FlaskClient:
     """The browser of somebody who is logged in, without the slow comparison of the password."""
     browser = app.test_client()
     with browser.session_transaction() as session:
-        session.update(_user_id=person.get_id(), _fresh=True)
-    db.session.rollback()
+        session["_user_id"] = a_log_in(person)
     return browser
+
+
+def a_log_in(person: User) -> str:
+    """What the cookie of a new log-in carries."""
+    begin_writing()
+    mark = UserSession.begin(db.session.merge(person), "Firefox, Linux", "192.0.2.0/24", now())
+    keep()
+    return mark
 
 
 def token_on(browser: FlaskClient, page: str) -> str:

@@ -130,6 +130,7 @@ def test_an_invitation_runs_out_after_seven_days(client: FlaskClient, desk: Desk
         clock.shift(dt.timedelta(seconds=1))
         assert client.get(link).status_code == 404
         assert client.post(link, data={"name": "Nia", "password": CHOSEN}).status_code == 404
+        desk.browser = logged_in(desk.app, the_user("staff@example.org"))
         assert desk.invitations()[0].endswith("run out")
         assert desk.invite().status_code == 303, "and then another one may be sent"
         assert [row.rpartition(" ")[2] == "out" for row in desk.invitations()] == [False, True]

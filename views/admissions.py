@@ -157,5 +157,4 @@ def hashed(password: str) -> str:
 
 def _welcome(user: User) -> AnyResponse:
     """Whoever has just chosen or typed the password need not type it again."""
-    db.session.commit()
     return let_in(user)

@@ -32,6 +32,8 @@ from views.forms import readable
 
 log = structlog.get_logger()
 login_manager = LoginManager()
+# It would mark in the cookie that somebody comes from another network; ours end by their rows alone.
+login_manager.session_protection = None
 limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_limits=[])
 
 # Blueprint -> who may use it. A test walks the URL map and fails on a blueprint without a policy.
@@ -125,13 +127,6 @@ def _refuse_gibberish() -> None:
     # PostgreSQL cannot even be asked about a text with this in it. In a form the field says so.
     if "\0" in request.path or "\0" in decoded[0]:
         abort(400)
-
-
-@login_manager.user_loader  # type: ignore[untyped-decorator]  # Flask-Login brings no types
-def _user(session_id: str) -> User | None:
-    """Who lacks a second factor that is required is nobody, at every address, until it is set up."""
-    user = User.of_session(session_id)
-    return None if user is None or lacks_second_factor(user) else user
 
 
 def lacks_second_factor(user: User) -> bool:

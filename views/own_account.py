@@ -11,10 +11,10 @@ import law
 from jobs import ring
 from law import Refused
 from models import RecoveryCode, User, db
-from views import doors, languages
+from views import doors, languages, log_ins
 from views.account_forms import ProofForm, SetUpForm
 from views.public import now
-from views.second_factors import codes_page, enter_anew, hold_with_proof, set_up_page, status, take_set_up
+from views.second_factors import codes_page, hold_with_proof, set_up_page, status, take_set_up
 
 own_account = Blueprint("own_account", __name__, url_prefix="/account")
 doors.admit(own_account, doors.LOGGED_IN)
@@ -43,9 +43,9 @@ def turn_off_second_factor() -> AnyResponse | tuple[str, int]:
     if held is None:
         return _page(form), status()
     held.turn_off_second_factor(now())
+    log_ins.enter(held)
     db.session.commit()
     ring("send_letters")
-    enter_anew(held)
     flash(gettext("The second factor is turned off. Your password alone lets you in."))
     return redirect(url_for("own_account.account"), 303)
 
@@ -58,6 +58,7 @@ def renew_recovery_codes() -> str | tuple[str, int]:
     if held is None:
         return _page(form), status()
     codes = held.renew_recovery_codes(now())
+    log_ins.enter(held)
     db.session.commit()
     ring("send_letters")
     return codes_page(codes)
