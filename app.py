@@ -27,6 +27,7 @@ from views import (
     languages,
     log_ins,
     own_account,
+    own_details,
     people,
     private_page,
     promises,
@@ -51,7 +52,7 @@ from views.webhooks import webhooks
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
-ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
+ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors, own_details)
 ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")

@@ -16,9 +16,11 @@ import secrets
 import sqlite3
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast
 
 import pyotp
@@ -291,21 +293,42 @@ def _sign(secret: str, purpose: str, public_id: str, version: int) -> str:
 # --- People ------------------------------------------------------------------------------------------------
 
 ROLES = ("owner", "moderator", "staff")
+# So many seconds somebody waits for their turn to have a password hashed.
+HASH_PATIENCE = 2.0
 _hasher = PasswordHasher()
 # Verified when the address is unknown, so that the answer takes as long as for a known one: hashed as costly as others
 # are, but once for all, since each hash takes 64 MiB and a moment of every start.
 _NOBODYS_HASH = "$argon2id$v=19$m=65536,t=3,p=4$eMYasMCNHL3Xl9SAuHMDhA$vTlGpQILIjnfVRWiHNp7SRKrlTWwTVAXyZLKjeP/ODE"
 
 
+class Busy(Exception):
+    """Too many passwords wait to be hashed; somebody should come back in a moment."""
+
+
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    """Each hash takes 64 MiB, so that a thousand log-ins at once would take all memory there is. So many are made at
+    once in each process (HASHES_AT_ONCE), and whoever has waited for too long is told so."""
+    turns: BoundedSemaphore = current_app.config["HASH_TURNS"]
+    if not turns.acquire(timeout=HASH_PATIENCE):
+        raise Busy
+    try:
+        yield
+    finally:
+        turns.release()
+
+
 def hash_password(password: str) -> str:
     """Slow on purpose, so never in a transaction that writes."""
-    return _hasher.hash(password)
+    with _in_turn():
+        return _hasher.hash(password)
 
 
 def is_password(password_hash: str, password: str) -> bool:
     """As slow as hashing."""
     try:
-        return bool(_hasher.verify(password_hash, password))
+        with _in_turn():
+            return bool(_hasher.verify(password_hash, password))
     except (VerificationError, InvalidHashError):
         return False
 
@@ -378,6 +401,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         self.password_hash, self.password_at = password_hash, as_of
         self.end_sessions(as_of)
 
+    def change_password(self, password_hash: str, as_of: dt.datetime) -> None:
+        """By the user, who has proven to know the old one. Needs the user to be held."""
+        self.set_password(password_hash, as_of)
+        Event.write(self, "password_changed", f"user:{self.id}", as_of)
+        Letter.owe("password_changed", self, f"typed:{as_of.isoformat()}", as_of)
+
     def stronger_hash(self, password: str) -> str:
         """The password hashed anew when the hasher has become stronger since it was set, else ""."""
         return hash_password(password) if _hasher.check_needs_rehash(self.password_hash) else ""
@@ -391,6 +420,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     def end_sessions(self, as_of: dt.datetime) -> None:
         """Logged out everywhere: every cookie given out so far stops working. Needs the user to be held."""
         UserSession.end_all(self, as_of)
+
+    def end_session(self, ended: UserSession, as_of: dt.datetime) -> None:
+        """Logged out in one browser, perhaps from another one. Silent when it has ended already."""
+        if ended.ended_at is None:
+            ended.end(as_of)
+            Event.write(self, "log_in_ended", f"user:{self.id}", as_of)
 
     def log_out_everywhere(self, as_of: dt.datetime) -> None:
         """By the user's own button. Needs the user to be held."""
@@ -465,6 +500,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """A line in the history, and a letter: if it was somebody else, its owner should know."""
         Event.write(self, f"second_factor_{what}", who, as_of, note=note)
         Letter.owe("second_factor", self, f"{what}:{as_of.isoformat()}", as_of)
+
+    def rename(self, name: str, as_of: dt.datetime) -> None:
+        """Silent when it is called so already."""
+        if name != self.name:
+            Event.write(self, "name_changed", f"user:{self.id}", as_of)
+            self.name = name
 
     def write_in(self, language: str, as_of: dt.datetime) -> None:
         """The language of letters to this person from now on; silent when it is that one already."""
@@ -643,6 +684,11 @@ class UserSession(Base):
         found = sa.select(cls).where(cls.id == number).execution_options(populate_existing=True)
         row = db.session.scalar(found)
         return row if row and row.lives(as_of) else None
+
+    @classmethod
+    def of_person(cls, person: User, number: int) -> Self | None:
+        """One of this user's, whether it has ended or not."""
+        return db.session.scalar(sa.select(cls).where(cls.id == number, cls.user_id == person.id))
 
     @classmethod
     def of(cls, person: User, as_of: dt.datetime) -> list[Self]:
@@ -979,6 +1025,105 @@ class PasswordReset(Base):
         user.set_password(password_hash, as_of)
         Event.write(user, "password_reset", f"user:{user.id}", as_of)
         Letter.owe("password_changed", user, as_of.isoformat(), as_of)
+
+
+class EmailChange(Base):
+    """A user wants to log in with another address, and to be written to there.
+
+    It comes true when the reader of that address says so. The reader of the old one is told, and may take it back for
+    some days: whoever did it knew the password, so that one works no more then, and everybody is logged out.
+    """
+
+    __tablename__ = "email_changes"
+
+    id: Mapped[Key]
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    old_email: Mapped[str] = mapped_column(sa.String(254))
+    new_email: Mapped[str] = mapped_column(sa.String(254))
+    asked_at: Mapped[dt.datetime]
+    made_at: Mapped[dt.datetime | None]
+    taken_back_at: Mapped[dt.datetime | None]
+
+    user: Mapped[User] = relationship()
+
+    @classmethod
+    def ask(cls, person: User, email: str, as_of: dt.datetime) -> Self:
+        """Owe the letter to the new address. Needs the user to be held."""
+        change = cls(user_id=person.id, public_id=secrets.token_urlsafe(16), old_email=person.email,
+                     new_email=email.lower(), asked_at=as_of)  # fmt: skip
+        db.session.add(change)
+        db.session.flush()
+        Event.write(person, "email_change_asked", f"user:{person.id}", as_of)
+        Letter.owe("new_email", change, "asked", as_of)
+        return change
+
+    @classmethod
+    def opened(cls, link: str, purpose: str, as_of: dt.datetime) -> Self | None:
+        """The change of a link that still does what it is for: "new-email" for the reader of the new address,
+        "old-email" for that of the old."""
+        change = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
+        if change is None or not is_genuine(link, purpose, change.public_id, 0):
+            return None
+        works = change.waits(as_of) if purpose == "new-email" else change.may_be_taken_back(as_of)
+        return change if works else None
+
+    @classmethod
+    def hold(cls, number: int) -> Self:
+        """The change, freshly read, with its user held and its own row locked until the transaction ends."""
+        User.hold(db.session.scalars(sa.select(cls.user_id).where(cls.id == number)).one())
+        found = sa.select(cls).where(cls.id == number).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    def link(self, purpose: str) -> str:
+        return signed_link(purpose, self.public_id, 0)
+
+    def waits(self, as_of: dt.datetime) -> bool:
+        """Whether the reader of the new address may still say yes: nothing newer holds, and nobody else has it."""
+        person = self.user
+        if self.made_at is not None or as_of - self.asked_at > law.NEW_EMAIL_WAITS or person.disabled_at is not None:
+            return False
+        if person.email != self.old_email or person.password_at > self.asked_at or User.at(self.new_email):
+            return False
+        newer = sa.select(EmailChange.id).where(EmailChange.user_id == self.user_id, EmailChange.id > self.id)
+        return db.session.scalar(newer.limit(1)) is None
+
+    def make(self, as_of: dt.datetime) -> None:
+        """The reader of the new address said yes. Needs to be held."""
+        if not self.waits(as_of):
+            raise Refused(gettext("This link was used already, or it is too old. Nothing was changed."))
+        self._give(self.new_email)
+        self.made_at = as_of
+        Event.write(self.user, "email_changed", f"user:{self.user_id}", as_of)
+        Letter.owe("email_left", self, "made", as_of)
+
+    def may_be_taken_back(self, as_of: dt.datetime) -> bool:
+        if self.made_at is None or self.taken_back_at is not None or self.user.disabled_at is not None:
+            return False
+        return as_of - self.made_at <= law.OLD_EMAIL_MAY_OBJECT and User.at(self.old_email) is None
+
+    def take_back(self, as_of: dt.datetime) -> None:
+        """The reader of the old address did not want this: it goes back, and so does all that was built upon it. A
+        letter there leads to another password. Needs to be held."""
+        if not self.may_be_taken_back(as_of):
+            raise Refused(gettext("It is too late to take this back here. Please write to us."))
+        since = sa.update(EmailChange).where(
+            EmailChange.user_id == self.user_id, EmailChange.id >= self.id, EmailChange.taken_back_at.is_(None)
+        )
+        db.session.execute(since.values(taken_back_at=as_of))
+        self._give(self.old_email)
+        # A hash of nothing that anybody has typed: comparing with it takes as long as with any other.
+        self.user.set_password(_NOBODYS_HASH, as_of)
+        Event.write(self.user, "email_taken_back", f"user:{self.user_id}", as_of)
+        PasswordReset.ask(self.old_email, as_of, self.user.language)
+
+    def _give(self, email: str) -> None:
+        """The unique address decides who comes first when two want it at once."""
+        try:
+            with db.session.begin_nested():
+                self.user.email = email
+        except sa.exc.IntegrityError:
+            raise Refused(gettext("Somebody else has this address by now. Nothing was changed.")) from None
 
 
 def _forget(table: type[SignUp | PasswordReset], before: dt.datetime) -> None:
@@ -5355,6 +5500,8 @@ class Letter(Base):
         """The language of whoever reads a letter about this."""
         if isinstance(subject, AddressChange):
             return subject.pledge.language
+        if isinstance(subject, EmailChange):
+            return subject.user.language
         if isinstance(subject, Round):
             return subject.case.owner.language
         if isinstance(subject, Case):

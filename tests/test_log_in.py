@@ -138,7 +138,7 @@ def test_a_session_of_nobody_is_a_strangers(client: FlaskClient, mark: str) -> N
         ("http://127.0.0.1:8000", "session", {"HttpOnly", "Path=/", "SameSite=Lax"}),
     ],
 )
-def test_the_only_cookie_is_the_session_of_somebody_who_logged_in(
+def test_the_cookies_of_somebody_who_logged_in_are_the_session_and_the_browser_that_is_known(
     app: Flask, site_url: str, name: str, flags: set[str]
 ) -> None:
     a_user(email="owner@example.org")
@@ -146,9 +146,10 @@ def test_the_only_cookie_is_the_session_of_somebody_who_logged_in(
         answer = site.test_client().post(
             "/login", data={"email": "owner@example.org", "password": PASSWORD}, base_url=site_url
         )
-    (cookie,) = answer.headers.getlist("Set-Cookie")
-    assert cookie.startswith(f"{name}=")
+    known, cookie = sorted(answer.headers.getlist("Set-Cookie"))
+    assert cookie.startswith(f"{name}=") and known.startswith(f"{name.replace('session', 'known')}=")
     assert set(cookie.split("; ")[1:]) == flags  # No Domain, and gone with the browser.
+    assert {flag for flag in known.split("; ")[1:] if not flag.startswith("Expires=")} == {*flags, "Max-Age=31536000"}
 
 
 # --- Going on to the page that was asked for ---------------------------------------------------------------

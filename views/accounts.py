@@ -30,8 +30,13 @@ def enter() -> Response | tuple[str, int]:
     form = LoginForm(request.form)
     if not form.validate():
         return login_page(form), 422
-    if doors.too_many("login") or doors.too_many("login", str(form.email.data)):
-        form.password.errors = [gettext("Too many tries. Please wait a quarter of an hour, then try again.")]
+    if log_ins.too_many_tries("login", str(form.email.data)):
+        form.password.errors = [
+            gettext(
+                "Too many tries. Please wait a quarter of an hour, then try again. If you have not made them, "
+                "set another password by letter, and log in with it in the same browser."
+            )
+        ]
         return login_page(form), 429
     # The slow hash is compared outside of any write, or each log-in would hold up every pledge.
     begin_reading()

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 from jobs import ring
 from models import User, begin_reading, begin_writing, db, is_password
-from views import doors, log_ins
+from views import log_ins
 from views.account_forms import CodeForm, SetUpForm
 from views.accounts import DESKS, accounts, login_page
 from views.admissions import TOO_MANY_TRIES
@@ -118,7 +118,7 @@ def hold_with_code(form: CodeForm | SetUpForm, person: User) -> User | None:
 
 def knows_password(form: CodeForm | SetUpForm, person: User) -> bool:
     field, its_hash = form["password"], person.password_hash
-    if doors.too_many("login") or doors.too_many("login", person.email):
+    if log_ins.too_many_tries("login", person.email):
         field.errors = TOO_MANY_TRIES
         return False
     # The slow hash is compared outside of any write, as at the log-in.
@@ -132,7 +132,7 @@ def knows_password(form: CodeForm | SetUpForm, person: User) -> bool:
 
 def _gives_code(form: CodeForm | SetUpForm, held: User) -> bool:
     """Only who knows the password comes here, so too many tries are told to the user by letter."""
-    if doors.too_many("code") or doors.too_many("code", held.email):
+    if log_ins.too_many_tries("code", held.email):
         held.warn_of_tries(now())
         db.session.commit()
         ring("send_letters")

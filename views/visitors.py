@@ -25,7 +25,7 @@ def browser() -> str:
 
 def address() -> str:
     """Whose tries are counted together. In IPv6 everybody has as many addresses as they like, in one /64."""
-    return network(32, 64)
+    return network(32, 64) or "nowhere"
 
 
 def network(of_ipv4: int, of_ipv6: int) -> str:

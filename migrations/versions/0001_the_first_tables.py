@@ -238,6 +238,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
 
+    op.create_table('email_changes',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('user_id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
+    sa.Column('old_email', sa.String(length=254), nullable=False),
+    sa.Column('new_email', sa.String(length=254), nullable=False),
+    sa.Column('asked_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('made_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('taken_back_at', sa.DateTime(timezone=True), nullable=True),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_email_changes_user_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_email_changes')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_email_changes_public_id'))
+    )
+    with op.batch_alter_table('email_changes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_email_changes_user_id'), ['user_id'], unique=False)
+
     op.create_table('recovery_codes',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('user_id', sa.Integer(), nullable=False),
@@ -904,6 +920,10 @@ def downgrade() -> None:
 
     op.drop_table('user_sessions')
     op.drop_table('recovery_codes')
+    with op.batch_alter_table('email_changes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_email_changes_user_id'))
+
+    op.drop_table('email_changes')
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
