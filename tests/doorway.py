@@ -70,8 +70,10 @@ class Site:
         invited = Invitation.send("invited@example.org", "owner", None, now())
         signed_up = SignUp.ask("signed-up@example.org", "Sam Weir", self.owner.password_hash, now())
         forgotten = PasswordReset.ask(self.moderator.email, now())
+        keep()
+        mover = a_user("owner")
         waiting = EmailChange.ask(db.session.merge(self.staff), "staff-elsewhere@example.org", now())
-        moved = EmailChange.ask(db.session.merge(a_user("owner")), "owner-elsewhere@example.org", now())
+        moved = EmailChange.ask(db.session.merge(mover), "owner-elsewhere@example.org", now())
         moved.make(now())
         keep()
         self.values |= {"invitation_id": invited.id, "user_id": self.owner.id, "log_in_id": 1}
