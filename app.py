@@ -25,7 +25,9 @@ from views import (
     feeds,
     front_cache,
     languages,
+    log_ins,
     own_account,
+    own_details,
     people,
     private_page,
     promises,
@@ -46,11 +48,12 @@ from views.owners import owners
 from views.public import public
 from views.staff import staff
 from views.supporters import supporters
+from views.webhooks import webhooks as stripes_door
 
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
-ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
+ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors, own_details)
 ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")
@@ -67,6 +70,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     settings: config.Settings = app.config["STANDING"]
     app.config.from_mapping(_flask_settings(settings))
     doors.watch(app)
+    log_ins.watch(app)
     for room in (
         public,
         supporters,
@@ -76,7 +80,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
         owners,
         staff,
         drafts,
-        webhooks.webhooks,
+        stripes_door,
     ):
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy

@@ -82,9 +82,11 @@ class Settings(BaseSettings):
     sign_up: Literal["invitation", "open"] = "invitation"
     second_factor: Literal["offered", "required"] = "offered"
     largest_picture_mb: Annotated[int, Field(ge=1, le=50)] = 8
+    hashes_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     front_cache_mb: Annotated[int, Field(ge=0, le=1024)] = 16
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     rate_login: str = "10 per 15 minutes"
+    rate_login_network: str = "50 per 15 minutes"
     rate_pledge: str = "30 per hour"
     rate_comment: str = "20 per hour"
     rate_letter: str = "10 per hour"
@@ -159,7 +161,7 @@ class Settings(BaseSettings):
             raise ValueError("must end with # and the sha384 hash of the script")
         return source
 
-    @field_validator("rate_login", "rate_pledge", "rate_comment", "rate_letter", "rate_search")
+    @field_validator("rate_login", "rate_login_network", "rate_pledge", "rate_comment", "rate_letter", "rate_search")
     @classmethod
     def _a_rate(cls, rate: str) -> str:
         try:

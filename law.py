@@ -234,7 +234,9 @@ HAPPENED = (
     N_("pending"), N_("spam"), N_("withdrawn"), N_("scheduled"), N_("published"), N_("asked"), N_("consented"),
     N_("refused"), N_("second factor set up"), N_("second factor replaced"), N_("second factor turned off"),
     N_("second factor reset"), N_("role changed"), N_("disabled"), N_("enabled"), N_("signed up"), N_("invited"),
-    N_("accepted"), N_("taken back"), N_("password reset"), N_("preview link replaced"), N_("editor joined"),
+    N_("accepted"), N_("taken back"), N_("password reset"), N_("password changed"), N_("email change asked"),
+    N_("email changed"), N_("email taken back"), N_("name changed"), N_("log in ended"), N_("logged out everywhere"),
+    N_("preview link replaced"), N_("editor joined"),
     N_("editor left"), N_("written"), N_("pledging paused"), N_("pledging paused ended"), N_("charges frozen"),
     N_("charges frozen ended"), N_("comments locked"), N_("comments locked ended"), N_("shown as public"),
     N_("shown as notice"), N_("shown as hidden"), N_("edited"), N_("update draft deleted"), N_("deadline moved"),
@@ -303,8 +305,21 @@ INVITATION_WAITS = dt.timedelta(days=7)
 # So many may work on a case beside its owner.
 MOST_EDITORS = 10
 RESET_WAITS = dt.timedelta(minutes=30)
+# So long the reader of a new address may say that a user is to be known by it, and so long that of the old may object.
+NEW_EMAIL_WAITS = dt.timedelta(days=1)
+OLD_EMAIL_MAY_OBJECT = dt.timedelta(days=7)
 # Who can do much to others: these keep their second factor, and where one is required they log in with nothing less.
 SECOND_FACTOR_ROLES = frozenset({"moderator", "staff"})
+# How long a log-in lasts that nobody uses, and how long at most, by role: who can do much to others comes back more
+# often. When it was last used is written down again after so long.
+LOG_IN_LASTS: Mapping[str, tuple[dt.timedelta, dt.timedelta]] = {
+    "owner": (dt.timedelta(hours=12), dt.timedelta(days=14)),
+    "moderator": (dt.timedelta(minutes=30), dt.timedelta(hours=12)),
+    "staff": (dt.timedelta(minutes=30), dt.timedelta(hours=12)),
+}
+SEEN_PAUSE = dt.timedelta(minutes=2)
+# So long the books know of a log-in that is over.
+LOG_INS_KEPT = dt.timedelta(days=30)
 # So long a log-in may stand between the password and the second factor, and so many codes help when the app is lost.
 HALF_LOG_IN_WAITS = dt.timedelta(minutes=10)
 RECOVERY_CODES = 10

@@ -36,6 +36,7 @@ from models import (
     Case,
     Comment,
     Dispute,
+    EmailChange,
     Examination,
     FinalReport,
     Invitation,
@@ -59,6 +60,7 @@ SUBJECTS: dict[str, Any] = {
     "pledge": Pledge, "round": Round, "user": User, "examination": Examination, "reconciliation": Reconciliation,
     "address_change": AddressChange, "link_request": LinkRequest, "case": Case, "comment": Comment,
     "sign_up": SignUp, "invitation": Invitation, "password_reset": PasswordReset,
+    "email_change": EmailChange,
 }  # fmt: skip
 # What is told of a dispute -> the state that it tells of.
 DISPUTES: dict[str, str] = {kind: state for state, kinds in DISPUTE_LETTERS.items() for kind in kinds}
@@ -74,9 +76,10 @@ OF_NEWS = ("update", "final_report")
 # Rows whose letter has a link that opens an account, or opens it again -> where that link leads.
 OF_ACCOUNTS: dict[type[Any], str] = {
     SignUp: "sign-up", Invitation: "invitations", PasswordReset: "password-resets",
+    EmailChange: "email-changes",
 }  # fmt: skip
 # Letters that are nothing but a link that works for a while. For an address without an account there is no such link.
-LINKS_THAT_RUN_OUT = ("new_address", "invitation", "password_reset")
+LINKS_THAT_RUN_OUT = ("new_address", "invitation", "password_reset", "new_email")
 # How many findings are told; the commands list them all.
 MOST_FINDINGS = 50
 # How many comments that wait are listed for a moderator.
@@ -294,7 +297,7 @@ def _context(letter: Letter, about: Any) -> dict[str, Any]:
         "zone": settings.display_zone,
     }
     if type(about) in OF_ACCOUNTS:
-        return words | {"about": about, "link": f"{site}/{OF_ACCOUNTS[type(about)]}/{about.link()}"}
+        return words | {"about": about, "link": _account_link(letter, about)}
     if isinstance(about, Case):
         words |= {"case": about, "draft_url": f"{site}/owner/cases/{about.slug}/draft"}
         return words | ({"update": _row_of_occasion(letter, Update)} if letter.kind == "update_held_back" else {})
@@ -331,7 +334,7 @@ def _round_of(about: Any) -> Round:
 def _about_person(letter: Letter, person: User) -> dict[str, Any]:
     """What only one kind of letter to somebody who logs in speaks of."""
     if letter.kind == "password_changed":
-        return {"changed_at": letter.created_at}
+        return {"changed_at": letter.created_at, "typed": letter.occasion.startswith("typed:")}
     if letter.kind == "second_factor":
         return {"what": letter.occasion.partition(":")[0], "at": letter.created_at}
     if letter.kind in OF_CASES:
@@ -404,6 +407,8 @@ def _recipient(letter: Letter, about: Any) -> Address:
         return _address("", config.current().contact_email)
     if isinstance(about, LinkRequest):
         return _address("", about.pledges()[0].email)
+    if isinstance(about, EmailChange):
+        return _address("", about.old_email if letter.kind == "email_left" else about.new_email)
     if isinstance(about, Comment) or type(about) in OF_ACCOUNTS:
         # Without the name, which anybody may have typed to be read at this address.
         return _address("", about.email)
@@ -429,6 +434,18 @@ def _address(name: str, email: str) -> Address:
 def _address_link(letter: Letter, change: AddressChange, whose: str) -> str:
     purpose = whose.replace("_", "-")
     return f"{_site(letter)}/pledges/{purpose}/{change.link(purpose)}"
+
+
+def _account_link(letter: Letter, about: Any) -> str:
+    """Where a letter about an account leads; of the two about another address, each reader has a link of their own."""
+    where = f"{_site(letter)}/{OF_ACCOUNTS[type(about)]}"
+    if not isinstance(about, EmailChange):
+        return f"{where}/{about.link()}"
+    return (
+        f"{where}/back/{about.link('old-email')}"
+        if letter.kind == "email_left"
+        else f"{where}/{about.link('new-email')}"
+    )
 
 
 def _link(letter: Letter, pledge: Pledge, purpose: str) -> str:

@@ -6,6 +6,7 @@ libraries those would be a sixth of the memory of a worker, which never draws on
 
 import functools
 import re
+import threading
 from pathlib import Path
 
 from flask import Flask
@@ -38,6 +39,7 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
         "ENVIRONMENT": settings.environment,
         "LINK_SECRETS": [settings.link_secret, *settings.link_secret_fallbacks],
         "SCHEMA": newest_migration(),
+        "HASH_TURNS": threading.BoundedSemaphore(settings.hashes_at_once),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "pool_size": 40,

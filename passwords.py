@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flask_babel import gettext
 
+# The longest is in bytes, which are as many characters in plain letters and fewer in others.
 SHORTEST, LONGEST = 12, 1024
 # Without the words that anybody would guess here, so much must be left.
 LEAST_OF_ITS_OWN = 8
@@ -20,8 +21,8 @@ def trouble(password: str, *known: str) -> str:
     """What is wrong with a new password, or "". `known` is what anybody knows of its owner: name, address, the site."""
     if len(password) < SHORTEST:
         return gettext("Use a password of at least %(least)s characters.", least=SHORTEST)
-    if len(password) > LONGEST:
-        return gettext("Use a password of at most %(most)s characters.", most=f"{LONGEST:,}")
+    if len(password.encode()) > LONGEST:
+        return gettext("Use a shorter password: this one takes more than %(most)s bytes.", most=f"{LONGEST:,}")
     typed = password.casefold()
     if _is_common(typed) or len(set(typed)) < FEWEST_SIGNS or any(typed in run for run in _RUNS):
         return gettext(

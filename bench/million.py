@@ -8,6 +8,7 @@ every machine. Quote the ratios.
 """
 
 import argparse
+import datetime as dt
 import os
 import statistics
 import tempfile
@@ -19,7 +20,7 @@ import app as application
 from bench.growth import copies_of_pledge
 from bench.pages import Cost, look
 from demo import big
-from models import Case, Pledge, User, begin_writing, db
+from models import Case, Pledge, User, UserSession, begin_writing, db
 
 LIVE, FUNDED = "big-1", "big-6"
 # (who looks, at which address)
@@ -51,7 +52,10 @@ def main() -> None:
             begin_writing()
             upgrade()
             big.fill(cases=10, pledges=100, comments=60)
-            people = {person.email: person.get_id() for person in db.session.scalars(sa.select(User))}
+            people = {
+                person.email: UserSession.begin(person, "", "", dt.datetime.now(dt.UTC))
+                for person in db.session.scalars(sa.select(User))
+            }
             # The funded case is looked at by its owner too.
             owner = db.session.scalars(sa.select(User).where(User.email == big.OWNER)).one()
             _case(FUNDED).owner_id = owner.id

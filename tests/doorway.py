@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import app as application
-from models import Comment, Invitation, PasswordReset, SignUp, Update, User, db
+from models import Comment, EmailChange, Invitation, PasswordReset, SignUp, Update, User, UserSession, begin_writing, db
 from tests.made import a_case, a_draft, a_pledge, a_user, case_at, keep, look_anew, now
 from views import admissions, comments, doors
 from views.supporters import PURPOSES
@@ -71,7 +71,12 @@ class Site:
         signed_up = SignUp.ask("signed-up@example.org", "Sam Weir", self.owner.password_hash, now())
         forgotten = PasswordReset.ask(self.moderator.email, now())
         keep()
-        self.values |= {"invitation_id": invited.id, "user_id": self.owner.id}
+        mover = a_user("owner")
+        waiting = EmailChange.ask(db.session.merge(self.staff), "staff-elsewhere@example.org", now())
+        moved = EmailChange.ask(db.session.merge(mover), "owner-elsewhere@example.org", now())
+        moved.make(now())
+        keep()
+        self.values |= {"invitation_id": invited.id, "user_id": self.owner.id, "log_in_id": 1}
         to_help = Invitation.to_case(case_at("the-case"), "asked@example.org", db.session.merge(self.owner), now())
         keep()
         # Of the two kinds of invitations owners see those to their own cases.
@@ -80,6 +85,8 @@ class Site:
             "invitation": invited.link(),
             "sign-up": signed_up.link(),
             "password-reset": forgotten.link(),
+            "new-email": waiting.link("new-email"),
+            "old-email": moved.link("old-email"),
             **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe", "leave")},
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
@@ -91,7 +98,9 @@ class Site:
     def address(self, rule: Rule, **changed: Any) -> str:
         """An address of the rule at which there really is something."""
         of_accounts = {endpoint: purpose for endpoint, (_, purpose) in admissions.BY_LINK.items()}
-        purposes = PURPOSES | comments.PURPOSES | of_accounts | {"moderators.from_letter": "digest"}
+        purposes = (
+            PURPOSES | comments.PURPOSES | of_accounts | admissions.OF_EMAILS | {"moderators.from_letter": "digest"}
+        )
         purpose = purposes.get(rule.endpoint, "pledge")
         slug = self.slugs.get(rule.endpoint, "the-case")
         link = self.draft_link if rule.endpoint.startswith("drafts.") else self.links[purpose]
@@ -125,9 +134,16 @@ def logged_in(app: Flask, person: User) -> FlaskClient:
     """The browser of somebody who is logged in, without the slow comparison of the password."""
     browser = app.test_client()
     with browser.session_transaction() as session:
-        session.update(_user_id=person.get_id(), _fresh=True)
-    db.session.rollback()
+        session["_user_id"] = a_log_in(person)
     return browser
+
+
+def a_log_in(person: User) -> str:
+    """What the cookie of a new log-in carries."""
+    begin_writing()
+    mark = UserSession.begin(db.session.merge(person), "Firefox, Linux", "192.0.2.0/24", now())
+    keep()
+    return mark
 
 
 def token_on(browser: FlaskClient, page: str) -> str:

@@ -15,6 +15,7 @@ from models import (
     Case,
     Day,
     Dispute,
+    EmailChange,
     Examination,
     Invitation,
     Lease,
@@ -468,11 +469,15 @@ def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
 
 def _account_pages() -> list[Shown]:
     """How people get an account, and get back into it. The links are those of rows that the gallery has made."""
-    email = a_user("moderator", name="Forgetful").email
+    email, movers = a_user("moderator", name="Forgetful").email, [a_user(), a_user()]
     begin_writing()
     signed_up = SignUp.ask("river@example.org", "River Watch", "no password has this hash", now())
     invited = Invitation.send("a.very.long.address@department.university.example", "moderator", None, now())
     forgotten = PasswordReset.ask(email, now())
+    asked, made = (
+        EmailChange.ask(db.session.merge(person), f"moved-{person.id}@example.org", now()) for person in movers
+    )
+    made.make(now())
     joining, again = f"/invitations/{invited.link()}", f"/password-resets/{forgotten.link()}"
     keep()
     return [
@@ -489,6 +494,10 @@ def _account_pages() -> list[Shown]:
         Shown("password to set", again),
         Shown("password to set, wrong", again, press="Set this password", typed={"New password": "too short"}),
         Shown("password set", "/password-resets/done"),
+        Shown("address to use", f"/email-changes/{asked.link('new-email')}"),
+        Shown("address changed", "/email-changes/done"),
+        Shown("address to take back", f"/email-changes/back/{made.link('old-email')}"),
+        Shown("address taken back", "/email-changes/back/done"),
         Shown("link that works no more", "/invitations/x.y", status=404),
         *_second_factor(),
     ]
@@ -604,6 +613,12 @@ def _desks(edited: int) -> list[Shown]:
         Shown("desk", "/owner", "owner"),
         Shown("desk without a case", "/owner", "newcomer"),
         Shown("account without a second factor", "/account", "owner"),
+        Shown("password to change", "/account/password", "owner"),
+        Shown("password to change, wrong", "/account/password", "owner", press="Change the password"),
+        Shown("address to change", "/account/email", "owner"),
+        Shown("address to change, wrong", "/account/email", "owner", press="Write to the new address"),
+        Shown("name to change", "/account/name", "owner"),
+        Shown("name to change, wrong", "/account/name", "owner", press="Change the name", typed={"Your name": " "}),
         Shown("second factor to set up", "/account/second-factor", "owner"),
         Shown("second factor to set up, wrong", "/account/second-factor", "owner", press="Set it up"),
         Shown("own case", "/owner/cases/live", "owner"),

@@ -91,6 +91,7 @@ class House:
             "capture_rate": 50.0,
             "sign_up": "open",
             "rate_login": "1000 per minute",
+            "rate_login_network": "1000 per minute",
             "rate_pledge": "1000 per minute",
             "rate_comment": "1000 per minute",
             "rate_letter": "1000 per minute",

@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import Client, TestResponse
 
 from models import Case, db
-from tests.doorway import SAME_ORIGIN, Site, logged_in, set_otherwise
+from tests.doorway import SAME_ORIGIN, Site, a_log_in, logged_in, set_otherwise
 from tests.house import eventually
 from tests.made import a_case, a_pledge, a_user, confirm, keep, now
 from views import front_cache
@@ -340,7 +340,7 @@ def test_nothing_of_somebody_who_is_logged_in_is_kept_and_nothing_that_is_kept_i
     for person in people:
         browser = logged_in(app, person)
         with browser.session_transaction(base_url=SITE) as session:
-            session.update(_user_id=person.get_id(), _fresh=True, _flashes=[("message", f"{CANARY} was flashed")])
+            session.update(_user_id=a_log_in(person), _flashes=[("message", f"{CANARY} was flashed")])
         for rule, method in one_of_each.rules():
             if method == "GET" and rule.endpoint != "static":
                 answer = browser.get(one_of_each.address(rule), base_url=SITE)
@@ -399,7 +399,7 @@ def test_a_moderator_sees_at_once_what_readers_see_within_two_seconds(site: Watc
     changed(its_case)
     browser = logged_in(site.app, moderator)
     with browser.session_transaction(base_url=SITE) as session:
-        session.update(_user_id=moderator.get_id(), _fresh=True)
+        session.update(_user_id=a_log_in(moderator))
     assert "An approved comment." in browser.get(page, base_url=SITE).text
     assert "An approved comment." not in site.ask(page).text
 

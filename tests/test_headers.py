@@ -149,7 +149,7 @@ def test_readers_get_no_cookie_and_no_token(site: Site) -> None:
 
 def test_what_is_for_one_person_is_kept_by_no_cache_and_listed_by_no_search_engine(site: Site) -> None:
     private = re.compile(
-        r"/owner(?!s)|/moderation|/staff|/pledges/|/comments/<link>|/drafts/<link>|/login|/logout|/sign-up|/account|/invitations/<link>|/forgotten-password|/password-resets/|.*/pledges?$|.*/comments/thanks"
+        r"/owner(?!s)|/moderation|/staff|/pledges/|/comments/<link>|/drafts/<link>|/login|/logout|/sign-up|/account|/invitations/<link>|/email-changes/|/forgotten-password|/password-resets/|.*/pledges?$|.*/comments/thanks"
     )
     stranger = site.app.test_client()
     for rule, method in site.rules():

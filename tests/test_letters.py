@@ -22,6 +22,7 @@ from models import (
     Case,
     Comment,
     Dispute,
+    EmailChange,
     Examination,
     Invitation,
     Letter,
@@ -253,6 +254,16 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The password of your account at Standing was changed on",
         "If it was not, set another one at once, and write to us",
     ),
+    "new_email": (
+        "Use this e-mail address for your account?",
+        "Somebody with an account at Standing wants to log in with this address, and to get letters here.",
+        "\nhttp://127.0.0.1:8000/email-changes/",
+    ),
+    "email_left": (
+        "Your account has another e-mail address now",
+        "has given it another e-mail address on Saturday 31 October 2026, 8:00pm GMT.",
+        "\nhttp://127.0.0.1:8000/email-changes/back/",
+    ),
     "second_factor": (
         "Your second factor was reset",
         "Our staff have reset the second factor of your account at Standing on Saturday 31 October 2026, 8:00pm GMT.",
@@ -308,7 +319,15 @@ CHANGES = (
 )  # fmt: skip
 
 
-OF_ACCOUNTS = ("sign_up", "invitation", "password_reset", "password_changed", "second_factor")
+OF_ACCOUNTS = (
+    "sign_up",
+    "invitation",
+    "password_reset",
+    "password_changed",
+    "second_factor",
+    "new_email",
+    "email_left",
+)
 
 
 def _account(kind: str, moderator: User) -> None:
@@ -320,6 +339,11 @@ def _account(kind: str, moderator: User) -> None:
         held = db.session.merge(moderator)
         held.second_factor_at = DEADLINE - HOUR
         held.reset_second_factor("They came with a passport.", None, DEADLINE)
+    elif kind in ("new_email", "email_left"):
+        change = EmailChange.ask(db.session.merge(moderator), "new@example.org", DEADLINE)
+        if kind == "email_left":
+            change.user.password_at = DEADLINE - HOUR
+            change.make(DEADLINE)
     else:
         asked = PasswordReset.ask(db.session.merge(moderator).email, now())
         if kind == "password_changed":

@@ -184,7 +184,8 @@ def test_each_link_opens_what_it_is_for_and_nothing_else(app: Flask, client: Fla
         links = Site(app).links
         browser = site.test_client()
         before = everything()
-        rooms = {"sign-up": "sign-up", "invitations": "invitation", "password-resets": "password-reset"}
+        rooms = {"sign-up": "sign-up", "invitations": "invitation", "password-resets": "password-reset",
+                 "email-changes": "new-email", "email-changes/back": "old-email"}  # fmt: skip
         for room, purpose in rooms.items():
             for other, link in links.items():
                 expected = 200 if other == purpose else 404

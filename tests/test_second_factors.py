@@ -136,7 +136,7 @@ def test_a_half_log_in_lasts_ten_minutes_and_is_told_so(
 
 def test_a_half_log_in_ends_with_every_other_one(client: FlaskClient, owner: Phone) -> None:
     type_password(client)
-    the_user(owner.email).end_sessions()
+    the_user(owner.email).end_sessions(now())
     keep()
     assert client.get(CODE_PAGE).location == "/login"
     assert give(client, owner.digits()).status_code == 422

@@ -95,6 +95,44 @@ class ProofForm(OwnPasswordForm, CodeForm):
     """All that a log-in asks for, typed once more before the second factor is changed."""
 
 
+class NameForm(TypedForm):
+    """What somebody is called here."""
+
+    name = StringField(
+        lazy_gettext("Your name"),
+        [Told(lazy_gettext("Enter your name.")), Readable(), AtMost(120)],
+        filters=[trim],
+    )
+
+
+class ChangePasswordForm(ProofForm):
+    """Another password, by somebody who proves to know the one that holds."""
+
+    new_password = PasswordField(lazy_gettext("New password"), [Told(lazy_gettext("Enter a new password."))])
+
+    known: tuple[str, ...] = ()
+
+    def validate_for(self, *known: str) -> bool:
+        self.known = known
+        return self.validate()
+
+    def validate_new_password(self, field: Any) -> None:
+        if wrong := passwords.trouble(field.data, *self.known, config.current().site_name):
+            raise ValidationError(wrong)
+
+
+class ChangeEmailForm(ProofForm):
+    """Another address to log in with."""
+
+    email = StringField(
+        lazy_gettext("New e-mail address"),
+        [Told(lazy_gettext("Enter an e-mail address.")), Readable(),
+         Length(max=254, message=lazy_gettext("This address is too long.")),
+         EmailAddress()],
+        filters=[trim],
+    )  # fmt: skip
+
+
 class SetUpForm(ProofForm):
     """A new second factor. What need not be proven again is taken out of it; `offer` is the secret that was shown."""
 

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 from jobs import ring
 from models import (
+    EmailChange,
     Invitation,
     PasswordReset,
     SignUp,
@@ -36,6 +37,11 @@ BY_LINK: dict[str, tuple[type[SignUp | Invitation | PasswordReset], str]] = {
     "accounts.password_reset": (PasswordReset, "password-reset"),
     "accounts.reset_password": (PasswordReset, "password-reset"),
 }  # fmt: skip
+# The links of another address, one for each of its two readers.
+OF_EMAILS = {
+    "accounts.new_email": "new-email", "accounts.use_new_email": "new-email",
+    "accounts.old_email": "old-email", "accounts.keep_old_email": "old-email",
+}  # fmt: skip
 OPEN_ONLY = ("sign_up_form", "sign_up", "sign_up_sent", "sign_up_confirmation", "confirm_sign_up")
 TOO_MANY_LETTERS = [lazy_gettext("Many letters were asked for. Please wait an hour, then send this again.")]
 TOO_MANY_TRIES = [lazy_gettext("Too many tries. Please wait a quarter of an hour, then try again.")]
@@ -50,10 +56,17 @@ def find_by_link() -> Response | None:
         abort(404)
     if "link" not in values:
         return None
-    row = values["opened"] = BY_LINK[endpoint][0].by_link(values.pop("link"))
-    if row is not None and row.waits(now()):
+    values["opened"] = _still_opens(endpoint, values.pop("link"))
+    if values["opened"] is not None:
         return None
     return hypermedia.trouble("accounts/no_such_link.html", 404, words=gettext("This link works no more."))
+
+
+def _still_opens(endpoint: str, link: str) -> SignUp | Invitation | PasswordReset | EmailChange | None:
+    if endpoint in OF_EMAILS:
+        return EmailChange.opened(link, OF_EMAILS[endpoint], now())
+    row = BY_LINK[endpoint][0].by_link(link)
+    return row if row is not None and row.waits(now()) else None
 
 
 # --- Signing up --------------------------------------------------------------------------------------------
@@ -157,5 +170,4 @@ def hashed(password: str) -> str:
 
 def _welcome(user: User) -> AnyResponse:
     """Whoever has just chosen or typed the password need not type it again."""
-    db.session.commit()
     return let_in(user)

@@ -17,7 +17,6 @@ from flask.wrappers import Response
 from flask_babel import gettext
 from flask_limiter import Limiter
 from flask_limiter.errors import RateLimitExceeded
-from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from werkzeug.exceptions import HTTPException
@@ -26,13 +25,15 @@ from wtforms.validators import ValidationError
 
 import config
 from law import N_, Refused
-from models import ROLES, User, begin_reading, begin_writing, db, is_away
-from views import front_cache, hypermedia
+from models import ROLES, Busy, User, begin_reading, begin_writing, db, is_away
+from views import front_cache, hypermedia, visitors
 from views.forms import readable
 
 log = structlog.get_logger()
 login_manager = LoginManager()
-limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True, default_limits=[])
+# It would mark in the cookie that somebody comes from another network; ours end by their rows alone.
+login_manager.session_protection = None
+limiter = Limiter(visitors.address, in_memory_fallback_enabled=True, default_limits=[])
 
 # Blueprint -> who may use it. A test walks the URL map and fails on a blueprint without a policy.
 POLICIES: dict[str, str] = {"static": "anyone"}
@@ -44,7 +45,7 @@ NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
     "case", "promise", "form_key",
     # A password is typed again rather than shown, and so is every code.
-    "password", "code", "recovery_code", "new_code", "offer", "codes",
+    "password", "new_password", "code", "recovery_code", "new_code", "offer", "codes",
 )  # fmt: skip
 # Somebody may not, or may not any more; it is gone; it was decided meanwhile; too often.
 KEEPS_TYPED = (403, 404, 409, 429)
@@ -81,6 +82,7 @@ def watch(app: Flask) -> None:
         functools.partial(_headers, _policy(settings, app.config["SITE_CSS"], app.config["SCRIPTS"].values()))
     )
     app.register_error_handler(Refused, _refused)
+    app.register_error_handler(Busy, _busy)
     app.register_error_handler(HTTPException, _error_page)
     app.register_error_handler(Exception, _unexpected)
     app.register_error_handler(sa.exc.SQLAlchemyError, _away)
@@ -132,13 +134,6 @@ def _refuse_gibberish() -> None:
     # PostgreSQL cannot even be asked about a text with this in it. In a form the field says so.
     if "\0" in request.path or "\0" in decoded[0]:
         abort(400)
-
-
-@login_manager.user_loader  # type: ignore[untyped-decorator]  # Flask-Login brings no types
-def _user(session_id: str) -> User | None:
-    """Who lacks a second factor that is required is nobody, at every address, until it is set up."""
-    user = User.of_session(session_id)
-    return None if user is None or lacks_second_factor(user) else user
 
 
 def lacks_second_factor(user: User) -> bool:
@@ -279,7 +274,7 @@ def may_write_to(email: str) -> bool:
     return True
 
 
-def _limit(name: str, kind: str, key: Callable[[], str] = get_remote_address) -> Callable[[], None]:
+def _limit(name: str, kind: str, key: Callable[[], str] = visitors.address) -> Callable[[], None]:
     """A function that raises RateLimitExceeded when it is called too often; the rate is read at each call."""
 
     def one_more() -> None:
@@ -297,6 +292,9 @@ def _limit(name: str, kind: str, key: Callable[[], str] = get_remote_address) ->
 _LIMITS = {
     "login": _limit("login", "login"),
     "login to account": _limit("login to account", "login", lambda: str(g.account)),
+    "login from network": _limit("login from network", "login_network", lambda: visitors.network(24, 48) or "nowhere"),
+    "known login to account": _limit("login of a known browser", "login", lambda: str(g.account)),
+    "known code to account": _limit("code of a known browser", "login", lambda: str(g.account)),
     "code": _limit("code", "login"),
     "code to account": _limit("code to account", "login", lambda: str(g.account)),
     "pledge": _limit("pledge", "pledge"),
@@ -385,6 +383,15 @@ def _refused(refusal: Refused) -> Response:
     db.session.rollback()
     begin_reading()
     return _trouble(409, gettext(WORDS[409][0]), str(refusal))
+
+
+def _busy(_error: Busy) -> Response:
+    """Each password that is compared takes much memory, so only so many are compared at once."""
+    db.session.rollback()
+    begin_reading()
+    g.retry_after = 5
+    words = gettext("Nothing was done. Please wait a few seconds, then send it again.")
+    return _trouble(503, gettext("Many people are logging in just now"), words)
 
 
 def _trouble(code: int, heading: str, words: str) -> Response:

@@ -1,6 +1,7 @@
-"""The account as its user sees it, whichever role that is: the second factor and its recovery codes."""
+"""The account as its user sees it, whichever role that is: the second factor and its
+recovery codes, where else it is logged in, and the language of letters."""
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, g, redirect, render_template, request, url_for
 from flask.wrappers import Response
 from flask_babel import gettext
 from flask_login import current_user
@@ -10,11 +11,11 @@ import config
 import law
 from jobs import ring
 from law import Refused
-from models import RecoveryCode, User, db
-from views import doors, languages
+from models import RecoveryCode, User, UserSession, db
+from views import doors, languages, log_ins
 from views.account_forms import ProofForm, SetUpForm
 from views.public import now
-from views.second_factors import codes_page, enter_anew, hold_with_proof, set_up_page, status, take_set_up
+from views.second_factors import codes_page, hold_with_proof, set_up_page, status, take_set_up
 
 own_account = Blueprint("own_account", __name__, url_prefix="/account")
 doors.admit(own_account, doors.LOGGED_IN)
@@ -27,25 +28,25 @@ def account() -> str:
 
 @own_account.get("/second-factor")
 def new_second_factor() -> str:
-    return set_up_page(_set_up_form(), _myself())
+    return set_up_page(_set_up_form(), myself())
 
 
 @own_account.post("/second-factor")
 def set_second_factor() -> str | tuple[str, int]:
-    return take_set_up(_set_up_form(), _myself())
+    return take_set_up(_set_up_form(), myself())
 
 
 @own_account.post("/second-factor/end")
 def turn_off_second_factor() -> AnyResponse | tuple[str, int]:
     _require_one()
     form = ProofForm(request.form)
-    held = hold_with_proof(form, _myself()) if form.validate() else None
+    held = hold_with_proof(form, myself()) if form.validate() else None
     if held is None:
         return _page(form), status()
     held.turn_off_second_factor(now())
+    log_ins.enter(held)
     db.session.commit()
     ring("send_letters")
-    enter_anew(held)
     flash(gettext("The second factor is turned off. Your password alone lets you in."))
     return redirect(url_for("own_account.account"), 303)
 
@@ -54,10 +55,11 @@ def turn_off_second_factor() -> AnyResponse | tuple[str, int]:
 def renew_recovery_codes() -> str | tuple[str, int]:
     _require_one()
     form = ProofForm(request.form)
-    held = hold_with_proof(form, _myself()) if form.validate() else None
+    held = hold_with_proof(form, myself()) if form.validate() else None
     if held is None:
         return _page(form), status()
     codes = held.renew_recovery_codes(now())
+    log_ins.enter(held)
     db.session.commit()
     ring("send_letters")
     return codes_page(codes)
@@ -67,7 +69,7 @@ def renew_recovery_codes() -> str | tuple[str, int]:
 def recovery_codes_file() -> Response:
     """The codes that the page before has shown, sent back to be put into a file: we know only their hashes."""
     codes = request.form.get("codes", "")[:1_000].split()
-    if not codes or not RecoveryCode.are_of(_myself(), codes):
+    if not codes or not RecoveryCode.are_of(myself(), codes):
         raise Refused(
             gettext("These are not the recovery codes that work now. Make new ones on the page of your account.")
         )
@@ -86,13 +88,38 @@ def choose_language() -> AnyResponse:
     language = request.form.get("language", "")
     if language not in languages.LANGUAGES:
         abort(400)
-    _myself().write_in(language, now())
+    myself().write_in(language, now())
     db.session.commit()
     flash(gettext("Letters to you are written in %(language)s.", language=languages.LANGUAGES[language]))
     return redirect(url_for("own_account.account"), 303)
 
 
-def _myself() -> User:
+# --- Log-ins -----------------------------------------------------------------------------------------------
+
+
+@own_account.post("/log-ins/<row:log_in_id>/end")
+def end_log_in(log_in_id: int) -> AnyResponse:
+    found = UserSession.of_person(current_user, log_in_id) or abort(404)
+    if found.id == g.log_in:
+        log_ins.leave()
+        db.session.commit()
+        return redirect(url_for("public.home"), 303)
+    myself().end_session(found, now())
+    db.session.commit()
+    flash(gettext("That browser is logged out."))
+    return redirect(url_for("own_account.account"), 303)
+
+
+@own_account.post("/log-ins/end")
+def log_out_everywhere() -> AnyResponse:
+    held = User.hold(current_user.id) or abort(404)
+    held.log_out_everywhere(now())
+    log_ins.leave()
+    db.session.commit()
+    return redirect(url_for("accounts.log_in"), 303)
+
+
+def myself() -> User:
     """The row itself, where `current_user` is only a way to it."""
     myself: User = current_user._get_current_object()
     return myself
@@ -116,4 +143,5 @@ def _page(form: ProofForm) -> str:
     return render_template(
         "accounts/account.html", form=form, codes_left=current_user.recovery_codes_left(),
         may_turn_off=current_user.role not in law.SECOND_FACTOR_ROLES, languages=languages.LANGUAGES,
+        log_ins=UserSession.of(current_user, now()), this_one=g.log_in,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import PasswordReset, db
-from views import doors, languages
+from views import doors, languages, log_ins
 from views.account_forms import NewPasswordForm
 from views.accounts import accounts
 from views.admissions import TOO_MANY_LETTERS, TOO_MANY_TRIES, hashed
@@ -55,8 +55,11 @@ def reset_password(opened: PasswordReset) -> AnyResponse | tuple[str, int]:
         return render_template("accounts/reset.html", form=form, opened=opened), 429
     number = opened.id
     its_hash = hashed(str(form.password.data))
+    email = opened.email
     PasswordReset.hold(number).use(its_hash, now())
     db.session.commit()
+    # Whoever tries their way into the account now keeps its owner out no more.
+    log_ins.remember(email)
     ring("send_letters")
     return redirect(url_for("accounts.password_changed"), 303)
 

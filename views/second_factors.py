@@ -8,18 +8,17 @@ import pyotp
 import segno
 from flask import abort, current_app, g, redirect, render_template, request, session, url_for
 from flask_babel import gettext, lazy_gettext
-from flask_login import current_user, login_user
+from flask_login import current_user
 from itsdangerous import BadData, URLSafeTimedSerializer
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
 import config
-import law
 from jobs import ring
 from models import User, begin_reading, begin_writing, db, is_password
-from views import doors
+from views import log_ins
 from views.account_forms import CodeForm, SetUpForm
-from views.accounts import DESKS, HALF, accounts, login_page
+from views.accounts import DESKS, accounts, login_page
 from views.admissions import TOO_MANY_TRIES
 from views.forms import LoginForm
 from views.public import now
@@ -42,7 +41,7 @@ OFFER_LASTS = 3600
 
 @accounts.get("/login/second-factor")
 def second_factor() -> str | AnyResponse:
-    person = _half_logged_in()
+    person = log_ins.half_logged_in()
     if person is None or person.second_factor_at is None:
         return redirect(url_for("accounts.log_in"), 303)
     return _code_page(CodeForm(), person)
@@ -50,7 +49,7 @@ def second_factor() -> str | AnyResponse:
 
 @accounts.post("/login/second-factor")
 def give_code() -> AnyResponse | tuple[str, int]:
-    person, form = _half_logged_in(), CodeForm(request.form)
+    person, form = log_ins.half_logged_in(), CodeForm(request.form)
     if current_user.is_authenticated:
         # The button was pressed twice.
         return redirect(url_for("accounts.log_in"), 303)
@@ -59,16 +58,16 @@ def give_code() -> AnyResponse | tuple[str, int]:
     held = hold_with_proof(form, person) if form.validate() else None
     if held is None:
         return _code_page(form, person), status()
+    where = session[log_ins.HALF]["next"] or url_for(DESKS[held.role])
+    log_ins.enter(held)
     db.session.commit()
     ring("send_letters")
-    where = session[HALF]["next"] or url_for(DESKS[held.role])
-    enter_anew(held)
     return redirect(where, 303)
 
 
 @accounts.get("/login/new-second-factor")
 def new_second_factor() -> str | AnyResponse:
-    person = _half_logged_in()
+    person = log_ins.half_logged_in()
     if person is None or person.second_factor_at is not None:
         return redirect(url_for("accounts.log_in"), 303)
     return set_up_page(_first_form(), person)
@@ -76,20 +75,12 @@ def new_second_factor() -> str | AnyResponse:
 
 @accounts.post("/login/new-second-factor")
 def set_first_second_factor() -> AnyResponse | str | tuple[str, int]:
-    person = _half_logged_in()
+    person = log_ins.half_logged_in()
     return _too_late() if person is None or person.second_factor_at is not None else take_set_up(_first_form(), person)
 
 
-def _half_logged_in() -> User | None:
-    """Who has typed the password, no longer ago than is allowed, and has not been logged out everywhere since."""
-    half = session.get(HALF)
-    if not half or not 0 <= now().timestamp() - half["since"] <= law.HALF_LOG_IN_WAITS.total_seconds():
-        return None
-    return User.of_session(half["who"])
-
-
 def _too_late() -> tuple[str, int]:
-    form = LoginForm(next=session.get(HALF, {}).get("next", ""))
+    form = LoginForm(next=session.get(log_ins.HALF, {}).get("next", ""))
     form.password.errors = TOO_LATE
     return login_page(form), 422
 
@@ -112,18 +103,22 @@ def _code_page(form: CodeForm, person: User) -> str:
 def hold_with_proof(form: CodeForm | SetUpForm, person: User) -> User | None:
     """The user, held, once the password and the code are right, as far as the form asks for them. Otherwise None, and
     the form says why. Needs the form to be valid."""
-    known_as = person.get_id()
-    if "password" in form and not _knows_password(form, person):
+    if "password" in form and not knows_password(form, person):
         return None
-    held = User.hold(person.id, person)
-    if held is None or held.get_id() != known_as:
+    return hold_with_code(form, person)
+
+
+def hold_with_code(form: CodeForm | SetUpForm, person: User) -> User | None:
+    """As hold_with_proof, once the password is known to be right."""
+    held = User.hold(person.id)
+    if held is None or not log_ins.is_still_open():
         abort(403, gettext("Your log-in has ended meanwhile. Please log in again."))
     return held if "code" not in form or _gives_code(form, held) else None
 
 
-def _knows_password(form: CodeForm | SetUpForm, person: User) -> bool:
+def knows_password(form: CodeForm | SetUpForm, person: User) -> bool:
     field, its_hash = form["password"], person.password_hash
-    if doors.too_many("login") or doors.too_many("login", person.email):
+    if log_ins.too_many_tries("login", person.email):
         field.errors = TOO_MANY_TRIES
         return False
     # The slow hash is compared outside of any write, as at the log-in.
@@ -137,7 +132,7 @@ def _knows_password(form: CodeForm | SetUpForm, person: User) -> bool:
 
 def _gives_code(form: CodeForm | SetUpForm, held: User) -> bool:
     """Only who knows the password comes here, so too many tries are told to the user by letter."""
-    if doors.too_many("code") or doors.too_many("code", held.email):
+    if log_ins.too_many_tries("code", held.email):
         held.warn_of_tries(now())
         db.session.commit()
         ring("send_letters")
@@ -152,12 +147,6 @@ def _gives_code(form: CodeForm | SetUpForm, held: User) -> bool:
 def status() -> int:
     """Of the page that says what is wrong."""
     return 429 if g.get("retry_after") else 422
-
-
-def enter_anew(person: User) -> None:
-    """Logged in, with a cookie in which nothing of before survives."""
-    session.clear()
-    login_user(person)
 
 
 def take_set_up(form: SetUpForm, person: User) -> str | tuple[str, int]:
@@ -176,9 +165,9 @@ def take_set_up(form: SetUpForm, person: User) -> str | tuple[str, int]:
         # A code that was right is not used up by digits that were not.
         db.session.rollback()
         return set_up_page(form, person, secret), status()
+    log_ins.enter(held)
     db.session.commit()
     ring("send_letters")
-    enter_anew(held)
     return codes_page(codes)
 
 

@@ -160,7 +160,6 @@ def upgrade() -> None:
     sa.Column('picture', sa.String(length=120), nullable=False),
     sa.Column('role', sa.String(length=20), nullable=False),
     sa.Column('password_hash', sa.String(length=200), nullable=False),
-    sa.Column('session_version', sa.Integer(), nullable=False),
     sa.Column('uses_keys', sa.Boolean(), nullable=False),
     sa.Column('language', sa.String(length=20), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
@@ -239,6 +238,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
 
+    op.create_table('email_changes',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('user_id', sa.Integer(), nullable=False),
+    sa.Column('public_id', sa.String(length=40), nullable=False),
+    sa.Column('old_email', sa.String(length=254), nullable=False),
+    sa.Column('new_email', sa.String(length=254), nullable=False),
+    sa.Column('asked_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('made_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('taken_back_at', sa.DateTime(timezone=True), nullable=True),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_email_changes_user_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_email_changes')),
+    sa.UniqueConstraint('public_id', name=op.f('uq_email_changes_public_id'))
+    )
+    with op.batch_alter_table('email_changes', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_email_changes_user_id'), ['user_id'], unique=False)
+
     op.create_table('recovery_codes',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('user_id', sa.Integer(), nullable=False),
@@ -247,6 +262,24 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_recovery_codes')),
     sa.UniqueConstraint('user_id', 'code_hash', name=op.f('uq_recovery_codes_user_id_code_hash'))
     )
+    op.create_table('user_sessions',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('user_id', sa.Integer(), nullable=False),
+    sa.Column('mark_hash', sa.String(length=64), nullable=False),
+    sa.Column('is_half', sa.Boolean(), nullable=False),
+    sa.Column('browser', sa.String(length=60), nullable=False),
+    sa.Column('network', sa.String(length=50), nullable=False),
+    sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('seen_at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('ended_at', sa.DateTime(timezone=True), nullable=True),
+    sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_user_sessions_user_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_user_sessions')),
+    sa.UniqueConstraint('mark_hash', name=op.f('uq_user_sessions_mark_hash'))
+    )
+    with op.batch_alter_table('user_sessions', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_user_sessions_created_at'), ['created_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_user_sessions_user_id'), ['user_id'], unique=False)
+
     op.create_table('budget_lines',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -881,7 +914,16 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_budget_lines_case_id'))
 
     op.drop_table('budget_lines')
+    with op.batch_alter_table('user_sessions', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_user_sessions_user_id'))
+        batch_op.drop_index(batch_op.f('ix_user_sessions_created_at'))
+
+    op.drop_table('user_sessions')
     op.drop_table('recovery_codes')
+    with op.batch_alter_table('email_changes', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_email_changes_user_id'))
+
+    op.drop_table('email_changes')
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
