@@ -19,6 +19,7 @@ from views import (
     admissions,
     answers,
     comments,
+    confirmations,
     dashboard,
     doors,
     endings,
@@ -34,6 +35,7 @@ from views import (
     reviews,
     second_factors,
     sharing,
+    tried_cards,
     updates,
     users,
     workshop,
@@ -48,9 +50,9 @@ from views.supporters import supporters
 from views.webhooks import webhooks
 
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
-ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
+ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs, confirmations)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
-ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
+ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users, tried_cards), (admissions, resets, second_factors)
 ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")

@@ -11,7 +11,7 @@ import structlog
 import law
 import payments
 from jobs import by_itself, one_slice, ring
-from models import REFUSED, Dispute, Pledge, StripeEvent, db
+from models import REFUSED, Breaker, CardFailure, Dispute, Pledge, StripeEvent, db
 
 log = structlog.get_logger()
 
@@ -104,6 +104,30 @@ def _card_page_ended(event: StripeEvent) -> None:
         look_again_at_card(pledge_id)
 
 
+def _card_refused(event: StripeEvent) -> None:
+    """Occurs when a card could not be saved on a card page, which then stays open for another one.
+
+    It is only counted. Each of a page's events counts, not only this one, which is the last of them that has come.
+    Where many were refused on one page, the page is closed.
+    """
+    refused = [(one, *payments.refused_card(one.payload)) for one in StripeEvent.alike(event)]
+    _, number, page, _ = refused[-1]
+    pledge_id = db.session.scalar(sa.select(Pledge.id).where(Pledge.public_id == number)) if number else None
+    if pledge_id is None:
+        db.session.commit()
+        return
+    pledge = Pledge.hold(pledge_id)
+    for one, _, _, fingerprint in refused:
+        CardFailure.write(one, pledge, fingerprint)
+    Breaker.weigh(pledge.round, _now())
+    enough = CardFailure.on_page(event.object_id) >= law.FAILURES_A_PAGE
+    session_id = pledge.session_id if enough and pledge.awaits_card and pledge.session_key == page else None
+    db.session.commit()
+    ring("send_letters")
+    if session_id is not None:
+        apply_card(pledge_id, with_saved_at(payments.expire_card_page(session_id), pledge_id))
+
+
 def _card_page_known(event: StripeEvent) -> bool:
     """The supporter's way back, or the closing of the round, was quicker than this event."""
     pledge = db.session.scalar(sa.select(Pledge).where(Pledge.session_id == event.object_id))
@@ -158,6 +182,7 @@ def _pledge_of_charge(event: StripeEvent) -> Pledge | None:
 OCCURS: dict[str, Callable[[StripeEvent], None]] = {
     "checkout.session.completed": _card_page_ended,
     "checkout.session.expired": _card_page_ended,
+    "setup_intent.setup_failed": _card_refused,
     "payment_intent.succeeded": _charge_changed,
     "payment_intent.payment_failed": _charge_changed,
     "payment_intent.requires_action": _charge_changed,

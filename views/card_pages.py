@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 import law
 import payments
+from jobs import ring
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
 from models import Pledge, begin_writing, db
 from money import pounds
@@ -44,7 +45,10 @@ def private_page(pledge: Pledge) -> str:
 
 
 def note_card_page(made: Pledge) -> None:
-    """Write down what Stripe will be asked for, in the transaction that makes the wish."""
+    """Write down what Stripe will be asked for, in the transaction that makes the wish. Nothing is asked for while the
+    supporter's address waits to be confirmed."""
+    if made.confirm_by is not None:
+        return
     its_round, as_of = made.round, now()
     expires_at = law.session_expiry(made.repair_until or its_round.deadline, as_of)
     params = payments.card_page_params(
@@ -57,6 +61,7 @@ def note_card_page(made: Pledge) -> None:
         return_url=config.current().site_url + url_for("supporters.came_back"),
         back_url=config.current().site_url + url_for("supporters.unfinished", link=made.link("unfinished")),
         expires_at=expires_at,
+        key=made.next_session,
         customer_id=made.customer_id,
     )
     made.ask_card_page(params, expires_at)
@@ -81,6 +86,8 @@ def to_card_page(made: Pledge) -> AnyResponse:
     waits = made.wants_card and params is not None
     db.session.commit()
     if not waits:
+        # It may wait for its address to be confirmed.
+        ring("send_letters")
         return redirect(back, 303)
     if url is None:
         try:
