@@ -257,6 +257,8 @@ DOUBTS: Mapping[str, str] = {
     "many_cards": N_("several other cards were refused for it first"),
     "card_refused": N_("this card was refused for other pledges lately"),
     "network": N_("many cards were refused that came from the same network"),
+    # Its supporter lets it count, by the link in a letter.
+    "unconfirmed": N_("its address was not confirmed while cards were being tried out"),
 }
 
 # What pages call the kinds of rows, their states and what happened to them: as the database has it, but for the

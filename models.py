@@ -3440,7 +3440,8 @@ class Pledge(Base):
             self._require_charges()
 
     def _confirm_or_hold(self, as_of: dt.datetime) -> None:
-        if doubt := self._doubt():
+        asks = self.email_confirmed_at is None and Breaker.state_for(self.round.case_id, as_of) != "closed"
+        if doubt := self._doubt() or ("unconfirmed" if asks else ""):
             self._hold_back(doubt, as_of)
         else:
             self._confirm(as_of)
@@ -3620,8 +3621,8 @@ class Pledge(Base):
     # While cards are tried out
 
     def ask_confirmation(self, as_of: dt.datetime) -> None:
-        """Nobody is sent to Stripe for this pledge before the reader of its address has said so. A letter that was sent
-        before for the same leads nowhere any more."""
+        """Nobody is sent to Stripe for this pledge, and it does not count, before the reader of its address has said
+        so. A letter that was sent before for the same leads nowhere any more."""
         self.confirm_no += 1
         self.confirm_by = as_of + law.CONFIRMATION_WAITS
         Event.write(self, "address_question", "clock", as_of)
@@ -3629,18 +3630,26 @@ class Pledge(Base):
 
     def may_be_confirmed(self, as_of: dt.datetime) -> bool:
         """Whether the link of the letter with the question may be used now."""
-        waits = self.confirm_by is not None and as_of <= self.confirm_by
-        return waits and self.status == "started" and self.round.is_open(as_of)
+        waits = self.status == "started" or self.is_held_for_its_address
+        return waits and self.confirm_by is not None and as_of <= self.confirm_by and self.round.is_open(as_of)
+
+    @property
+    def is_held_for_its_address(self) -> bool:
+        """Whether its supporter may let it count, by confirming the address."""
+        return self.status == "held" and self.held_because == "unconfirmed"
 
     def confirm_email(self, as_of: dt.datetime) -> None:
         """The reader of the address has said that it is theirs. Silent when that was said. Needs the pledge held."""
-        if self.email_confirmed_at is not None and self.confirm_by is None:
+        if self.email_confirmed_at is not None and self.confirm_by is None and self.status == "started":
             return
         if not self.may_be_confirmed(as_of):
             raise Refused(gettext("This link has run out. Please pledge again on the page of the case."))
-        self.round.require_pledging(as_of)
+        if self.status == "started":
+            self.round.require_pledging(as_of)
         self.confirm_by, self.email_confirmed_at = None, as_of
         self._note("address_confirmed", as_of)
+        if self.status == "held":
+            self._confirm(as_of, "supporter")
 
     @classmethod
     def drop_unanswered(cls, as_of: dt.datetime) -> None:
@@ -3673,9 +3682,13 @@ class Pledge(Base):
         return int(db.session.scalar(others) or 0)
 
     def _hold_back(self, doubt: str, as_of: dt.datetime) -> None:
-        """It does not count until staff say so, who are told, as its supporter is."""
+        """It does not count until staff say so, who are told, as its supporter is. Where only its address is not
+        confirmed, since its card page was made before anybody was asked, its supporter says so."""
         self.held_because = doubt
         self._move("held", "stripe", as_of)
+        if doubt == "unconfirmed":
+            self.ask_confirmation(as_of)
+            return
         Letter.owe("looked_at", self, "held", as_of)
         Letter.owe_staff("pledges_held", f"case:{self.round.case_id}:{as_of.date().isoformat()}", as_of)
 
@@ -3698,14 +3711,19 @@ class Pledge(Base):
 
     @classmethod
     def held(cls, limit: int) -> list[Self]:
-        """For staff: pledges to look at, those whose round ends first at the top."""
-        found = sa.select(cls).join(Round).where(cls.status == "held").order_by(Round.deadline, cls.id).limit(limit)
+        """For staff: pledges to look at, those whose round ends first at the top. Not those that wait for their
+        supporters."""
+        look_at = sa.and_(cls.status == "held", cls.held_because != "unconfirmed")
+        found = sa.select(cls).join(Round).where(look_at).order_by(Round.deadline, cls.id).limit(limit)
         return list(db.session.scalars(found.options(sa.orm.joinedload(cls.round).joinedload(Round.case))))
 
     @classmethod
     def remind_of_held(cls, as_of: dt.datetime) -> None:
         """Staff are told once, before a round ends, that pledges of it are still held: they are let go as it ends."""
-        soon = sa.and_(cls.status == "held", Round.status == "open", Round.deadline <= as_of + law.REMIND_OF_HELD)
+        soon = sa.and_(
+            cls.status == "held", cls.held_because != "unconfirmed", Round.status == "open",
+            Round.deadline <= as_of + law.REMIND_OF_HELD,
+        )  # fmt: skip
         for case_id in list(db.session.scalars(sa.select(Round.case_id).join(cls).where(soon).distinct())):
             Letter.owe_staff("pledges_held", f"case:{case_id}:ends", as_of)
 

@@ -334,7 +334,7 @@ def _held_in_the_total(as_of: dt.datetime) -> Asked:
 
 def _page_before_the_address(as_of: dt.datetime) -> Asked:
     waits = sa.and_(Pledge.status == "started", Pledge.confirm_by.is_not(None))
-    return _pledges().where(waits, Pledge.session_params.is_not(None) | Pledge.session_id.is_not(None))
+    return _pledges().where(waits, Pledge.session_id.is_not(None))
 
 
 def _new_key_too_early(as_of: dt.datetime) -> Asked:

@@ -27,7 +27,7 @@ def confirm_address(pledge: Pledge) -> AnyResponse:
     held = Pledge.hold(pledge.id)
     waited = held.confirm_by is not None
     held.confirm_email(now())
-    if waited:
+    if waited and held.status == "started":
         note_card_page(held)
     db.session.commit()
     return to_card_page(held)

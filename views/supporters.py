@@ -118,6 +118,8 @@ def card_page(pledge: Pledge) -> AnyResponse:
         raise law.Refused(gettext("This case has closed: cards can no longer be saved for it."))
     if unsaved:
         held.round.require_pledging(now())
+    if held.is_held_for_its_address:
+        held.ask_confirmation(now())
     if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):
         return change_terms(held, Terms.of(held))
     return to_card_page(held)

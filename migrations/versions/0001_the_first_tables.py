@@ -547,7 +547,7 @@ def upgrade() -> None:
     sa.Column('ended_because', sa.String(length=40), nullable=True),
     sa.Column('next_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('tries', sa.Integer(), nullable=False),
-    sa.CheckConstraint("held_because IN ('card_refused', 'many_cards', 'network', 'same_card')", name=op.f('ck_pledges_known_held_because')),
+    sa.CheckConstraint("held_because IN ('card_refused', 'many_cards', 'network', 'same_card', 'unconfirmed')", name=op.f('ck_pledges_known_held_because')),
     sa.CheckConstraint("message_for IN ('everyone', 'owner')", name=op.f('ck_pledges_known_message_for')),
     sa.CheckConstraint("status != 'held' OR held_because IS NOT NULL", name=op.f('ck_pledges_held_for_a_reason')),
     sa.CheckConstraint("status IN ('abandoned', 'action_required', 'cancelled', 'charged', 'charged_back', 'charging', 'confirmed', 'declined', 'disputed', 'dropped', 'due', 'held', 'refunded', 'released', 'started', 'unknown')", name=op.f('ck_pledges_known_status')),
