@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-capture bench-crowd bench-inbox bench-keys bench-million bench-pages bench-paint bench-storm check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-attack bench-capture bench-crowd bench-inbox bench-keys bench-million bench-pages bench-paint bench-storm check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -87,6 +87,9 @@ bench-storm: bench-environment ## Measure readers while somebody attacks the doo
 
 bench-million: dev-environment ## Measure pages whose case has a million pledges beside the same with ten (ARGS="--many 100000")
 	@$(BIN)/python -m bench.million $(ARGS)
+
+bench-attack: dev-environment ## Try cards out on a case 20,000 times while people pledge (ARGS="2000 --supporters 10")
+	@$(BIN)/python -m bench.attack $(ARGS)
 
 check: dev-environment ## Lint, check the format and the types, lint the templates
 	@$(BIN)/python -m ruff check .

@@ -19,6 +19,7 @@ from views import (
     admissions,
     answers,
     comments,
+    confirmations,
     dashboard,
     doors,
     endings,
@@ -36,6 +37,7 @@ from views import (
     reviews,
     second_factors,
     sharing,
+    tried_cards,
     updates,
     users,
     webhooks,
@@ -51,9 +53,10 @@ from views.supporters import supporters
 from views.webhooks import webhooks as stripes_door
 
 # These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
-ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
+ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs, confirmations)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
-ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors, own_details)
+ROOMS_OF_STAFF = (reviews, promises, users, tried_cards)
+ROOMS_OF_ACCOUNTS = (admissions, resets, second_factors, own_details)
 ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")

@@ -88,6 +88,12 @@ class Settings(BaseSettings):
     rate_login: str = "10 per 15 minutes"
     rate_login_network: str = "50 per 15 minutes"
     rate_pledge: str = "30 per hour"
+    rate_network: str = "300 per hour"
+    rate_card_page: str = "10 per hour"
+    rate_confirmation: str = "10 per hour"
+    breaker_refused: Annotated[int, Field(ge=1)] = 20
+    breaker_unfinished: Annotated[int, Field(ge=1)] = 100
+    same_card: Annotated[int, Field(ge=2)] = 3
     rate_comment: str = "20 per hour"
     rate_letter: str = "10 per hour"
     rate_search: str = "60 per minute"
@@ -161,7 +167,10 @@ class Settings(BaseSettings):
             raise ValueError("must end with # and the sha384 hash of the script")
         return source
 
-    @field_validator("rate_login", "rate_login_network", "rate_pledge", "rate_comment", "rate_letter", "rate_search")
+    @field_validator(
+        "rate_login", "rate_login_network", "rate_pledge", "rate_network", "rate_card_page", "rate_confirmation",
+        "rate_comment", "rate_letter", "rate_search",
+    )  # fmt: skip
     @classmethod
     def _a_rate(cls, rate: str) -> str:
         try:

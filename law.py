@@ -130,7 +130,9 @@ ROUND_MOVES: Mapping[str, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 PLEDGE_MOVES: Mapping[str, frozenset[str]] = {
-    "started": frozenset({"confirmed", "abandoned", "cancelled", "released"}),
+    "started": frozenset({"confirmed", "held", "abandoned", "cancelled", "released"}),
+    # Its card is saved, but something about it is odd: it counts once staff have said so, and not a penny of it before.
+    "held": frozenset({"confirmed", "cancelled", "released"}),
     "confirmed": frozenset({"cancelled", "released", "due"}),
     # From due to dropped: a further try of a refused card that nobody began while the supporter was told it might come.
     "due": frozenset({"charging", "released", "dropped"}),
@@ -223,9 +225,45 @@ PROMISE_CHANGE_MOVES: Mapping[str, frozenset[str]] = {
     "withdrawn": frozenset(),
 }
 
+# Whether cards are being tried out, for one case or for the whole site: while they are, who pledges confirms an e-mail
+# address before Stripe is asked for a page; and if they still are, pledging rests.
+BREAKER_MOVES: Mapping[str, frozenset[str]] = {
+    "closed": frozenset({"asks"}),
+    "asks": frozenset({"paused", "closed"}),
+    "paused": frozenset({"closed"}),
+}
+# What happened within so long is counted together, and what came of it holds for so long.
+BREAKER_WINDOW, BREAKER_LASTS = dt.timedelta(minutes=10), dt.timedelta(minutes=30)
+# Staff may let it go on for so much longer; and once they have ended it, it rests for so long.
+BREAKER_PROLONGED, BREAKER_RESTS = dt.timedelta(hours=12), dt.timedelta(hours=2)
+# The whole site may see so many times what one case may.
+SITE_TIMES = 3
+# So many cards may be refused on one card page before it is closed, and for one e-mail address within an hour.
+FAILURES_A_PAGE, FAILURES_AN_ADDRESS = 5, 10
+# So many may be refused that come from one network within an hour, and half as many more as were saved from there.
+FAILURES_A_NETWORK = 10
+FAILURES_WITHIN = dt.timedelta(hours=1)
+# A supporter who tried so many different cards, or a card that was refused so often elsewhere within a day, is odd.
+CARDS_TRIED, CARD_REFUSED, CARD_REFUSED_WITHIN = 4, 3, dt.timedelta(days=1)
+# What is known of refused cards is forgotten after so long.
+FORGET_FAILURES = dt.timedelta(days=30)
+# So long somebody may take to confirm an address before Stripe's page.
+CONFIRMATION_WAITS = dt.timedelta(days=2)
+# Staff are reminded of pledges that are held so long before the round ends.
+REMIND_OF_HELD = dt.timedelta(days=1)
+# Why a pledge is held -> what staff read of it.
+DOUBTS: Mapping[str, str] = {
+    "same_card": N_("the same card is behind pledges of other people for this case"),
+    "many_cards": N_("several other cards were refused for it first"),
+    "card_refused": N_("this card was refused for other pledges lately"),
+    "network": N_("many cards were refused that came from the same network"),
+    # Its supporter lets it count, by the link in a letter.
+    "unconfirmed": N_("its address was not confirmed while cards were being tried out"),
+}
+
 # What pages call the kinds of rows, their states and what happened to them: as the database has it, but for the
 # underscores.
-KINDS = (N_("Case"), N_("Round"), N_("Update"), N_("Promise change"))
+KINDS = (N_("Case"), N_("Round"), N_("Update"), N_("Promise change"), N_("Breaker"))
 HAPPENED = (
     N_("draft"), N_("submitted"), N_("changes requested"), N_("approved"), N_("live"), N_("rejected"), N_("funded"),
     N_("missed"), N_("cancelled"), N_("closed"), N_("open"), N_("closing"), N_("met"), N_("started"),
@@ -247,11 +285,12 @@ HAPPENED = (
     N_("asked again"), N_("reminded"), N_("charges went on"), N_("stopped trying"), N_("receipt asked"),
     N_("refund asked"), N_("money back"), N_("refund failed"), N_("opened"), N_("won"), N_("lost"), N_("reported"),
     N_("answered"), N_("answer changed"), N_("look again"), N_("kept"), N_("undone"), N_("resubmitted"),
+    N_("held"), N_("asks"), N_("paused"), N_("prolonged"), N_("address question"), N_("address confirmed"),
 )  # fmt: skip
 # The same where a sentence has it as the database has it; and who does things, if it is none of the users.
 AS_STORED = (
     N_("changes_requested"), N_("action_required"), N_("charged_back"), N_("case"), N_("round"), N_("pledge"),
-    N_("comment"), N_("update"), N_("promise_change"), N_("dispute"), N_("refund"),
+    N_("comment"), N_("update"), N_("promise_change"), N_("dispute"), N_("refund"), N_("breaker"),
 )  # fmt: skip
 DOERS = (N_("clock"), N_("operator"), N_("stripe"), N_("supporter"), N_("staff"), N_("author"), N_("reader"))
 
@@ -473,6 +512,15 @@ def risk(signs: Iterable[str]) -> int:
 
 def has_links(text: str) -> bool:
     return re.search(r"https?://|\bwww\.", text, re.IGNORECASE) is not None
+
+
+def cards_are_tried(refused: int, unfinished: int, saved: int, most_refused: int, most_unfinished: int) -> bool:
+    """Whether so many refused cards, and card pages without a card, are more than people leave who mean it.
+
+    People leave some too, and the more the more of them come: so what was saved in the same time counts for them. A
+    case on television has hundreds of open card pages, and hundreds of saved cards.
+    """
+    return refused > most_refused + saved // 2 or unfinished > most_unfinished + 2 * saved
 
 
 def likeness(text: str) -> str:

@@ -33,6 +33,7 @@ from models import (
     REFUSED,
     AddressChange,
     Agreement,
+    Breaker,
     Case,
     Comment,
     Dispute,
@@ -159,7 +160,12 @@ _STILL_SO: dict[str, Callable[[Letter, Any], bool]] = {
     ),
     "changed": _is_still_agreed,
     # Who has left meanwhile, or whose round is over, has had the letter that says so.
-    "promise_changed": lambda _, pledge: pledge.status in ("started", "confirmed"),
+    "promise_changed": lambda _, pledge: pledge.status in ("started", "held", "confirmed"),
+    # Only the last letter has a link that works, and none once it was used.
+    "confirmation": lambda letter, pledge: (
+        pledge.confirm_by is not None and letter.occasion == f"confirmation:{pledge.confirm_no}"
+    ),
+    "looked_at": lambda _, pledge: pledge.status == "held",
     "promise_asked": lambda letter, _: _row_of_occasion(letter, PromiseChange).status == "asked",
     "reminder": _may_still_be_reminded,
     "declined": _is_still_refused,
@@ -346,7 +352,18 @@ def _about_person(letter: Letter, person: User) -> dict[str, Any]:
         return {"change": change, "case": change.round.case, "change_url": where}
     if letter.kind in DISPUTES or letter.kind == "refund_failed":
         return _about_money(letter)
+    if letter.kind in ("card_testing", "pledges_held"):
+        return _about_tried_cards(letter)
     return _about_comments(letter, person)
+
+
+def _about_tried_cards(letter: Letter) -> dict[str, Any]:
+    """What a letter to staff speaks of, by its occasion: "breaker:3:asks:1795773600", or "case:3:ends"."""
+    words: dict[str, Any] = {"tried_cards_url": f"{_site(letter)}/staff/tried-cards"}
+    if letter.kind == "pledges_held":
+        return words | {"case": _case_of_occasion(letter), "ends": letter.occasion.endswith(":ends")}
+    breaker: Breaker = _row_of_occasion(letter, Breaker)
+    return words | {"case": breaker.case, "state": letter.occasion.split(":")[2]}
 
 
 def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
@@ -360,6 +377,8 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
         return {"update": update, "update_url": f"{page}#update-{update.id}"}
     if letter.kind == "promise_changed":
         return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(letter, pledge, "leave")}
+    if letter.kind == "confirmation":
+        return {"confirm": f"{_site(letter)}/pledges/confirmations/{pledge.link('confirmation')}"}
     if letter.kind == "changed":
         return {"agreement": _row_of_occasion(letter, Agreement)}
     if letter.kind == "reminder":
@@ -411,6 +430,9 @@ def _recipient(letter: Letter, about: Any) -> Address:
         return _address("", about.old_email if letter.kind == "email_left" else about.new_email)
     if isinstance(about, Comment) or type(about) in OF_ACCOUNTS:
         # Without the name, which anybody may have typed to be read at this address.
+        return _address("", about.email)
+    if letter.kind == "confirmation":
+        # Without the name, as above.
         return _address("", about.email)
     if isinstance(about, AddressChange):
         # Without the name: who reads there may be a stranger, to whom it says nothing.

@@ -313,6 +313,13 @@ def _sign(secret: str, purpose: str, public_id: str, version: int) -> str:
     return f"{public_id}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
+def secret_mark(kind: str, words: str) -> str:
+    """The same for the same words, so that two can be told to be one; it leads back to them only for who has the
+    secret."""
+    secret = str(current_app.config["LINK_SECRETS"][0])
+    return hmac.new(secret.encode(), f"mark\0{kind}\0{words}".encode(), hashlib.sha256).hexdigest()[:24]
+
+
 # --- People ------------------------------------------------------------------------------------------------
 
 ROLES = ("owner", "moderator", "staff")
@@ -2613,10 +2620,11 @@ class Round(Base):
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
-                     message_public: bool = False, language: str = ENGLISH) -> Pledge:  # fmt: skip
+                     message_public: bool = False, language: str = ENGLISH, network: str = "") -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
-        Needs the round to be held. Raises Refused when the round has ended.
+        While cards are being tried out it waits for its supporter to confirm the address. Needs the round to be held.
+        Raises Refused when the round has ended.
         """
         known = db.session.scalar(sa.select(Pledge).where(Pledge.form_key == form_key))
         if known is not None and known.round_id != self.id:
@@ -2625,17 +2633,21 @@ class Round(Base):
             return known
         if not self.is_open(as_of):
             raise Refused(gettext("This case has closed: it takes no more pledges."))
-        self.require_pledging()
+        self.require_pledging(as_of)
         pledge = Pledge(
             round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
             session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
-            retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language,
+            retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language, network=network,
+            confirm_no=0,
         )  # fmt: skip
+        asks = Breaker.asks_one_more(self, as_of)
         pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
         pledge.say(message, message_public)
         db.session.add(pledge)
         db.session.flush()
         Event.write(pledge, "started", "supporter", as_of, after="started")
+        if asks:
+            pledge.ask_confirmation(as_of)
         return pledge
 
     def move_deadline(self, deadline: dt.datetime, by: str, as_of: dt.datetime) -> None:
@@ -2655,6 +2667,7 @@ class Round(Base):
             raise Refused(gettext("The deadline has not passed."))
         self._move("closing", "clock", as_of)
         self.closing_at = self.next_at = as_of
+        self._abandon_unconfirmed(as_of, sa.true())
 
     def claim_closing(self, as_of: dt.datetime, lease: dt.timedelta) -> bool:
         """Take the work of closing for a while, so that nobody else does the same. Needs the round to be held."""
@@ -2683,6 +2696,7 @@ class Round(Base):
             return
         if self.status != "closing" or self.unresolved():
             raise Refused(gettext("This round is not ready to be settled."))
+        self._let_go_of_held(as_of)
         confirmed = sa.and_(Pledge.round_id == self.id, Pledge.status == "confirmed")
         summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
         total, count = db.session.execute(summed).one()
@@ -2700,7 +2714,21 @@ class Round(Base):
             Letter.owe_all("missed", pledge_ids, "released", as_of)
             self._move_all("confirmed", "released", "clock", as_of, ended_because="missed")
 
-    def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, **values: Any) -> None:
+    def _abandon_unconfirmed(self, as_of: dt.datetime, which: sa.ColumnElement[bool]) -> None:
+        """Pledges whose address was never confirmed have no card page, so nothing is left to be resolved for them."""
+        waiting = sa.and_(Pledge.round_id == self.id, Pledge.confirm_by.is_not(None), which)
+        self._move_all("started", "abandoned", "clock", as_of, which=waiting, next_at=None, awaits_card=False,
+                       confirm_by=None)  # fmt: skip
+
+    def _let_go_of_held(self, as_of: dt.datetime) -> None:
+        """A pledge of which nobody has said by the deadline that it counts does not: what decides the round, and so
+        what everybody else is charged by, are pledges that nobody doubts."""
+        held = sa.select(Pledge.id).where(Pledge.round_id == self.id, Pledge.status == "held").order_by(Pledge.id)
+        Letter.owe_all("not_released", list(db.session.scalars(held)), "released", as_of)
+        self._move_all("held", "released", "clock", as_of, ended_because="not_released", came_from="")
+
+    def _move_all(self, before: str, to: str, by: str, as_of: dt.datetime, *,
+                  which: sa.ColumnElement[bool] | None = None, **values: Any) -> None:  # fmt: skip
         """Move every pledge that is in one state, each with its line of history, and make it due for what comes next:
         as objects, one by one, ten thousand of them would keep this round's lock, and a lot of memory, for a minute."""
         if not law.allows(law.PLEDGE_MOVES, before, to):
@@ -2708,7 +2736,7 @@ class Round(Base):
                 gettext("A pledge that is %(before)s cannot become %(to)s.", before=gettext(before), to=gettext(to))
             )
         db.session.flush()
-        chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before)
+        chosen = sa.and_(Pledge.round_id == self.id, Pledge.status == before, sa.true() if which is None else which)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": to, "who": by}
         said |= {"before": before, "after": to, "note": ""}
         columns = ["subject_id", "at", *said]
@@ -2716,7 +2744,7 @@ class Round(Base):
             Pledge.id, sa.literal(as_of, Instant()), *(sa.literal(word) for word in said.values())
         ).where(chosen).order_by(Pledge.id)  # fmt: skip
         db.session.execute(sa.insert(Event).from_select(columns, lines))
-        self._change_all(chosen, status=to, next_at=as_of, **values)
+        self._change_all(chosen, **({"status": to, "next_at": as_of} | values))
 
     def _change_all(self, chosen: sa.ColumnElement[bool], **values: Any) -> None:
         """Change pledges in the table itself; those that were read before are read anew."""
@@ -2730,7 +2758,7 @@ class Round(Base):
         """Everybody who has pledged, with a saved card or without, is owed a letter about the changed promise, with the
         way to leave; and each pledge keeps in its history what was and what is."""
         db.session.flush()
-        told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "confirmed")))
+        told = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("started", "held", "confirmed")))
         pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(told).order_by(Pledge.id)))
         Letter.owe_all("promise_changed", pledge_ids, name_of(change), as_of)
         said: dict[str, Any] = {"subject_kind": "pledge", "case_id": self.case_id, "what": "promise_changed"}
@@ -2750,10 +2778,11 @@ class Round(Base):
         confirmed = sa.and_(Pledge.round_id == self.id, Pledge.status == "confirmed")
         summed = sa.select(sa.func.coalesce(sa.func.sum(Pledge.amount_pence), 0), sa.func.count()).where(confirmed)
         total, count = db.session.execute(summed).one()
-        pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(confirmed).order_by(Pledge.id)))
+        saved = sa.and_(Pledge.round_id == self.id, Pledge.status.in_(("confirmed", "held")))
+        pledge_ids = list(db.session.scalars(sa.select(Pledge.id).where(saved).order_by(Pledge.id)))
         Letter.owe_all("case_cancelled", pledge_ids, "released", as_of)
         # Who never saved a card is owed no letter.
-        for before in ("confirmed", "started"):
+        for before in ("confirmed", "held", "started"):
             self._move_all(before, "released", by, as_of, ended_because="case_cancelled", came_from="")
         self.count(-int(total), -count, as_of)
 
@@ -2785,9 +2814,16 @@ class Round(Base):
             as_of,
         )
 
-    def require_pledging(self) -> None:
-        """Raises Refused while staff have paused pledging, or taken the case out of sight. What was pledged stands,
-        and may be cancelled."""
+    def require_pledging(self, as_of: dt.datetime) -> None:
+        """Raises Refused while staff have paused pledging, or taken the case out of sight, and while it rests since
+        cards are being tried out. What was pledged stands, and may be cancelled."""
+        if Breaker.state_for(self.case_id, as_of) == "paused":
+            raise Refused(
+                gettext(
+                    "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were "
+                    "made before stand, and can be cancelled as promised."
+                )
+            )
         if self.case.pledging_paused or not self.case.is_public:
             raise Refused(
                 gettext(
@@ -3171,6 +3207,8 @@ class Pledge(Base):
         ),
         sa.CheckConstraint("refunded_pence BETWEEN 0 AND amount_pence", name="refund_within_amount"),
         one_of("message_for", law.MESSAGES_FOR),
+        one_of("held_because", law.DOUBTS),
+        sa.CheckConstraint("status != 'held' OR held_because IS NOT NULL", name="held_for_a_reason"),
         sa.CheckConstraint("(message IS NULL) = (message_for IS NULL)", name="message_for_somebody"),
         sa.CheckConstraint("agreement_pence = amount_pence", name="agreed_to_the_amount"),
         sa.CheckConstraint(
@@ -3183,6 +3221,10 @@ class Pledge(Base):
         sa.Index("ix_pledges_round_id_confirmed_at_id", "round_id", "confirmed_at", "id"),
         # The staff's list.
         sa.Index("ix_pledges_round_id_id", "round_id", "id"),
+        # What was begun lately, which the breaker counts.
+        sa.Index("ix_pledges_started_at", "started_at"),
+        # Who else has the same card.
+        sa.Index("ix_pledges_round_id_card_mark", "round_id", "card_mark"),
         # Few come with a message.
         sa.Index(
             "ix_pledges_messages",
@@ -3213,6 +3255,16 @@ class Pledge(Base):
     language: Mapped[str] = mapped_column(sa.String(20))
     # Whence its supporter came to the form, until that was counted; "" from then on.
     came_from: Mapped[str] = mapped_column(sa.String(80))
+    # A mark of the network that it came from, another one each day; and one of its card. See docs/decisions/0040.
+    network: Mapped[str] = mapped_column(sa.String(24))
+    card_mark: Mapped[str | None] = mapped_column(sa.String(24))
+    # Why it is held, or was: one of law.DOUBTS.
+    held_because: Mapped[str | None] = mapped_column(sa.String(40))
+    # Until when its address may be confirmed; None when nothing is asked. While it is, no card page may be made.
+    confirm_by: Mapped[dt.datetime | None]
+    # How often that was asked; only the last letter's link works.
+    confirm_no: Mapped[int]
+    email_confirmed_at: Mapped[dt.datetime | None]
     # What the supporter wrote with it, and for whom; for everyone means as a comment, once a moderator has read it.
     message: Mapped[str | None] = mapped_column(sa.Text)
     message_for: Mapped[str | None] = mapped_column(sa.String(20))
@@ -3281,6 +3333,8 @@ class Pledge(Base):
         return signed_link(purpose, self.public_id, self._link_version(purpose))
 
     def _link_version(self, purpose: str) -> int:
+        if purpose == "confirmation":
+            return self.confirm_no
         return 0 if purpose in LASTING_LINKS else self.link_version
 
     @property
@@ -3429,6 +3483,11 @@ class Pledge(Base):
         self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
         self.say(message, message_public)
         self.session_id = self.session_url = self.session_params = self.session_expires_at = None
+        if before[1].lower() != email.lower():
+            self.email_confirmed_at = None
+        self.confirm_by = None
+        if self.email_confirmed_at is None and Breaker.state_for(self.round.case_id, as_of) != "closed":
+            self.ask_confirmation(as_of)
         if before[0] != amount_pence:
             self._note("changed", as_of, _from_to(before[0], amount_pence))
         if before[1] != email:
@@ -3440,10 +3499,12 @@ class Pledge(Base):
         """Raises Refused, in words for the supporter, unless the amount and the name may still be changed."""
         if not self.round.is_open(as_of):
             raise Refused(gettext("This case has closed: pledges can no longer be changed."))
+        if self.status == "held":
+            raise Refused(gettext("We still look at this pledge. You can change it once it counts, or cancel it."))
         if self.status not in ("started", "abandoned", "confirmed"):
             raise Refused(gettext("This pledge has ended, so it can no longer be changed."))
         if self.status != "confirmed":
-            self.round.require_pledging()
+            self.round.require_pledging(as_of)
 
     def require_other_amount(self, amount_pence: int, as_of: dt.datetime) -> None:
         """Raises Refused unless this pledge, which counts, may become one of this amount."""
@@ -3453,7 +3514,7 @@ class Pledge(Base):
         if amount_pence == self.amount_pence:
             raise Refused(gettext("Your pledge is %(amount)s already.", amount=pounds(amount_pence)))
         if amount_pence > self.amount_pence:
-            self.round.require_pledging()
+            self.round.require_pledging(as_of)
 
     def change_amount(self, amount_pence: int, as_of: dt.datetime) -> None:
         """Another amount for a pledge that counts, freshly agreed to. Needs the round to be held.
@@ -3603,7 +3664,7 @@ class Pledge(Base):
         elif self.status == "started" and found.saved_at is not None:
             self._keep_card(found)
             if self.round.status in ("open", "closing") and law.in_time(found.saved_at, self.round.deadline):
-                self._confirm(as_of)
+                self._confirm_or_hold(as_of)
             else:
                 self.release("too_late", "stripe", as_of)
         elif self.status in ("released", "cancelled") and found.payment_method_id and not self.card_saved_at:
@@ -3665,6 +3726,7 @@ class Pledge(Base):
         self.card_words, self.payment_method_id = found.card_words, found.payment_method_id
         # All cards of a pledge belong to its one customer, and so does its one payment.
         self.customer_id = self.customer_id or found.customer_id
+        self.card_mark = secret_mark("card", found.fingerprint) if found.fingerprint else None
 
     def require_new_card(self, as_of: dt.datetime) -> None:
         """Raises Refused unless this pledge's saved card may be replaced by another one."""
@@ -3675,9 +3737,16 @@ class Pledge(Base):
             self._require_repairable(as_of)
             self._require_charges()
 
-    def _confirm(self, as_of: dt.datetime) -> None:
+    def _confirm_or_hold(self, as_of: dt.datetime) -> None:
+        asks = self.email_confirmed_at is None and Breaker.state_for(self.round.case_id, as_of) != "closed"
+        if doubt := self._doubt() or ("unconfirmed" if asks else ""):
+            self._hold_back(doubt, as_of)
+        else:
+            self._confirm(as_of)
+
+    def _confirm(self, as_of: dt.datetime, by: str = "stripe") -> None:
         came_from = self.came_from
-        self._move("confirmed", "stripe", as_of)
+        self._move("confirmed", by, as_of)
         self.confirmed_at = as_of
         self.round.count(self.amount_pence, 1, as_of)
         Source.count(self.round, came_from, "confirmed", as_of)
@@ -3708,9 +3777,11 @@ class Pledge(Base):
             return
         if not self.round.is_open(as_of):
             raise Refused(gettext("This case has closed: pledges can no longer be cancelled."))
-        counted = self.status == "confirmed"
+        counted, was_held = self.status == "confirmed", self.status == "held"
         self._move("cancelled", "supporter", as_of)
         self.ended_because, self.next_at = "supporter", as_of
+        if was_held:
+            Letter.owe("cancelled", self, "cancelled", as_of)
         if counted:
             self.round.count(-self.amount_pence, -1, as_of)
             self._take_comment_back(as_of)
@@ -3844,6 +3915,115 @@ class Pledge(Base):
         found = sa.select(AddressChange).where(AddressChange.pledge_id == self.id).order_by(AddressChange.id.desc())
         last = db.session.scalar(found.limit(1))
         return last.new_email if last and last.waits(as_of) else ""
+
+    # While cards are tried out
+
+    def ask_confirmation(self, as_of: dt.datetime) -> None:
+        """Nobody is sent to Stripe for this pledge, and it does not count, before the reader of its address has said
+        so. A letter that was sent before for the same leads nowhere any more."""
+        self.confirm_no += 1
+        self.confirm_by = as_of + law.CONFIRMATION_WAITS
+        Event.write(self, "address_question", "clock", as_of)
+        Letter.owe("confirmation", self, f"confirmation:{self.confirm_no}", as_of)
+
+    def may_be_confirmed(self, as_of: dt.datetime) -> bool:
+        """Whether the link of the letter with the question may be used now."""
+        waits = self.status == "started" or self.is_held_for_its_address
+        return waits and self.confirm_by is not None and as_of <= self.confirm_by and self.round.is_open(as_of)
+
+    @property
+    def is_held_for_its_address(self) -> bool:
+        """Whether its supporter may let it count, by confirming the address."""
+        return self.status == "held" and self.held_because == "unconfirmed"
+
+    def confirm_email(self, as_of: dt.datetime) -> None:
+        """The reader of the address has said that it is theirs. Silent when that was said. Needs the pledge held."""
+        if self.email_confirmed_at is not None and self.confirm_by is None and self.status == "started":
+            return
+        if not self.may_be_confirmed(as_of):
+            raise Refused(gettext("This link has run out. Please pledge again on the page of the case."))
+        if self.status == "started":
+            self.round.require_pledging(as_of)
+        self.confirm_by, self.email_confirmed_at = None, as_of
+        self._note("address_confirmed", as_of)
+        if self.status == "held":
+            self._confirm(as_of, "supporter")
+
+    @classmethod
+    def drop_unanswered(cls, as_of: dt.datetime) -> None:
+        """Nobody has confirmed the address of these in time: they are as if Stripe's page had been closed. All at once,
+        since there may be thousands of them; no card page was ever made for one, so none need be closed."""
+        unanswered = sa.and_(cls.confirm_by.is_not(None), cls.confirm_by < as_of, cls.status == "started")
+        for round_id in list(db.session.scalars(sa.select(cls.round_id).where(unanswered).distinct())):
+            Round.hold(round_id)._abandon_unconfirmed(as_of, cls.confirm_by < as_of)
+
+    def _doubt(self) -> str:
+        """Why this pledge, whose card was just saved, should be looked at before it counts: one of law.DOUBTS, or "".
+
+        Two people may have one card, and somebody may mistype it: neither alone is odd.
+        """
+        saved_at = self.card_saved_at or self.started_at
+        if self.card_mark and self._others_with_its_card() >= current_app.config["STANDING"].same_card - 1:
+            return "same_card"
+        if CardFailure.cards_of(self) >= law.CARDS_TRIED:
+            return "many_cards"
+        if self.card_mark and CardFailure.elsewhere(self, saved_at) >= law.CARD_REFUSED:
+            return "card_refused"
+        return "network" if CardFailure.too_many_from(self.network, saved_at) else ""
+
+    def _others_with_its_card(self) -> int:
+        """How many other people's pledges for the same case that card is behind."""
+        others = sa.select(sa.func.count(Pledge.email_lowered.distinct())).where(
+            Pledge.round_id == self.round_id, Pledge.card_mark == self.card_mark,
+            Pledge.email_lowered != self.email.lower(), Pledge.card_saved_at.is_not(None),
+        )  # fmt: skip
+        return int(db.session.scalar(others) or 0)
+
+    def _hold_back(self, doubt: str, as_of: dt.datetime) -> None:
+        """It does not count until staff say so, who are told, as its supporter is. Where only its address is not
+        confirmed, since its card page was made before anybody was asked, its supporter says so."""
+        self.held_because = doubt
+        self._move("held", "stripe", as_of)
+        if doubt == "unconfirmed":
+            self.ask_confirmation(as_of)
+            return
+        Letter.owe("looked_at", self, "held", as_of)
+        Letter.owe_staff("pledges_held", f"case:{self.round.case_id}:{as_of.date().isoformat()}", as_of)
+
+    def let_count(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Staff have looked at it: it counts from now on. Only before the deadline, which is when the review is over.
+        Needs the pledge held."""
+        self._require_held(as_of)
+        Event.write(self, "decided", f"user:{by.id}", as_of, note=reason)
+        self._confirm(as_of, f"user:{by.id}")
+
+    def refuse(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Staff have looked at it: it never counts, and its card is removed. Needs the pledge held."""
+        self._require_held(as_of)
+        Event.write(self, "decided", f"user:{by.id}", as_of, note=reason)
+        self.release("not_released", f"user:{by.id}", as_of)
+
+    def _require_held(self, as_of: dt.datetime) -> None:
+        if self.status != "held" or not self.round.is_open(as_of):
+            raise Refused(gettext("This pledge is not held any more, so there is nothing to decide."))
+
+    @classmethod
+    def held(cls, limit: int) -> list[Self]:
+        """For staff: pledges to look at, those whose round ends first at the top. Not those that wait for their
+        supporters."""
+        look_at = sa.and_(cls.status == "held", cls.held_because != "unconfirmed")
+        found = sa.select(cls).join(Round).where(look_at).order_by(Round.deadline, cls.id).limit(limit)
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.round).joinedload(Round.case))))
+
+    @classmethod
+    def remind_of_held(cls, as_of: dt.datetime) -> None:
+        """Staff are told once, before a round ends, that pledges of it are still held: they are let go as it ends."""
+        soon = sa.and_(
+            cls.status == "held", cls.held_because != "unconfirmed", Round.status == "open",
+            Round.deadline <= as_of + law.REMIND_OF_HELD,
+        )  # fmt: skip
+        for case_id in list(db.session.scalars(sa.select(Round.case_id).join(cls).where(soon).distinct())):
+            Letter.owe_staff("pledges_held", f"case:{case_id}:ends", as_of)
 
     # Charging
 
@@ -4448,7 +4628,7 @@ class Pledge(Base):
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.PLEDGE_MOVES, to, by, as_of)
         # What was counted, or never will be, need not be known of anybody.
-        if to not in ("started", "abandoned"):
+        if to not in ("started", "held", "abandoned"):
             self.came_from = ""
 
 
@@ -4649,6 +4829,235 @@ class Movement(Base):
                 Movement, case_id=self.case_id, pledge_id=self.pledge_id, kind="fee", amount_pence=-fee_pence,
                 stripe_id=line_id, at=as_of,
             )  # fmt: skip
+
+
+class CardFailure(Base):
+    """A card that could not be saved for a pledge, as Stripe told us. It is counted, shown to nobody, and forgotten.
+
+    Of the address, the network and the card only marks are kept, which say whether two are the same.
+    """
+
+    __tablename__ = "card_failures"
+    __table_args__ = (
+        sa.Index("ix_card_failures_round_id_at", "round_id", "at"),
+        sa.Index("ix_card_failures_network_at", "network", "at"),
+        sa.Index("ix_card_failures_email_mark_at", "email_mark", "at"),
+        sa.Index("ix_card_failures_card_mark_at", "card_mark", "at"),
+    )
+
+    id: Mapped[Key]
+    event_id: Mapped[str] = mapped_column(sa.String(120), unique=True)
+    pledge_id: Mapped[int] = mapped_column(sa.ForeignKey("pledges.id"), index=True)
+    round_id: Mapped[int] = mapped_column(sa.ForeignKey("rounds.id"))
+    # That of the card page on which it was typed.
+    setup_intent_id: Mapped[str] = mapped_column(sa.String(120), index=True)
+    at: Mapped[dt.datetime] = mapped_column(index=True)
+    email_mark: Mapped[str] = mapped_column(sa.String(24))
+    network: Mapped[str] = mapped_column(sa.String(24))
+    card_mark: Mapped[str] = mapped_column(sa.String(24))
+    # Whether the address of its pledge had been confirmed by then.
+    confirmed: Mapped[bool]
+
+    @classmethod
+    def write(cls, event: StripeEvent, pledge: Pledge, fingerprint: str) -> None:
+        """Count it, once for each event."""
+        insert_once(
+            cls, event_id=event.event_id, pledge_id=pledge.id, round_id=pledge.round_id, at=event.created_at,
+            setup_intent_id=event.object_id, email_mark=secret_mark("email", pledge.email.lower()),
+            network=pledge.network, card_mark=secret_mark("card", fingerprint) if fingerprint else "",
+            confirmed=pledge.email_confirmed_at is not None,
+        )  # fmt: skip
+
+    @classmethod
+    def on_page(cls, setup_intent_id: str) -> int:
+        """How many cards were refused on one card page."""
+        return cls._count(cls.setup_intent_id == setup_intent_id)
+
+    @classmethod
+    def cards_of(cls, pledge: Pledge) -> int:
+        """How many different cards, other than the one that was saved, were refused for a pledge."""
+        of_it = sa.select(sa.func.count(cls.card_mark.distinct())).where(cls.pledge_id == pledge.id)
+        return int(db.session.scalar(of_it.where(cls.card_mark != (pledge.card_mark or ""))) or 0)
+
+    @classmethod
+    def elsewhere(cls, pledge: Pledge, as_of: dt.datetime) -> int:
+        """How often the card of a pledge was refused for others lately."""
+        since = cls.at > as_of - law.CARD_REFUSED_WITHIN
+        return cls._count(cls.card_mark == pledge.card_mark, since, cls.pledge_id != pledge.id)
+
+    @classmethod
+    def too_many_for(cls, email: str, as_of: dt.datetime) -> bool:
+        since = cls.at > as_of - law.FAILURES_WITHIN
+        return cls._count(cls.email_mark == secret_mark("email", email.lower()), since) >= law.FAILURES_AN_ADDRESS
+
+    @classmethod
+    def too_many_from(cls, network: str, as_of: dt.datetime) -> bool:
+        """Whether cards are tried out from a network, which may be that of a library or of all who telephone."""
+        since = as_of - law.FAILURES_WITHIN
+        refused = cls._count(cls.network == network, cls.at > since) if network else 0
+        if refused <= law.FAILURES_A_NETWORK:
+            return False
+        counted = sa.select(sa.func.count()).where(
+            Pledge.started_at > since, Pledge.network == network, Pledge.confirmed_at.is_not(None)
+        )
+        return law.cards_are_tried(refused, 0, db.session.scalar(counted) or 0, law.FAILURES_A_NETWORK, 0)
+
+    @classmethod
+    def _count(cls, *which: sa.ColumnElement[bool]) -> int:
+        return int(db.session.scalar(sa.select(sa.func.count()).select_from(cls).where(*which)) or 0)
+
+    @classmethod
+    def forget(cls, as_of: dt.datetime) -> None:
+        db.session.execute(sa.delete(cls).where(cls.at < as_of - law.FORGET_FAILURES))
+
+
+@dataclass(frozen=True)
+class CardsTried:
+    """What was seen within one window: cards refused, and those of them after an address was confirmed; pledges that
+    were begun and have no card; and pledges that count."""
+
+    refused: int
+    refused_after: int
+    unfinished: int
+    saved: int
+
+    def __str__(self) -> str:
+        return f"{self.refused} refused, {self.unfinished} unfinished, {self.saved} saved"
+
+
+class Breaker(Base):
+    """Whether pledging asks for a confirmed address first, or rests, for one case or for the site ("site").
+
+    It opens by what the rows say, not by a counter in Redis, and closes by the clock: see docs/decisions/0040.
+    `until` is when that is weighed again; a closed one rests until then, since staff have ended it.
+    """
+
+    __tablename__ = "breakers"
+    __table_args__ = (one_of("status", law.BREAKER_MOVES), sa.Index("ix_breakers_status_until", "status", "until"))
+
+    id: Mapped[Key]
+    scope: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    case_id: Mapped[int | None] = mapped_column(sa.ForeignKey("cases.id"))
+    status: Mapped[str] = mapped_column(sa.String(20))
+    since: Mapped[dt.datetime]
+    until: Mapped[dt.datetime]
+    # What was seen when it moved last; for staff.
+    why: Mapped[str] = mapped_column(sa.Text)
+
+    case: Mapped[Case | None] = relationship()
+
+    @classmethod
+    def state_for(cls, case_id: int, as_of: dt.datetime) -> str:
+        """What holds for a case at this instant, by its own breaker and the site's: closed, asks or paused."""
+        both = cls.scope.in_((cls._scope(None), cls._scope(case_id)))
+        found = set(db.session.scalars(sa.select(cls.status).where(both, cls.status != "closed", cls.until > as_of)))
+        return next((state for state in ("paused", "asks") if state in found), "closed")
+
+    @classmethod
+    def asks_one_more(cls, its_round: Round, as_of: dt.datetime) -> bool:
+        """Whether whoever pledges now must confirm the address first. Needs the round to be held."""
+        if cls.state_for(its_round.case_id, as_of) == "closed":
+            cls.weigh(its_round, as_of)
+        return cls.state_for(its_round.case_id, as_of) != "closed"
+
+    @classmethod
+    def weigh(cls, its_round: Round, as_of: dt.datetime) -> None:
+        """Open the breaker of a case, or the site's, if cards are being tried out; further if they are in spite of
+        confirmed addresses. Needs the round to be held."""
+        for case_id, round_id in ((its_round.case_id, its_round.id), (None, None)):
+            seen = cls._seen(round_id, as_of)
+            if cls._are_tried(case_id, seen) or cls._are_tried_still(case_id, seen):
+                cls.hold(case_id, as_of)._open(seen, as_of)
+
+    @classmethod
+    def _seen(cls, round_id: int | None, as_of: dt.datetime) -> CardsTried:
+        since = as_of - law.BREAKER_WINDOW
+        after = sa.func.coalesce(sa.func.sum(sa.case((CardFailure.confirmed, 1), else_=0)), 0)
+        failures = sa.select(sa.func.count(), after).where(CardFailure.at > since)
+        begun = sa.select(
+            sa.func.count(), sa.func.count(Pledge.card_saved_at), sa.func.count(Pledge.confirmed_at)
+        ).where(Pledge.started_at > since)  # fmt: skip
+        if round_id is not None:
+            failures, begun = failures.where(CardFailure.round_id == round_id), begun.where(Pledge.round_id == round_id)
+        refused, refused_after = db.session.execute(failures).one()
+        started, with_card, counted = db.session.execute(begun).one()
+        return CardsTried(refused, int(refused_after), started - with_card, counted)
+
+    @classmethod
+    def _are_tried(cls, case_id: int | None, seen: CardsTried) -> bool:
+        return law.cards_are_tried(seen.refused, seen.unfinished, seen.saved, *cls._most(case_id))
+
+    @classmethod
+    def _are_tried_still(cls, case_id: int | None, seen: CardsTried) -> bool:
+        """In spite of confirmed addresses. Pledges that wait for theirs do no harm, and are not counted here: else
+        whoever only sends forms could have pledging rest for everybody."""
+        return law.cards_are_tried(seen.refused_after, 0, seen.saved, *cls._most(case_id))
+
+    @staticmethod
+    def _most(case_id: int | None) -> tuple[int, int]:
+        settings, times = current_app.config["STANDING"], law.SITE_TIMES if case_id is None else 1
+        return settings.breaker_refused * times, settings.breaker_unfinished * times
+
+    @staticmethod
+    def _scope(case_id: int | None) -> str:
+        return "site" if case_id is None else f"case:{case_id}"
+
+    @classmethod
+    def hold(cls, case_id: int | None, as_of: dt.datetime) -> Self:
+        """That of a case, or of the site, made if there was none, with its row locked until the transaction ends."""
+        scope = cls._scope(case_id)
+        insert_once(cls, scope=scope, case_id=case_id, status="closed", since=as_of, until=as_of, why="")
+        found = sa.select(cls).where(cls.scope == scope).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    def _open(self, seen: CardsTried, as_of: dt.datetime) -> None:
+        if self.status == "closed" and self.until <= as_of:
+            self._go("asks", seen, as_of)
+        elif self.status == "asks" and self._are_tried_still(self.case_id, seen):
+            self._go("paused", seen, as_of)
+        elif self.status != "closed" and self.until <= as_of:
+            self.until = as_of + law.BREAKER_LASTS
+
+    def _go(self, to: str, seen: CardsTried, as_of: dt.datetime) -> None:
+        self.since, self.until, self.why = as_of, as_of + law.BREAKER_LASTS, str(seen)
+        move(self, law.BREAKER_MOVES, to, "clock", as_of, note=self.why)
+        Letter.owe_staff("card_testing", f"{name_of(self)}:{to}:{int(as_of.timestamp())}", as_of)
+
+    @classmethod
+    def wind(cls, as_of: dt.datetime) -> None:
+        """Close those whose time is over, unless what opened them goes on."""
+        over = sa.select(cls.case_id).where(cls.status != "closed", cls.until <= as_of)
+        for case_id in list(db.session.scalars(over)):
+            case = db.session.get(Case, case_id) if case_id is not None else None
+            seen, breaker = cls._seen(case.round.id if case else None, as_of), cls.hold(case_id, as_of)
+            if cls._are_tried(case_id, seen) or cls._are_tried_still(case_id, seen):
+                breaker._open(seen, as_of)
+            elif breaker.until <= as_of:
+                move(breaker, law.BREAKER_MOVES, "closed", "clock", as_of, note=str(seen))
+
+    @classmethod
+    def open_ones(cls, as_of: dt.datetime) -> list[Self]:
+        """For staff: those that ask or rest now, the site's first."""
+        found = (
+            sa.select(cls).where(cls.status != "closed", cls.until > as_of).order_by(cls.case_id.is_not(None), cls.id)
+        )
+        return list(db.session.scalars(found.options(sa.orm.joinedload(cls.case))))
+
+    def end(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Staff know better: it closes, and does not open again for a while. Needs it to be held."""
+        self._require_open(as_of)
+        move(self, law.BREAKER_MOVES, "closed", f"user:{by.id}", as_of, note=reason)
+        self.since, self.until = as_of, as_of + law.BREAKER_RESTS
+
+    def prolong(self, reason: str, by: User, as_of: dt.datetime) -> None:
+        """Staff expect more of it. Needs it to be held."""
+        self._require_open(as_of)
+        self.until += law.BREAKER_PROLONGED
+        Event.write(self, "prolonged", f"user:{by.id}", as_of, note=reason)
+
+    def _require_open(self, as_of: dt.datetime) -> None:
+        if self.status == "closed" or self.until <= as_of:
+            raise Refused(gettext("This has ended by itself, so nothing was done."))
 
 
 class OldCard(Base):
@@ -5526,6 +5935,12 @@ class StripeEvent(Base):
         """When Stripe's clock saw this card saved, if its event has reached us."""
         found = sa.select(cls.created_at).where(cls.object_id == setup_intent_id, cls.type == "setup_intent.succeeded")
         return db.session.scalar(found.order_by(cls.created_at).limit(1))
+
+    @classmethod
+    def alike(cls, event: StripeEvent) -> list[Self]:
+        """All that was ever told in the same way of the same object, the oldest first."""
+        found = sa.select(cls).where(cls.object_id == event.object_id, cls.type == event.type)
+        return list(db.session.scalars(found.order_by(cls.created_at, cls.id)))
 
     def processed(self, as_of: dt.datetime) -> None:
         self.processed_at, self.trouble = as_of, ""

@@ -107,6 +107,8 @@ class CardFound:
     customer_id: str | None
     payment_method_id: str | None
     card_words: str | None
+    # The same for the same card, whoever types it.
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def in_our_words(call: Callable[P, R]) -> Callable[P, R]:
 
 def card_page_params(*, pledge_id: int, public_id: str, case_id: int, email: str, case_title: str,
                      agreement: str, return_url: str, back_url: str, expires_at: dt.datetime,
-                     customer_id: str | None = None) -> dict[str, Any]:  # fmt: skip
+                     key: str, customer_id: str | None = None) -> dict[str, Any]:  # fmt: skip
     """The request for a card page, to be stored before it is sent: a repeat must not differ by a letter.
 
     A pledge that has a customer at Stripe keeps it: its payment can only be paid with that customer's cards.
@@ -268,7 +270,7 @@ def card_page_params(*, pledge_id: int, public_id: str, case_id: int, email: str
         "metadata": {"pledge_id": str(pledge_id), "case_id": str(case_id)},
         "setup_intent_data": {
             "description": f"Pledge for {case_title}"[:1000],
-            "metadata": {"pledge_id": str(pledge_id), "case_id": str(case_id)},
+            "metadata": {"pledge_id": str(pledge_id), "case_id": str(case_id), "pledge": public_id, "page": key},
         },
         "custom_text": {"submit": {"message": agreement[:1200]}},
         "success_url": f"{return_url}?session_id={{CHECKOUT_SESSION_ID}}",
@@ -371,7 +373,22 @@ def _card_found(session: stripe.checkout.Session) -> CardFound:
         customer_id=_id_of(session.customer),
         payment_method_id=method.id if isinstance(method, stripe.PaymentMethod) else method,
         card_words=f"{(card.brand or 'card').title()} ending {card.last4}" if card else None,
+        fingerprint=card.fingerprint if card else None,
     )
+
+
+def refused_card(payload: str) -> tuple[str, str, str]:
+    """(the number of the pledge, the key of its card page, the card's fingerprint) that a setup_intent.setup_failed
+    event of Stripe's speaks of, by our own notes on it; "" for what it does not name.
+
+    Read from the verified event: to ask Stripe about each refused card would let whoever tries cards have us call as
+    often as they do.
+    """
+    intent = json.loads(payload)["data"]["object"]
+    noted = intent.get("metadata") or {}
+    method = (intent.get("last_setup_error") or {}).get("payment_method") or {}
+    card = method.get("card") or {}
+    return str(noted.get("pledge", "")), str(noted.get("page", "")), str(card.get("fingerprint") or "")
 
 
 # --- Charging ----------------------------------------------------------------------------------------------

@@ -189,6 +189,7 @@ def _row(its_round: Round, key: str, at: dt.datetime, pence: int, cancelled: dt.
         "session_no": 1, "session_id": f"cs_big_{key}", "customer_id": f"cus_big_{key}",
         "payment_method_id": None if cancelled else f"pm_big_{key}", "card_words": "Visa ending 4242",
         "refunded_pence": 0, "awaits_card": False, "refused_softly": False, "retried": 0, "reminded": 0,
+        "network": "", "confirm_no": 0,
         "stop_trying": False, "tries": 0, "ended_because": "supporter" if cancelled else None, "language": ENGLISH,
     }  # fmt: skip
 

@@ -135,6 +135,10 @@ def settings_of(asked: Wanted, sockets: Path) -> dict[str, str]:
         "STRIPE_SECRET_KEY": "sk_test_sandbox",
         "STRIPE_WEBHOOK_SECRET": secret,
         "MAIL_URL": f"file:{asked.var / 'letters'}",
+        # Whoever plays with it types the one card that everybody knows, again and again, from one machine.
+        "SAME_CARD": "1000",
+        "RATE_CARD_PAGE": "1000 per hour",
+        "RATE_PLEDGE": "1000 per hour",
         "SANDBOX_PORT": str(asked.sandbox_port),
         "SANDBOX_STATE": str(asked.var / "sandbox.db"),
         "SANDBOX_LETTERS": str(asked.var / "letters"),

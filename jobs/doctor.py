@@ -322,8 +322,19 @@ def _left_behind(as_of: dt.datetime) -> Asked:
     return (
         _pledges(Round.id.label("round"), Round.status.label("decision"))
         .join(Round)
-        .where(Pledge.status.in_(("started", "confirmed")), decided)
+        .where(Pledge.status.in_(("started", "held", "confirmed")), decided)
     )
+
+
+def _held_in_the_total(as_of: dt.datetime) -> Asked:
+    """What is held has a card and never counted."""
+    wrong = sa.or_(Pledge.confirmed_at.is_not(None), Pledge.card_saved_at.is_(None))
+    return _pledges().where(Pledge.status == "held", wrong)
+
+
+def _page_before_the_address(as_of: dt.datetime) -> Asked:
+    waits = sa.and_(Pledge.status == "started", Pledge.confirm_by.is_not(None))
+    return _pledges().where(waits, Pledge.session_id.is_not(None))
 
 
 def _new_key_too_early(as_of: dt.datetime) -> Asked:
@@ -378,6 +389,8 @@ PLEDGES = (
     Check("Charge attempt {id} was made for pledge {pledge}, but its round {round} is {status}.", _asked_for_nothing),
     Check("Pledge {id} is {status}, but a charge was asked for it.", _asked_without_counting),
     Check("Pledge {id} is still {status}, though its round {round} is {decision}.", _left_behind),
+    Check("Pledge {id} is held, but it counted before, or has no saved card.", _held_in_the_total),
+    Check("Pledge {id} has a card page, though its address is not confirmed yet.", _page_before_the_address),
     Check("Pledge {pledge} was asked for again while attempt {number} had no answer.", _new_key_too_early),
     Check("Pledge {id} has {times} charges that succeeded.", _paid_twice),
     Check("Pledge {id} is {status}, which its charge attempts do not say.", _success_without_state),

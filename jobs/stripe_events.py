@@ -13,9 +13,9 @@ from flask import Flask, current_app
 import config
 import law
 import payments
-from jobs import one_slice, ring, set_aside
+from jobs import by_itself, one_slice, ring, set_aside
 from jobs.charging import NotBegun, PacedThreads
-from models import REFUSED, Dispute, Pledge, StripeEvent, begin_writing, db
+from models import REFUSED, Breaker, CardFailure, Dispute, Pledge, StripeEvent, begin_writing, db
 
 log = structlog.get_logger()
 
@@ -38,7 +38,11 @@ def drain_stripe_events() -> None:
     try:
         for _ in one_slice(itertools.repeat(None)):
             taken = _claim_by_object() if looks.under_way < BATCH else []
-            looks.add(taken or [])
+            for needs_look, event_ids in taken or []:
+                if needs_look:
+                    looks.add([event_ids])
+                else:
+                    by_itself(event_ids, _process, _put_back)
             if taken is None and not looks.under_way:
                 return
             if taken is None or looks.under_way >= BATCH:
@@ -52,9 +56,9 @@ def drain_stripe_events() -> None:
     ring("drain_stripe_events")
 
 
-def _claim_by_object() -> list[list[int]] | None:
-    """The ids of the events that wait and need a look, oldest first; those about one object are together. None when
-    nothing waits at all. Commits."""
+def _claim_by_object() -> list[tuple[bool, list[int]]] | None:
+    """The ids of the events that wait and tell something new, oldest first; those about one object are together, with
+    whether Stripe must be asked about it. None when nothing waits at all. Commits."""
     events = StripeEvent.claim(_now(), LEASE, BATCH)
     if not events:
         db.session.commit()
@@ -74,7 +78,7 @@ def _claim_by_object() -> list[list[int]] | None:
             for event in together:
                 event.processed(_now())
         else:
-            left.append([event.id for event in together])
+            left.append((occurs not in TOLD_ENOUGH, [event.id for event in together]))
     db.session.commit()
     return left
 
@@ -168,6 +172,30 @@ def _card_page_ended(event: StripeEvent) -> None:
         look_again_at_card(pledge_id)
 
 
+def _card_refused(event: StripeEvent) -> None:
+    """Occurs when a card could not be saved on a card page, which then stays open for another one.
+
+    It is only counted. Each of a page's events counts, not only this one, which is the last of them that has come.
+    Where many were refused on one page, the page is closed.
+    """
+    refused = [(one, *payments.refused_card(one.payload)) for one in StripeEvent.alike(event)]
+    _, number, page, _ = refused[-1]
+    pledge_id = db.session.scalar(sa.select(Pledge.id).where(Pledge.public_id == number)) if number else None
+    if pledge_id is None:
+        db.session.commit()
+        return
+    pledge = Pledge.hold(pledge_id)
+    for one, _, _, fingerprint in refused:
+        CardFailure.write(one, pledge, fingerprint)
+    Breaker.weigh(pledge.round, _now())
+    enough = CardFailure.on_page(event.object_id) >= law.FAILURES_A_PAGE
+    session_id = pledge.session_id if enough and pledge.awaits_card and pledge.session_key == page else None
+    db.session.commit()
+    ring("send_letters")
+    if session_id is not None:
+        apply_card(pledge_id, with_saved_at(payments.expire_card_page(session_id), pledge_id))
+
+
 def _card_page_known(event: StripeEvent, pledges: _Pledges) -> bool:
     """The supporter's way back, or the closing of the round, was quicker than this event."""
     pledge = pledges.of_card_page(event)
@@ -216,6 +244,7 @@ def _charge_known(event: StripeEvent, pledges: _Pledges) -> bool:
 OCCURS: dict[str, Callable[[StripeEvent], None]] = {
     "checkout.session.completed": _card_page_ended,
     "checkout.session.expired": _card_page_ended,
+    "setup_intent.setup_failed": _card_refused,
     "payment_intent.succeeded": _charge_changed,
     "payment_intent.payment_failed": _charge_changed,
     "payment_intent.requires_action": _charge_changed,
@@ -231,6 +260,8 @@ OCCURS: dict[str, Callable[[StripeEvent], None]] = {
 }
 
 
+# What is written down as it was told: it waits for no turn to ask Stripe.
+TOLD_ENOUGH = {_card_refused}
 # Whether our row says already what the event tells, so that nobody has to look.
 KNOWN: dict[Callable[[StripeEvent], None], Callable[[StripeEvent, _Pledges], bool]] = {
     _card_page_ended: _card_page_known,

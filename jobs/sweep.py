@@ -18,6 +18,8 @@ import config
 import jobs
 from jobs import card_pages, doctor, reconcile
 from models import (
+    Breaker,
+    CardFailure,
     Case,
     Comment,
     Lease,
@@ -65,6 +67,10 @@ def sweep(as_of: dt.datetime) -> None:
     begin_writing()
     remind_moderators(as_of)
     remind_owners(as_of)
+    Breaker.wind(as_of)
+    CardFailure.forget(as_of)
+    Pledge.drop_unanswered(as_of)
+    Pledge.remind_of_held(as_of)
     for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY):
         Lease.wind(name, as_of)
     Tally.fold()

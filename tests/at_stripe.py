@@ -54,7 +54,7 @@ def page_params(**changes: Any) -> dict[str, Any]:
         "metadata": {"pledge_id": "17", "case_id": "1"},
         "setup_intent_data": {
             "description": "Pledge for A case about data",
-            "metadata": {"pledge_id": "17", "case_id": "1"},
+            "metadata": {"pledge_id": "17", "case_id": "1", "pledge": "pledge-abc", "page": "pledge-17-session-1"},
         },
         "custom_text": {"submit": {"message": "I allow Standing Test to charge my card £25 once."}},
         "success_url": "http://127.0.0.1:8000/pledges/return?session_id={CHECKOUT_SESSION_ID}",

@@ -205,6 +205,10 @@ def app(
         "stripe_api_base": "http://127.0.0.1:1",
         "checkout_origin": "http://127.0.0.1:1",
         "mail_url": f"file:{tmp_path / 'letters'}",
+        # Everybody here has the same card, and many leave Stripe's page; test_security_cards.py is about that.
+        "same_card": 1_000_000,
+        "breaker_refused": 1_000_000,
+        "breaker_unfinished": 1_000_000,
     })  # fmt: skip
     app.test_client_class = CleanClient
     with app.app_context():

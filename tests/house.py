@@ -93,6 +93,13 @@ class House:
             "rate_login": "1000 per minute",
             "rate_login_network": "1000 per minute",
             "rate_pledge": "1000 per minute",
+            "rate_network": "10000 per minute",
+            "rate_card_page": "1000 per minute",
+            "rate_confirmation": "1000 per minute",
+            # Everybody here has the same card, and many leave Stripe's page; test_security_cards.py is about that.
+            "same_card": 1_000_000,
+            "breaker_refused": 1_000_000,
+            "breaker_unfinished": 1_000_000,
             "rate_comment": "1000 per minute",
             "rate_letter": "1000 per minute",
             "rate_search": "1000 per minute",

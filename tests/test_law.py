@@ -36,7 +36,8 @@ closing           -> met missed cancelled
 met missed cancelled ->
 """
 PLEDGES = """
-started           -> confirmed abandoned cancelled released
+started           -> confirmed held abandoned cancelled released
+held              -> confirmed cancelled released
 abandoned         -> started
 confirmed         -> due cancelled released
 due               -> charging released dropped

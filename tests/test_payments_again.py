@@ -54,7 +54,8 @@ def test_another_card_of_the_same_customer_pays_the_same_payment(sandbox: Sandbo
     found, asked = refused(sandbox, DECLINES_LATER)
     page = payments.card_page(
         payments.card_page_params(
-            pledge_id=17, public_id="abc", case_id=1, email="ada@example.org", case_title="A case about data",
+            pledge_id=17, public_id="abc", key="pledge-17-session-1", case_id=1, email="ada@example.org",
+            case_title="A case about data",
             agreement="I allow it.", return_url="http://127.0.0.1:8000/pledges/return",
             back_url="http://127.0.0.1:8000/", customer_id=asked["customer"],
             expires_at=now() + dt.timedelta(hours=1),

@@ -15,7 +15,8 @@ from tests.sandbox_process import SandboxProcess
 def test_a_session_is_made_from_exactly_what_the_product_asks_for(app: Flask, sandbox: SandboxProcess) -> None:
     expires_at = in_hours(2)
     asked = payments.card_page_params(
-        pledge_id=17, public_id="pledge-abc", case_id=1, email="ada@example.org", case_title="A case about data",
+        pledge_id=17, public_id="pledge-abc", key="pledge-17-session-1", case_id=1, email="ada@example.org",
+        case_title="A case about data",
         agreement="I allow Standing Test to charge my card £25 once.",
         return_url="http://127.0.0.1:8000/pledges/return", back_url="http://127.0.0.1:8000/pledges/a-private-link",
         expires_at=dt.datetime.fromtimestamp(expires_at, dt.UTC),

@@ -79,7 +79,7 @@ def test_pledges_of_a_hidden_case_stand_can_be_cancelled_and_take_no_new_amount(
     keep()
     press(desk, "hiding", reason="An order.")
     with pytest.raises(Refused, match="paused"):
-        case_at("the-case").round.require_pledging()
+        case_at("the-case").round.require_pledging(now())
     db.session.rollback()
     assert "£25" in client.get(f"/pledges/{link}").text
     assert client.post(f"/pledges/{link}/cancellation", headers=SAME_ORIGIN).status_code == 303

@@ -50,7 +50,10 @@ def private_page(pledge: Pledge) -> str:
 
 
 def note_card_page(made: Pledge) -> None:
-    """Write down what Stripe will be asked for, in the transaction that makes the wish."""
+    """Write down what Stripe will be asked for, in the transaction that makes the wish. Nothing is asked for while the
+    supporter's address waits to be confirmed."""
+    if made.confirm_by is not None:
+        return
     its_round, as_of = made.round, now()
     expires_at = law.session_expiry(made.repair_until or its_round.deadline, as_of)
     params = payments.card_page_params(
@@ -63,6 +66,7 @@ def note_card_page(made: Pledge) -> None:
         return_url=config.current().site_url + url_for("supporters.came_back"),
         back_url=config.current().site_url + url_for("supporters.unfinished", link=made.link("unfinished")),
         expires_at=expires_at,
+        key=made.next_session,
         customer_id=made.customer_id,
     )
     made.ask_card_page(params, expires_at)
@@ -92,6 +96,9 @@ def to_card_page(made: Pledge) -> AnyResponse:
     if not made.wants_card or params is None or url is not None:
         url = url if made.wants_card else None
         db.session.commit()
+        if url is None:
+            # It may wait for its address to be confirmed.
+            ring("send_letters")
         return redirect(url or back, 303)
     waiting = _waiting_room()
     # Nobody waits for a place, and so nobody does it while a row is held.

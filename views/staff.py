@@ -17,6 +17,7 @@ from jobs import doctor, reconcile, ring
 from law import N_, Refused
 from models import (
     Bounce,
+    Breaker,
     Case,
     Dispute,
     Examination,
@@ -78,6 +79,8 @@ def desk() -> str:
         reviews=reviews[:REVIEWS_ON_THE_DESK],
         more_reviews=len(reviews) > REVIEWS_ON_THE_DESK,
         changes=PromiseChange.waiting(_now()),
+        breakers=Breaker.open_ones(_now()),
+        held=len(Pledge.held(PLEDGES_A_PAGE + 1)),
         disputes=Dispute.listed(),
         failed=Refund.failed(),
     )
@@ -223,7 +226,7 @@ def pledges(slug: str) -> str:
     its_case = found(slug)
     words, start = _searched(), _number(request.args.get("after", ""))
     page, more = Pledge.search(its_case.round, words, start, PLEDGES_A_PAGE)
-    _shown("pledges of a case", page)
+    shown("pledges of a case", page)
     return render_template(
         "staff/pledges.html", case=its_case, round=its_case.round, pledges=page, words=words, next=more
     )
@@ -239,7 +242,7 @@ def search() -> str:
     pledges = Pledge.anywhere(words, FOUND_AT_MOST) if words else []
     before = _number(request.args.get("before", ""))
     cases, older = Case.search(words, FOUND_AT_MOST, before) if words else ([], 0)
-    _shown("search", pledges)
+    shown("search", pledges)
     return render_template(
         "staff/search.html", words=words, cases=cases, older=older, pledges=pledges, most=FOUND_AT_MOST
     )
@@ -253,7 +256,7 @@ def looks() -> str:
     return render_template("staff/looks.html", looks=lines[:LINES_A_PAGE], more=more)
 
 
-def _shown(page: str, pledges: list[Pledge]) -> None:
+def shown(page: str, pledges: list[Pledge]) -> None:
     """Note whose private data this page shows; see `keep_looks`."""
     g.looked = (page, [one.id for one in pledges])
 
@@ -284,16 +287,16 @@ def _number(typed: str) -> int:
 
 @staff.get("/pledges/<public_id>")
 def pledge(public_id: str) -> str:
-    return _pledge_page(_pledge(public_id), RefundForm(form_key=secrets.token_urlsafe(24)))
+    return pledge_page(pledge_at(public_id))
 
 
 @staff.post("/pledges/<public_id>/refunds")
 def refund(public_id: str) -> Response | tuple[str, int]:
     """The form's key is used once: pressed twice, even at the same time, it is one refund."""
-    its_pledge, form = _pledge(public_id), RefundForm(request.form)
+    its_pledge, form = pledge_at(public_id), RefundForm(request.form)
     if not form.validate():
         form.form_key.data = form.form_key.data if not form.form_key.errors else secrets.token_urlsafe(24)
-        return _pledge_page(its_pledge, form), 422
+        return pledge_page(its_pledge, form), 422
     held = Pledge.hold(its_pledge.id)
     try:
         asked = held.ask_refund(str(form.form_key.data), form.pence, str(form.reason.data), current_user, _now())
@@ -302,7 +305,7 @@ def refund(public_id: str) -> Response | tuple[str, int]:
             raise
         # There is something to refund, only not so much: the page comes again, with what was typed.
         form.amount.errors = [str(refused)]
-        return _pledge_page(held, form), 409
+        return pledge_page(held, form), 409
     amount = pounds(asked.amount_pence)
     db.session.commit()
     ring("send_refunds")
@@ -319,7 +322,7 @@ def found(slug: str) -> Case:
     return its_case or abort(404)
 
 
-def _pledge(number: str) -> Pledge:
+def pledge_at(number: str) -> Pledge:
     """A pledge by the number that its supporter knows, or by that of its row, which findings speak of; or 404."""
     by_row = number.isdecimal() and number.isascii() and len(number) < 10
     found = sa.select(Pledge).where(Pledge.id == int(number) if by_row else Pledge.public_id == number)
@@ -359,11 +362,14 @@ def _running(its_case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pledge_page(its_pledge: Pledge, form: RefundForm) -> str:
-    _shown("pledge", [its_pledge])
+def pledge_page(its_pledge: Pledge, form: RefundForm | None = None, held_form: ReasonForm | None = None) -> str:
+    """With the form that was sent with a mistake: for a refund, or about a pledge that is held."""
+    form, held_form = form or RefundForm(form_key=secrets.token_urlsafe(24)), held_form or ReasonForm(prefix="held-")
+    shown("pledge", [its_pledge])
     return render_template(
         "staff/pledge.html", pledge=its_pledge, round=its_pledge.round, case=its_pledge.round.case, form=form,
         refunds=_refunds(its_pledge), movements=its_pledge.movements(), history=its_pledge.history(), as_of=_now(),
+        held_form=held_form, may_decide=its_pledge.status == "held" and its_pledge.round.is_open(_now()),
         disputes=Dispute.about(its_pledge), looks=Look.newest(LOOKS_OF_A_PLEDGE, pledge_id=its_pledge.id),
         rest=its_pledge.refundable_pence if its_pledge.status == "charged" else 0,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy as sa
-from flask import Blueprint, abort, redirect, render_template, request
+from flask import Blueprint, abort, g, redirect, render_template, request
 from flask.wrappers import Response
 from flask_babel import gettext
 from flask_login import current_user
@@ -15,12 +15,12 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 import law
 from jobs.stripe_events import look_again_at_card
-from models import AddressChange, Case, Pledge, Round, db
+from models import AddressChange, Breaker, CardFailure, Case, Pledge, Round, db
 from views import doors, hypermedia, languages, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
 from views.counting import count_source
 from views.forms import PledgeForm
-from views.public import found, now
+from views.public import found, network_of_today, now
 
 supporters = Blueprint("supporters", __name__)
 doors.admit(supporters, "anyone, or the holder of a private link")
@@ -29,7 +29,11 @@ PURPOSES = {"supporters.unfinished": "unfinished", "supporters.unsubscription": 
             "supporters.unsubscribe": "unsubscribe", "supporters.new_address": "new-address",
             "supporters.departure": "leave", "supporters.leave": "leave",
             "supporters.use_new_address": "new-address", "supporters.old_address": "old-address",
-            "supporters.keep_old_address": "old-address"}  # fmt: skip
+            "supporters.keep_old_address": "old-address", "supporters.confirmation": "confirmation",
+            "supporters.confirm_address": "confirmation"}  # fmt: skip
+# What may lead to a card page, beside the form itself.
+OPENS_CARD_PAGES = ("supporters.card_page", "supporters.change_amount", "supporters.new_card",
+                    "supporters.change_address")  # fmt: skip
 
 
 @supporters.before_request
@@ -47,6 +51,14 @@ def find_by_link() -> Response | None:
     return (
         None if row else hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
     )
+
+
+@supporters.before_request
+def limit_card_pages() -> None:
+    """However a card page is asked for, only so many may be for one address."""
+    pledge = (request.view_args or {}).get("pledge")
+    if request.endpoint in OPENS_CARD_PAGES and pledge and doors.too_many("card page", pledge.email):
+        abort(429)
 
 
 # --- Pledging ----------------------------------------------------------------------------------------------
@@ -69,8 +81,11 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
     if not form.validate():
         form.form_key.data = form.form_key.data if not form.form_key.errors else secrets.token_urlsafe(24)
         return _pledge_page(its_case, form, 422)
-    if doors.too_many("pledge"):
-        form.email.errors = [gettext("Many pledges came from your network. Please wait an hour, then send this again.")]
+    network = network_of_today(now())
+    if too_many_pages(its_case, str(form.email.data), network):
+        form.email.errors = [
+            gettext("Many pledges came from your network or address. Please wait an hour, then send this again.")
+        ]
         return _pledge_page(its_case, form, 429)
     terms = Terms(
         form.pence, str(form.name.data), str(form.email.data), form.anonymous.data, form.wants_updates.data,
@@ -83,7 +98,7 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
     came_from = law.known_source(str(form.came_from.data or ""))
     made = its_round.start_pledge(
         form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from,
-        language=languages.asked_for(),
+        language=languages.asked_for(), network=network,
     )  # fmt: skip
     if made.session_no == 0:
         note_card_page(made)
@@ -94,13 +109,16 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
 
 @supporters.post("/pledges/<link>/card-page")
 def card_page(pledge: Pledge) -> AnyResponse:
-    """Continue to Stripe: to the same page while it lives, else to a new one."""
+    """Continue to Stripe: to the same page while it lives, else to a new one. Or have the letter sent again, with which
+    an address is confirmed first."""
     held = Pledge.hold(pledge.id)
     unsaved = held.status in ("started", "abandoned")
     if unsaved and not held.round.is_open(now()):
         raise law.Refused(gettext("This case has closed: cards can no longer be saved for it."))
     if unsaved:
-        held.round.require_pledging()
+        held.round.require_pledging(now())
+    if held.is_held_for_its_address:
+        held.ask_confirmation(now())
     if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):
         return change_terms(held, Terms.of(held))
     return to_card_page(held)
@@ -140,9 +158,28 @@ def shown(pledge: Pledge) -> dict[str, Any]:
 def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, int]:
     """The form, or what to know instead once the case takes no more pledges."""
     its_round, as_of = its_case.round, now()
-    if not its_round.is_open(as_of) or its_case.pledging_paused:
-        return render_template("pledges/closed.html", case=its_case, round=its_round), 409
+    rests = Breaker.state_for(its_case.id, as_of) == "paused"
+    if not its_round.is_open(as_of) or its_case.pledging_paused or rests:
+        return render_template("pledges/closed.html", case=its_case, round=its_round, rests=rests, as_of=as_of), 409
     return render_template("pledges/form.html", case=its_case, round=its_round, form=form, as_of=as_of), status
+
+
+def too_many_pages(its_case: Case, email: str, network: str) -> bool:
+    """Whether somebody with this address and from this network must wait before another card page: for so many were
+    asked for, or so many cards refused. A case that much is pledged for is no reason."""
+    as_of = now()
+    asks = Breaker.state_for(its_case.id, as_of) != "closed"
+    if (
+        doors.too_many("pledge")
+        or doors.too_many("network", network)
+        or doors.too_many("card page", email)
+        or (asks and doors.too_many("confirmation", network))
+    ):
+        return True
+    if CardFailure.too_many_from(network, as_of) or CardFailure.too_many_for(email, as_of):
+        g.retry_after = int(law.FAILURES_WITHIN.total_seconds())
+        return True
+    return False
 
 
 def _came_from() -> str:

@@ -44,7 +44,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(states.tries)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
     app.jinja_env.globals.update(N_=N_)
-    app.jinja_env.globals.update(of_owner=law.OF_OWNER, topics=law.TOPICS)
+    app.jinja_env.globals.update(of_owner=law.OF_OWNER, topics=law.TOPICS, doubts=law.DOUBTS)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -184,7 +184,11 @@ HISTORY = {
     "address_changed": N_("Letters went to the other address from here on, and the link of this page was replaced."),
     "address_taken_back": N_("Letters went to the address of before again, and the link of this page was replaced."),
     "link_replaced": N_("You replaced the link of this page."),
+    "address_question": N_("We asked you to confirm your e-mail address."),
+    "address_confirmed": N_("You confirmed your e-mail address."),
+    "held": N_("We began to look at this pledge before it counts."),
     "confirmed": N_("Your card was saved, and the pledge counted."),
+    "confirmed after held": N_("We have looked at this pledge, and it counted."),
     "abandoned": N_("Stripe's page was closed without a saved card."),
     "card_replaced": N_("You saved another card, which is used from now on."),
     "card_not_taken": N_("Another card was saved too late to be used. It was not kept."),
@@ -252,6 +256,8 @@ def _step(event: Event) -> str:
     """The name of a line of history in HISTORY; a pledge may come to the same state by several ways."""
     if event.what == "due" and event.before != "confirmed":
         return f"due by {event.who}"
+    if (event.what, event.before) == ("confirmed", "held"):
+        return "confirmed after held"
     if event.what == "charged" and event.before in ("disputed", "refunded"):
         return f"charged after {event.before}"
     return event.what

@@ -280,6 +280,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_user_sessions_created_at'), ['created_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_user_sessions_user_id'), ['user_id'], unique=False)
 
+    op.create_table('breakers',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('scope', sa.String(length=40), nullable=False),
+    sa.Column('case_id', sa.Integer(), nullable=True),
+    sa.Column('status', sa.String(length=20), nullable=False),
+    sa.Column('since', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('until', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('why', sa.Text(), nullable=False),
+    sa.CheckConstraint("status IN ('asks', 'closed', 'paused')", name=op.f('ck_breakers_known_status')),
+    sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_breakers_case_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_breakers')),
+    sa.UniqueConstraint('scope', name=op.f('uq_breakers_scope'))
+    )
+    with op.batch_alter_table('breakers', schema=None) as batch_op:
+        batch_op.create_index('ix_breakers_status_until', ['status', 'until'], unique=False)
+
     op.create_table('budget_lines',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('case_id', sa.Integer(), nullable=False),
@@ -526,6 +542,12 @@ def upgrade() -> None:
     sa.Column('wants_updates', sa.Boolean(), nullable=False),
     sa.Column('language', sa.String(length=20), nullable=False),
     sa.Column('came_from', sa.String(length=80), nullable=False),
+    sa.Column('network', sa.String(length=24), nullable=False),
+    sa.Column('card_mark', sa.String(length=24), nullable=True),
+    sa.Column('held_because', sa.String(length=40), nullable=True),
+    sa.Column('confirm_by', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('confirm_no', sa.Integer(), nullable=False),
+    sa.Column('email_confirmed_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('message', sa.Text(), nullable=True),
     sa.Column('message_for', sa.String(length=20), nullable=True),
     sa.Column('comment_id', sa.Integer(), nullable=True),
@@ -558,8 +580,10 @@ def upgrade() -> None:
     sa.Column('ended_because', sa.String(length=40), nullable=True),
     sa.Column('next_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('tries', sa.Integer(), nullable=False),
+    sa.CheckConstraint("held_because IN ('card_refused', 'many_cards', 'network', 'same_card', 'unconfirmed')", name=op.f('ck_pledges_known_held_because')),
     sa.CheckConstraint("message_for IN ('everyone', 'owner')", name=op.f('ck_pledges_known_message_for')),
-    sa.CheckConstraint("status IN ('abandoned', 'action_required', 'cancelled', 'charged', 'charged_back', 'charging', 'confirmed', 'declined', 'disputed', 'dropped', 'due', 'refunded', 'released', 'started', 'unknown')", name=op.f('ck_pledges_known_status')),
+    sa.CheckConstraint("status != 'held' OR held_because IS NOT NULL", name=op.f('ck_pledges_held_for_a_reason')),
+    sa.CheckConstraint("status IN ('abandoned', 'action_required', 'cancelled', 'charged', 'charged_back', 'charging', 'confirmed', 'declined', 'disputed', 'dropped', 'due', 'held', 'refunded', 'released', 'started', 'unknown')", name=op.f('ck_pledges_known_status')),
     sa.CheckConstraint('(message IS NULL) = (message_for IS NULL)', name=op.f('ck_pledges_message_for_somebody')),
     sa.CheckConstraint('agreement_pence = amount_pence', name=op.f('ck_pledges_agreed_to_the_amount')),
     sa.CheckConstraint('amount_pence BETWEEN 500 AND 1000000', name=op.f('ck_pledges_amount_in_bounds')),
@@ -578,9 +602,11 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_pledges_email_lowered'), ['email_lowered'], unique=False)
         batch_op.create_index('ix_pledges_messages', ['round_id', 'id'], unique=False, sqlite_where=sa.text('message IS NOT NULL'), postgresql_where=sa.text('message IS NOT NULL'))
         batch_op.create_index(batch_op.f('ix_pledges_payment_method_id'), ['payment_method_id'], unique=False)
+        batch_op.create_index('ix_pledges_round_id_card_mark', ['round_id', 'card_mark'], unique=False)
         batch_op.create_index('ix_pledges_round_id_confirmed_at_id', ['round_id', 'confirmed_at', 'id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_id', ['round_id', 'id'], unique=False)
         batch_op.create_index('ix_pledges_round_id_status_next_at', ['round_id', 'status', 'next_at'], unique=False)
+        batch_op.create_index('ix_pledges_started_at', ['started_at'], unique=False)
         batch_op.create_index('ix_pledges_status_next_at', ['status', 'next_at'], unique=False)
 
     op.create_table('promise_changes',
@@ -680,6 +706,31 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('agreements', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_agreements_pledge_id'), ['pledge_id'], unique=False)
+
+    op.create_table('card_failures',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('event_id', sa.String(length=120), nullable=False),
+    sa.Column('pledge_id', sa.Integer(), nullable=False),
+    sa.Column('round_id', sa.Integer(), nullable=False),
+    sa.Column('setup_intent_id', sa.String(length=120), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), nullable=False),
+    sa.Column('email_mark', sa.String(length=24), nullable=False),
+    sa.Column('network', sa.String(length=24), nullable=False),
+    sa.Column('card_mark', sa.String(length=24), nullable=False),
+    sa.Column('confirmed', sa.Boolean(), nullable=False),
+    sa.ForeignKeyConstraint(['pledge_id'], ['pledges.id'], name=op.f('fk_card_failures_pledge_id')),
+    sa.ForeignKeyConstraint(['round_id'], ['rounds.id'], name=op.f('fk_card_failures_round_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_card_failures')),
+    sa.UniqueConstraint('event_id', name=op.f('uq_card_failures_event_id'))
+    )
+    with op.batch_alter_table('card_failures', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_card_failures_at'), ['at'], unique=False)
+        batch_op.create_index('ix_card_failures_card_mark_at', ['card_mark', 'at'], unique=False)
+        batch_op.create_index('ix_card_failures_email_mark_at', ['email_mark', 'at'], unique=False)
+        batch_op.create_index('ix_card_failures_network_at', ['network', 'at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_card_failures_pledge_id'), ['pledge_id'], unique=False)
+        batch_op.create_index('ix_card_failures_round_id_at', ['round_id', 'at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_card_failures_setup_intent_id'), ['setup_intent_id'], unique=False)
 
     op.create_table('charge_attempts',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -826,6 +877,16 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_charge_attempts_pledge_id'))
 
     op.drop_table('charge_attempts')
+    with op.batch_alter_table('card_failures', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_card_failures_setup_intent_id'))
+        batch_op.drop_index('ix_card_failures_round_id_at')
+        batch_op.drop_index(batch_op.f('ix_card_failures_pledge_id'))
+        batch_op.drop_index('ix_card_failures_network_at')
+        batch_op.drop_index('ix_card_failures_email_mark_at')
+        batch_op.drop_index('ix_card_failures_card_mark_at')
+        batch_op.drop_index(batch_op.f('ix_card_failures_at'))
+
+    op.drop_table('card_failures')
     with op.batch_alter_table('agreements', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_agreements_pledge_id'))
 
@@ -851,9 +912,11 @@ def downgrade() -> None:
     op.drop_table('promise_changes')
     with op.batch_alter_table('pledges', schema=None) as batch_op:
         batch_op.drop_index('ix_pledges_status_next_at')
+        batch_op.drop_index('ix_pledges_started_at')
         batch_op.drop_index('ix_pledges_round_id_status_next_at')
         batch_op.drop_index('ix_pledges_round_id_id')
         batch_op.drop_index('ix_pledges_round_id_confirmed_at_id')
+        batch_op.drop_index('ix_pledges_round_id_card_mark')
         batch_op.drop_index(batch_op.f('ix_pledges_payment_method_id'))
         batch_op.drop_index('ix_pledges_messages', sqlite_where=sa.text('message IS NOT NULL'), postgresql_where=sa.text('message IS NOT NULL'))
         batch_op.drop_index(batch_op.f('ix_pledges_email_lowered'))
@@ -914,6 +977,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_budget_lines_case_id'))
 
     op.drop_table('budget_lines')
+    with op.batch_alter_table('breakers', schema=None) as batch_op:
+        batch_op.drop_index('ix_breakers_status_until')
+
+    op.drop_table('breakers')
     with op.batch_alter_table('user_sessions', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_user_sessions_user_id'))
         batch_op.drop_index(batch_op.f('ix_user_sessions_created_at'))

@@ -17,7 +17,8 @@ SANDBOX_ONLY = pytest.mark.sandbox_only(why="a card is typed on Stripe's own pag
 def asked_for(customer: str | None = None, **changes: Any) -> dict[str, Any]:
     """What the product asks for, as it is stored with the pledge."""
     asked = payments.card_page_params(
-        pledge_id=17, public_id="a-public-id", case_id=1, email="ada@example.org", case_title="A case about data",
+        pledge_id=17, public_id="a-public-id", key="pledge-17-session-1", case_id=1, email="ada@example.org",
+        case_title="A case about data",
         agreement="I allow Standing to charge my card £25 once.",
         return_url="http://127.0.0.1:8000/pledges/return", back_url="http://127.0.0.1:8000/pledges/a-link",
         expires_at=now() + dt.timedelta(hours=2), customer_id=customer,

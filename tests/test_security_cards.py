@@ -1,0 +1,713 @@
+"""Cards that are tried out: who must wait, who is asked for an address first, when pledging rests, and which pledges
+are held. Nothing that a page says tells whether a card works."""
+
+import datetime as dt
+import itertools
+import json
+import re
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import requests
+import sqlalchemy as sa
+import time_machine
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import law
+import letters
+import payments
+from jobs import deadline_capture, stripe_events
+from jobs import sweep as the_sweep
+from law import Refused
+from models import Breaker, CardFailure, CardsTried, Case, Event, Letter, Pledge, Round, User, begin_writing, db
+from tests.at_stripe import sdk, type_card
+from tests.doorway import SAME_ORIGIN, logged_in, signature
+from tests.made import a_case, a_pledge, a_user, card_found, case_at, confirm, keep, look_anew, now, pledges_of
+from tests.mailbox import text_of
+from tests.sandbox_process import SandboxProcess
+
+SECOND, MINUTE, HOUR = (dt.timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours"))
+STRIPE = "https://stripe.example/"
+REFUSED_NOW = "4000000000000002"
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Asked:
+    """What Stripe was asked for while it is played here: the keys of card pages, and which pages were closed."""
+
+    pages: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Stripe makes every card page that it is asked for, and closes it without a card."""
+    said = Asked()
+
+    def page(params: dict[str, Any], key: str) -> payments.CardPage:
+        said.pages.append(key)
+        return payments.CardPage(f"cs_{key}", STRIPE + key)
+
+    def expire(session_id: str) -> payments.CardFound:
+        said.closed.append(session_id)
+        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
+
+    monkeypatch.setattr(payments, "card_page", page)
+    monkeypatch.setattr(payments, "expire_card_page", expire)
+    return said
+
+
+@pytest.fixture
+def strict(app: Flask) -> None:
+    """Three refused cards, or four unfinished card pages, are all that a case may have; the third with one card is
+    odd."""
+    limits = {"breaker_refused": 3, "breaker_unfinished": 4, "same_card": 3}
+    app.config["STANDING"] = app.config["STANDING"].model_copy(update=limits)
+
+
+def limited(app: Flask, **rates: str) -> None:
+    app.config["STANDING"] = app.config["STANDING"].model_copy(update=rates)
+
+
+def pledge(browser: FlaskClient, slug: str, email: str = "", address: str = "", place: str = "") -> TestResponse:
+    """Fill in the pledge form and send it, from a network of one's own."""
+    number = next(_numbers)
+    typed = {
+        "amount": "25", "name": "Ada Winter", "email": email or f"card{number}@example.org", "agreed": "y",
+        "form_key": secrets.token_urlsafe(24),
+    }  # fmt: skip
+    where = {"REMOTE_ADDR": address or f"10.{number // 250}.{number % 250}.1"}
+    return browser.post(f"{place}/cases/{slug}/pledges", data=typed, headers=SAME_ORIGIN, environ_overrides=where)
+
+
+def last(slug: str) -> Pledge:
+    return pledges_of(slug)[-1]
+
+
+def told(kind: str = "") -> list[Letter]:
+    """The letters that are owed, of a kind or all, the oldest first."""
+    look_anew()
+    return [one for one in db.session.scalars(sa.select(Letter).order_by(Letter.id)) if kind in ("", one.kind)]
+
+
+def words(letter: Letter) -> str:
+    return text_of(letters.write(letter))
+
+
+def link_in(letter: Letter) -> str:
+    found = re.search(r"https?://[^/]+(\S*/pledges/confirmations/\S+)", words(letter))
+    assert found
+    return found.group(1)
+
+
+def refused(browser: FlaskClient, of: Pledge, *cards: str, page: str = "", key: str = "") -> None:
+    """Stripe tells, signed, of cards that it could not save on the card page of a pledge; and we read its news."""
+    for card in cards:
+        intent = {
+            "id": page or f"seti_{of.session_key}", "object": "setup_intent", "status": "requires_payment_method",
+            "metadata": {"pledge_id": str(of.id), "pledge": of.public_id, "page": key or of.session_key},
+            "last_setup_error": {
+                "code": "card_declined", "decline_code": "generic_decline",
+                "payment_method": {"object": "payment_method", "card": {"fingerprint": card}},
+            },
+        }  # fmt: skip
+        raw = json.dumps({
+            "id": f"evt_refused_{next(_numbers)}", "object": "event", "type": "setup_intent.setup_failed",
+            "created": int(time.time()), "livemode": False, "data": {"object": intent},
+        }).encode()  # fmt: skip
+        answer = browser.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
+        assert answer.status_code == 200
+    begin_writing()
+    stripe_events.drain_stripe_events()
+    look_anew()
+
+
+def saved(of: Pledge, card: str = "", at: dt.datetime | None = None) -> Pledge:
+    """Its card is saved at Stripe, and its row learns of it."""
+    keep()
+    held = Pledge.hold(of.id)
+    held.apply_card(replace(card_found(held, at), fingerprint=card or f"card-{held.id}"), now())
+    keep()
+    return db.session.get_one(Pledge, of.id)
+
+
+def state(slug: str, at: dt.datetime | None = None) -> str:
+    look_anew()
+    return Breaker.state_for(case_at(slug).id, at or now())
+
+
+def asks(case: Case) -> None:
+    """Cards are being tried out for this case."""
+    keep()
+    Breaker.hold(case.id, now())._go("asks", CardsTried(21, 0, 0, 0), now())
+    keep()
+
+
+def counted(slug: str) -> tuple[int, int]:
+    its_round = case_at(slug).round
+    return its_round.pledged_pence, its_round.pledge_count
+
+
+def sweep(at: dt.datetime) -> None:
+    with time_machine.travel(at, tick=False):
+        the_sweep.sweep(now())
+    look_anew()
+
+
+# --- Who must wait -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "tries", "another"),
+    [
+        ("rate_pledge", [("a@x.example", "192.0.2.1")] * 2, ("a@x.example", "198.51.100.1")),
+        ("rate_network", [("a@x.example", "192.0.2.1"), ("b@x.example", "192.0.2.200")], ("c@x.example", "192.0.3.1")),
+        ("rate_network", [("a@x.example", "2001:db8:1:1::1"), ("b@x.example", "2001:db8:1:1:ffff::1")],
+         ("c@x.example", "2001:db8:1:2::1")),
+        ("rate_card_page", [("a@x.example", "192.0.2.1"), ("A@X.example", "203.0.113.1")],
+         ("c@x.example", "198.51.100.1")),
+    ],
+    ids=["an address", "a network of IPv4", "a network of IPv6", "an e-mail address"],
+)  # fmt: skip
+def test_the_third_card_page_of_an_hour_is_refused_by_address_network_and_e_mail_address_and_nobody_elses(
+    app: Flask, client: FlaskClient, asked: Asked, rate: str, tries: list[tuple[str, str]], another: tuple[str, str]
+) -> None:
+    a_case(slug="the-case")
+    limited(app, **{rate: "2 per hour"})
+    assert [pledge(client, "the-case", *one).status_code for one in tries] == [303, 303]
+    # The network's third comes from an address of its own, the e-mail address's third from a network of its own.
+    email, address = tries[1]
+    third = {"rate_network": ("third@x.example", address[:-1] + "9"), "rate_card_page": (email, "203.0.114.1")}
+    late = pledge(client, "the-case", *third.get(rate, (email, address)))
+    assert late.status_code == 429 and 3500 < int(late.headers["Retry-After"]) <= 3601
+    assert len(asked.pages) == 2
+    assert pledge(client, "the-case", *another).status_code == 303 and len(asked.pages) == 3
+
+
+def test_a_card_page_that_is_asked_for_on_the_private_page_counts_for_its_address_too(
+    app: Flask, client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    limited(app, rate_card_page="2 per hour")
+    pledge(client, case.slug)
+    where = f"/pledges/{last(case.slug).link()}/card-page"
+    assert [client.post(where, headers=SAME_ORIGIN).status_code for _ in range(2)] == [303, 429]
+
+
+def test_after_ten_refused_cards_an_e_mail_address_waits_an_hour_and_a_network_after_more_than_it_saves(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    pledge(client, case.slug, "tries@example.org", "192.0.2.1")
+    one = last(case.slug)
+    for number in range(10):
+        refused(client, one, f"card-{number}", page=f"seti_{number}")
+    # Ten of the address are too many; ten of a network are not.
+    late = pledge(client, case.slug, "TRIES@example.org", "203.0.113.1")
+    assert (late.status_code, late.headers["Retry-After"]) == (429, "3600")
+    pledge(client, case.slug, "honest@example.org", "192.0.2.2")
+    honest = last(case.slug)
+    assert honest.email == "honest@example.org"
+    refused(client, honest, "card-of-the-eleventh")
+    assert pledge(client, case.slug, "third@example.org", "192.0.2.3").status_code == 429
+    # A library, or a mobile network: with two saved cards the eleventh refused one is nothing odd.
+    Pledge.hold(honest.id).network, other = "", a_pledge(case_at(case.slug).round)
+    for of in (confirm(honest), confirm(other)):
+        of.network = one.network
+    keep()
+    assert pledge(client, case.slug, "third@example.org", "192.0.2.3").status_code == 303
+    with time_machine.travel(now() + HOUR + SECOND):
+        assert pledge(client, case.slug, "tries@example.org", "203.0.113.1").status_code == 303
+
+
+def test_a_card_page_on_which_five_cards_were_refused_is_closed_and_no_other(client: FlaskClient, asked: Asked) -> None:
+    case = a_case()
+    pledge(client, case.slug)
+    one = last(case.slug)
+    refused(client, one, "a", "b", "c", "d")
+    assert (asked.closed, last(case.slug).status) == ([], "started")
+    refused(client, one, "e")
+    assert (asked.closed, last(case.slug).status) == ([one.session_id], "abandoned")
+    # News of the old page comes late, when there is another one.
+    key = one.session_key
+    client.post(f"/pledges/{one.link()}/card-page", headers=SAME_ORIGIN)
+    assert (last(case.slug).status, last(case.slug).session_no) == ("started", 2)
+    # To be quite sure, it was closed once more before there was another one.
+    assert asked.closed == [f"cs_{key}"] * 2
+    refused(client, one, "f", page=f"seti_{key}", key=key)
+    assert CardFailure.on_page(f"seti_{key}") == 6
+    assert (len(asked.closed), last(case.slug).status) == (2, "started")
+
+
+def test_stripes_own_news_of_a_refused_card_is_counted_once_without_asking_stripe(
+    asks_the_sandbox: Flask, client: FlaskClient, sandbox: SandboxProcess
+) -> None:
+    case = a_case()
+    pledge(client, case.slug)
+    one = last(case.slug)
+    assert type_card(str(one.session_url), REFUSED_NOW).status_code == 402
+    (event,) = sdk(sandbox).v1.events.list({"type": "setup_intent.setup_failed"}).data
+    raw = json.dumps(event.to_dict()).encode()
+    before = len(sandbox_calls(sandbox))
+    for _ in range(2):
+        client.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
+    begin_writing()
+    stripe_events.drain_stripe_events()
+    look_anew()
+    (failure,) = db.session.scalars(sa.select(CardFailure))
+    fingerprint = event.data.object["last_setup_error"]["payment_method"]["card"]["fingerprint"]
+    assert (failure.pledge_id, failure.network) == (one.id, one.network) and len(one.network) == 24
+    assert len(failure.card_mark) == 24 and fingerprint not in failure.card_mark and "@" not in failure.email_mark
+    assert len(sandbox_calls(sandbox)) == before
+    sweep(now() + dt.timedelta(days=30, minutes=1))
+    assert db.session.scalars(sa.select(CardFailure)).all() == []
+
+
+def sandbox_calls(sandbox: SandboxProcess) -> list[Any]:
+    return list(requests.get(f"{sandbox.url}/sandbox/calls", timeout=30).json())
+
+
+# --- No page says whether a card works ---------------------------------------------------------------------
+
+
+def test_nothing_that_we_show_or_write_tells_of_a_refused_card(client: FlaskClient, asked: Asked) -> None:
+    case = a_case()
+    pledge(client, case.slug)
+    one = last(case.slug)
+    where, back = f"/pledges/{one.link()}", f"/pledges/unfinished/{one.link('unfinished')}"
+    before, mail = client.get(where).text, len(told())
+    refused(client, one, "a", "b", "c", "d")
+    assert client.get(where).text == before and len(told()) == mail
+    assert client.get(back).headers["Location"] == where
+    assert [line.what for line in last(case.slug).history()] == ["started"]
+    refused(client, one, "e")
+    # The page is closed now, and what is said is what is said of everybody who left it.
+    closed, another = client.get(where).text, a_pledge(case_at(case.slug).round)
+    another.abandon(now())
+    keep()
+    left = client.get(f"/pledges/{another.link()}").text
+    for page in (closed, left):
+        assert "no card was saved" in page
+        assert not re.search(r"declin|refus|insufficient|invalid|expired|valid", page.partition("<main")[2])
+    assert len(told()) == mail
+
+
+def test_no_page_asks_for_a_card_or_lets_a_script_or_a_frame_of_stripes_in(client: FlaskClient) -> None:
+    case = a_case()
+    keep()
+    page = client.get(f"/cases/{case.slug}/pledge")
+    assert not re.search(r"<iframe|js\.stripe|cc-number|cc-csc|cardnumber", page.text, re.IGNORECASE)
+    assert "js.stripe" not in page.headers["Content-Security-Policy"]
+
+
+# --- The breaker -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_fourth_refused_card_of_ten_minutes_has_this_case_ask_for_an_address_and_staff_are_told_once(
+    client: FlaskClient, asked: Asked
+) -> None:
+    staff = a_user("staff")
+    case, other = a_case(), a_case()
+    pledge(client, case.slug)
+    one = last(case.slug)
+    refused(client, one, "a", "b", "c")
+    assert state(case.slug) == "closed"
+    refused(client, one, "d")
+    assert (state(case.slug), state(other.slug)) == ("asks", "closed")
+    refused(client, one, "e")
+    (letter,) = told("card_testing")
+    assert (letter.subject, letter.occasion.split(":")[2]) == (f"user:{staff.id}", "asks")
+    assert f"“{case.title}”" in words(letter) and "/staff/tried-cards" in words(letter)
+    (event,) = db.session.scalars(sa.select(Event).where(Event.subject_kind == "breaker"))
+    assert (event.before, event.after, event.case_id) == ("closed", "asks", case.id)
+    # Half an hour later it ends by itself, and what is ten minutes old is forgotten.
+    sweep(now() + 29 * MINUTE)
+    assert state(case.slug, now() + 29 * MINUTE) == "asks"
+    sweep(now() + 31 * MINUTE)
+    assert state(case.slug, now() + 31 * MINUTE) == "closed" and len(told("card_testing")) == 1
+
+
+@pytest.mark.usefixtures("strict")
+def test_as_many_refused_cards_beside_saved_ones_are_what_a_busy_case_has(client: FlaskClient, asked: Asked) -> None:
+    """Half of the saved cards are added to what may be refused, and twice as many to what may be unfinished."""
+    case = a_case(pledged=[2_500, 2_500])
+    pledge(client, case.slug)
+    refused(client, last(case.slug), "a", "b", "c", "d")
+    assert state(case.slug) == "closed"
+    refused(client, last(case.slug), "e")
+    assert state(case.slug) == "asks"
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_sixth_card_page_that_is_left_unfinished_waits_for_an_address_but_not_where_cards_are_saved(
+    client: FlaskClient, asked: Asked
+) -> None:
+    quiet, busy = a_case(), a_case(pledged=[2_500])
+    keep()
+    for slug in (quiet.slug, busy.slug):
+        for _ in range(6):
+            assert pledge(client, slug).status_code == 303
+    assert [state(slug) for slug in (quiet.slug, busy.slug)] == ["asks", "closed"]
+    waiting = [one for one in pledges_of(quiet.slug) if one.confirm_by]
+    assert [one.id for one in waiting] == [last(quiet.slug).id]
+    assert (waiting[0].session_no, waiting[0].session_params, waiting[0].status) == (0, None, "started")
+    assert len(asked.pages) == 5 + 6
+
+
+@pytest.mark.usefixtures("strict")
+def test_three_times_as_much_on_many_cases_has_the_whole_site_ask(client: FlaskClient, asked: Asked) -> None:
+    slugs = [a_case().slug for _ in range(5)]
+    keep()
+    for slug in slugs[:3]:
+        pledge(client, slug)
+        refused(client, last(slug), "a", "b", "c")
+    pledge(client, slugs[3])
+    assert {state(slug) for slug in slugs} == {"closed"}
+    refused(client, last(slugs[3]), "d")
+    assert {state(slug) for slug in slugs} == {"asks"}
+    (breaker,) = Breaker.open_ones(now())
+    assert (breaker.scope, breaker.case) == ("site", None)
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize(("place", "said"), [("", "Confirm your e-mail address"), ("/fr", "Confirmez votre adresse")])
+def test_while_it_asks_nobody_is_sent_to_stripe_before_the_button_in_the_letter_was_pressed(
+    client: FlaskClient, asked: Asked, place: str, said: str
+) -> None:
+    case = a_case()
+    asks(case)
+    sent = pledge(client, case.slug, "waits@example.org", place=place)
+    one, private = last(case.slug), sent.headers["Location"]
+    assert (private, asked.pages) == (f"{place}/pledges/{one.link()}", [])
+    page = client.get(private).text
+    assert "waits@example.org" in page and "card-page" in page and "Continue to Stripe" not in page
+    (letter,) = told("confirmation")
+    assert letters.is_true(letter) and letter.language == ("fr" if place else "en-GB")
+    message = letters.write(letter)
+    # Whoever reads there may be a stranger, to whom nobody may say anything by the name that was typed.
+    assert str(message["To"]) == "waits@example.org" and "Ada" not in text_of(message)
+    link = link_in(letter)
+    assert link.startswith(f"{place}/pledges/confirmations/")
+    for _ in range(2):  # A mail scanner opens it, and then its reader.
+        opened = client.get(link)
+        assert opened.status_code == 200 and said in opened.text
+    assert (asked.pages, last(case.slug).email_confirmed_at) == ([], None)
+    pressed = [client.post(link, headers=SAME_ORIGIN).headers["Location"] for _ in range(2)]
+    assert pressed == [f"{STRIPE}pledge-{one.id}-session-1"] * 2 and len(asked.pages) == 1
+    assert not letters.is_true(told("confirmation")[0])
+    assert saved(last(case.slug)).status == "confirmed" and counted(case.slug) == (2_500, 1)
+    assert client.get(link).status_code == 409
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_card_page_that_was_open_before_leads_to_a_pledge_that_counts_once_its_address_is_confirmed(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case(target=600_000)
+    keep()
+    private = f"/pledges/{a_pledge(case_at(case.slug).round, email='before@example.org').link()}"
+    asks(case)
+    held = saved(last(case.slug))
+    assert (held.status, held.held_because, counted(case.slug)) == ("held", "unconfirmed", (0, 0))
+    assert told("looked_at") + told("pledges_held") == [] and Pledge.held(10) == []
+    assert "before@example.org" in client.get(private).text
+    client.post(f"{private}/card-page", headers=SAME_ORIGIN)
+    first, second = (link_in(one) if number else "" for number, one in enumerate(told("confirmation")))
+    assert first == "" and client.get(second).status_code == 200
+    assert client.post(second, headers=SAME_ORIGIN).headers["Location"] == private
+    assert (last(case.slug).status, counted(case.slug), asked.pages) == ("confirmed", (2_500, 1), [])
+    assert [one.what for one in last(case.slug).history()][-2:] == ["address_confirmed", "confirmed"]
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_letter_can_be_sent_again_and_only_the_last_link_works_for_the_address_that_it_went_to(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    asks(case)
+    private = pledge(client, case.slug, "first@example.org").headers["Location"]
+    first = link_in(told("confirmation")[0])
+    client.post(f"{private}/card-page", headers=SAME_ORIGIN)
+    assert client.get(first).status_code == 404
+    second = link_in(told("confirmation")[1])
+    # Another address: what was sent to the one before opens nothing.
+    client.post(f"{private}/address", data={"email": "second@example.org"}, headers=SAME_ORIGIN)
+    third = told("confirmation")[2]
+    assert (client.get(second).status_code, client.post(second, headers=SAME_ORIGIN).status_code) == (404, 404)
+    assert str(letters.write(third)["To"]) == "second@example.org" and asked.pages == []
+    with time_machine.travel(now() + law.CONFIRMATION_WAITS + SECOND):
+        assert client.post(link_in(third), headers=SAME_ORIGIN).status_code == 409
+    assert client.post(link_in(third), headers=SAME_ORIGIN).status_code == 303 and len(asked.pages) == 1
+    # Confirmed once, another card page needs no more of it; another address does.
+    client.post(f"{private}/amount", data={"amount": "30", "agreed": "y"}, headers=SAME_ORIGIN)
+    assert (len(told("confirmation")), len(asked.pages), last(case.slug).amount_pence) == (3, 2, 3_000)
+    client.post(f"{private}/address", data={"email": "third@example.org"}, headers=SAME_ORIGIN)
+    assert len(told("confirmation")) == 4 and last(case.slug).session_id is None
+
+
+@pytest.mark.usefixtures("strict")
+def test_refused_cards_of_confirmed_addresses_have_pledging_rest_until_half_an_hour_is_over(
+    client: FlaskClient, asked: Asked
+) -> None:
+    a_user("staff")
+    case = a_case()
+    pledge(client, case.slug)
+    first = last(case.slug)
+    refused(client, first, "a", "b", "c", "d")
+    # However many were refused before anybody was asked for an address: those pages were open already.
+    for number in range(20):
+        refused(client, first, f"old-{number}", page=f"seti_old_{number}")
+    assert state(case.slug) == "asks"
+    pledge(client, case.slug)
+    client.post(link_in(told("confirmation")[0]), headers=SAME_ORIGIN)
+    refused(client, last(case.slug), "a", "b", "c")
+    assert state(case.slug) == "asks"
+    refused(client, last(case.slug), "d")
+    assert state(case.slug) == "paused"
+    # The site, which bears three times as much, only asks.
+    breaker_id = Breaker.hold(case.id, now()).id
+    told_of = [one.occasion.split(":")[1:3] for one in told("card_testing")]
+    assert [state for number, state in told_of if number == str(breaker_id)] == ["asks", "paused"]
+    before, pages = len(pledges_of(case.slug)), len(asked.pages)
+    form = client.get(f"/cases/{case.slug}/pledge")
+    assert form.status_code == 409 and "Pledging rests for a while" in form.text
+    assert pledge(client, case.slug).status_code == 409
+    assert client.post(f"/pledges/{first.link()}/amount", data={"amount": "30", "agreed": "y"},
+                       headers=SAME_ORIGIN).status_code == 409  # fmt: skip
+    assert (len(pledges_of(case.slug)), len(asked.pages)) == (before, pages)
+    # What was pledged stands: a card that is saved counts, and can be taken back.
+    assert saved(first).status == "held"  # four other cards were refused for it
+    assert client.post(f"/pledges/{first.link()}/cancellation", headers=SAME_ORIGIN).status_code == 303
+    sweep(now() + 31 * MINUTE)
+    with time_machine.travel(now() + 31 * MINUTE):
+        assert pledge(client, case.slug).status_code == 303 and state(case.slug) == "closed"
+
+
+@pytest.mark.usefixtures("strict")
+def test_forms_alone_however_many_keep_it_asking_and_never_have_pledging_rest(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    keep()
+    for _ in range(40):
+        pledge(client, case.slug)
+    assert (state(case.slug), len(asked.pages)) == ("asks", 5)
+    with time_machine.travel(now() + 29 * MINUTE):
+        for _ in range(5):
+            pledge(client, case.slug)
+    sweep(now() + 30 * MINUTE + SECOND)
+    # They were still coming, so it goes on; and it is no new occasion to write of.
+    assert state(case.slug, now() + 45 * MINUTE) == "asks" and len(asked.pages) == 5
+    real = pledge(client, case.slug, "real@example.org").headers["Location"]
+    assert client.post(link_in(told("confirmation")[-1]), headers=SAME_ORIGIN).headers["Location"].startswith(STRIPE)
+    assert real and saved(last(case.slug)).status == "confirmed"
+
+
+@pytest.mark.usefixtures("strict")
+def test_while_it_asks_a_network_may_ask_for_so_many_letters(app: Flask, client: FlaskClient, asked: Asked) -> None:
+    case = a_case()
+    limited(app, rate_confirmation="2 per hour")
+    asks(case)
+    answers = [pledge(client, case.slug, address=f"192.0.2.{number}").status_code for number in range(1, 4)]
+    assert (answers, len(told("confirmation"))) == ([303, 303, 429], 2)
+
+
+@pytest.mark.usefixtures("strict")
+def test_who_never_confirms_is_let_go_of_at_once_and_stripe_is_not_asked_when_the_round_closes(
+    app: Flask, client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case(target=2_500, pledged=[2_500])
+    asks(case)
+    for _ in range(3):
+        pledge(client, case.slug)
+    sweep(now() + law.CONFIRMATION_WAITS - MINUTE)
+    assert [one.status for one in pledges_of(case.slug)[1:]] == ["started"] * 3
+    sweep(now() + law.CONFIRMATION_WAITS + MINUTE)
+    assert [(one.status, one.confirm_by) for one in pledges_of(case.slug)[1:]] == [("abandoned", None)] * 3
+    asks(case)
+    pledge(client, case.slug)
+    its_round = case_at(case.slug).round
+    Round.hold(its_round.id).move_deadline(now() - SECOND, "test", now())
+    keep()
+    deadline_capture.settle_round(its_round.id)
+    assert case_at(case.slug).round.status == "met" and last(case.slug).status == "abandoned"
+    assert (asked.pages, asked.closed) == ([], [])
+
+
+# --- What staff do about it --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(app: Flask) -> FlaskClient:
+    return logged_in(app, a_user("staff"))
+
+
+def press(desk: FlaskClient, where: str, page: str, **typed: str) -> TestResponse:
+    token = re.search(r'name="form_token" value="([^"]+)"', desk.get(page).text)
+    assert token
+    return desk.post(where, data={"form_token": token.group(1), **typed}, headers=SAME_ORIGIN)
+
+
+@pytest.mark.usefixtures("strict")
+def test_staff_see_what_is_going_on_and_end_it_or_let_it_go_on_longer_with_a_reason(
+    desk: FlaskClient, client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case(title="A case on television")
+    pledge(client, case.slug)
+    refused(client, last(case.slug), "a", "b", "c", "d")
+    breaker_id = Breaker.hold(case.id, now()).id
+    keep()
+    assert "Cards are being tried out" in desk.get("/staff").text
+    page, where = "/staff/tried-cards", f"/staff/breakers/{breaker_id}"
+    shown = desk.get(page).text
+    assert "A case on television" in shown and "4 refused, 1 unfinished, 0 saved" in shown
+    wrong = press(desk, f"{where}/end", page)
+    assert wrong.status_code == 422 and "Enter a reason." in wrong.text
+    field = f"breaker-{breaker_id}-reason"
+    until = db.session.get_one(Breaker, breaker_id).until
+    assert press(desk, f"{where}/prolongation", page, **{field: "The police ask."}).status_code == 303
+    look_anew()
+    assert db.session.get_one(Breaker, breaker_id).until == until + 12 * HOUR
+    assert press(desk, f"{where}/end", page, **{field: "On television tonight."}).status_code == 303
+    assert state(case.slug) == "closed" and "Nothing of that kind" in desk.get(page).text
+    # It rests: what staff have ended does not begin again at the next refused card.
+    refused(client, last(case.slug), "e")
+    assert state(case.slug) == "closed"
+    assert press(desk, f"{where}/end", "/staff/tried-cards?", **{field: "Again."}).status_code in (409, 303)
+    with time_machine.travel(now() + 2 * HOUR + MINUTE):
+        pledge(client, case.slug)
+        refused(client, last(case.slug), "a", "b", "c", "d")
+        assert state(case.slug) == "asks"
+
+
+# --- Pledges that are held ---------------------------------------------------------------------------------
+
+
+def with_card(slug: str, card: str, email: str, amount: int = 2_500) -> Pledge:
+    """A pledge of somebody whose card is saved."""
+    return saved(a_pledge(case_at(slug).round, amount, email=email), card)
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_third_person_with_one_card_is_held_and_does_not_count_until_staff_let_it(
+    desk: FlaskClient, client: FlaskClient
+) -> None:
+    case = a_case(target=600_000)
+    keep()
+    assert [with_card(case.slug, "one-card", f"{who}@home.example").status for who in ("a", "b", "B", "c")] == [
+        "confirmed", "confirmed", "confirmed", "held",
+    ]  # fmt: skip
+    held = last(case.slug)
+    assert with_card(case.slug, "another-card", "d@home.example").status == "confirmed"
+    assert (held.held_because, counted(case.slug)) == ("same_card", (10_000, 4))
+    assert held.card_mark and "one-card" not in held.card_mark and held.card_mark == pledges_of(case.slug)[0].card_mark
+    (letter,) = (one for one in told("looked_at") if one.subject == f"pledge:{held.id}")
+    private = client.get(f"/pledges/{held.link()}").text
+    for said in (words(letter), private):
+        assert "before" in said and "count" in said and "4242" not in said
+    assert [one.occasion for one in told("pledges_held")] == [f"case:{case.id}:{now().date().isoformat()}"]
+    assert "1 pledge" in desk.get("/staff").text
+    page = desk.get("/staff/tried-cards").text
+    assert held.public_id in page and "the same card is behind pledges of other people" in page
+    where = f"/staff/pledges/{held.public_id}"
+    assert press(desk, f"{where}/counting", where).status_code == 422
+    assert press(desk, f"{where}/counting", where, **{"held-reason": "A family."}).status_code == 303
+    look_anew()
+    held = db.session.get_one(Pledge, held.id)
+    assert (held.status, counted(case.slug)) == ("confirmed", (12_500, 5))
+    assert [(one.what, one.note) for one in held.history()][-2:] == [("decided", "A family."), ("confirmed", "")]
+    assert len([one for one in told("confirmed") if one.subject == f"pledge:{held.id}"]) == 1
+    # Decided is decided.
+    assert desk.post(f"{where}/refusal", data={"held-reason": "No."}, headers=SAME_ORIGIN).status_code in (403, 409)
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize(("looked", "decision", "ends"), [
+    ("nobody", "missed", "released"), ("count", "met", "due"), ("refuse", "missed", "released"),
+    ("supporter", "missed", "cancelled"),
+])  # fmt: skip
+def test_a_held_pledge_decides_nothing_unless_staff_let_it_count_before_the_deadline(
+    app: Flask, looked: str, decision: str, ends: str
+) -> None:
+    """It is exactly what the target lacks: £25 of £75."""
+    staff, case = a_user("staff"), a_case(target=7_500)
+    keep()
+    for who in ("a", "b", "c"):
+        with_card(case.slug, "one-card", f"{who}@home.example")
+    held = last(case.slug)
+    assert (held.status, counted(case.slug)) == ("held", (5_000, 2))
+    by = db.session.get_one(User, staff.id)
+    if looked == "count":
+        Pledge.hold(held.id).let_count("A family.", by, now())
+    elif looked == "refuse":
+        Pledge.hold(held.id).refuse("Nobody answers.", by, now())
+    elif looked == "supporter":
+        Pledge.hold(held.id).cancel(now())
+    keep()
+    its_round = case_at(case.slug).round
+    with time_machine.travel(its_round.deadline + SECOND, tick=False):
+        if looked == "nobody":
+            with pytest.raises(Refused, match="not held any more"):
+                Pledge.hold(held.id).let_count("Too late.", by, now())
+            db.session.rollback()
+        deadline_capture.settle_round(its_round.id)
+    its_round, held = case_at(case.slug).round, last(case.slug)
+    assert (its_round.status, held.status) == (decision, ends)
+    assert its_round.settled_total_pence == (7_500 if looked == "count" else 5_000)
+    kinds = [one.kind for one in told() if one.subject == f"pledge:{held.id}"]
+    assert kinds == {
+        "nobody": ["looked_at", "not_released"], "count": ["looked_at", "confirmed"],
+        "refuse": ["looked_at", "not_released"], "supporter": ["looked_at", "cancelled"],
+    }[looked]  # fmt: skip
+
+
+def test_several_refused_cards_before_the_saved_one_and_a_card_refused_elsewhere_hold_a_pledge(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    tries, mistypes = a_pledge(case.round, email="tries@x.example"), a_pledge(case.round, email="mistypes@x.example")
+    keep()
+    refused(client, mistypes, "card", "card", "card", "another")
+    assert saved(mistypes, "card").status == "confirmed"
+    refused(client, tries, "one", "two", "three", "four")
+    assert (saved(tries, "five").status, db.session.get_one(Pledge, tries.id).held_because) == ("held", "many_cards")
+    elsewhere = a_pledge(case_at(case.slug).round)
+    keep()
+    refused(client, mistypes, "stolen", "stolen", page="seti_more")
+    refused(client, tries, "stolen", page="seti_again")
+    assert (saved(elsewhere, "stolen").status, last(case.slug).held_because) == ("held", "card_refused")
+
+
+@pytest.mark.usefixtures("strict")
+def test_staff_are_reminded_of_held_pledges_a_day_before_a_round_ends_once(app: Flask) -> None:
+    a_user("staff")
+    case = a_case(ends_in=25 * HOUR)
+    keep()
+    for who in ("a", "b", "c"):
+        with_card(case.slug, "one-card", f"{who}@home.example")
+    sweep(now())
+    assert [one.occasion.split(":")[2] for one in told("pledges_held")] == [now().date().isoformat()]
+    for minutes in (61, 62):
+        sweep(now() + minutes * MINUTE)
+    assert [one.occasion.split(":")[2] for one in told("pledges_held")][1:] == ["ends"]
+    assert case.title in words(told("pledges_held")[1])
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_cancelled_case_lets_a_held_pledge_go_and_its_supporter_is_told(app: Flask) -> None:
+    case = a_case()
+    keep()
+    for who in ("a", "b", "c"):
+        with_card(case.slug, "one-card", f"{who}@home.example")
+    case_at(case.slug).cancel("A mistake.", "operator", now())
+    keep()
+    assert [one.status for one in pledges_of(case.slug)] == ["released"] * 3
+    assert counted(case.slug) == (0, 0)
+    assert len([one for one in told("case_cancelled") if one.subject == f"pledge:{last(case.slug).id}"]) == 1

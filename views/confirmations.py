@@ -1,0 +1,33 @@
+"""The way to Stripe's page while cards are being tried out: the reader of a pledge's address confirms it first."""
+
+from flask import redirect, render_template
+from flask_babel import gettext
+from werkzeug.wrappers import Response as AnyResponse
+
+from law import Refused
+from models import Pledge, db
+from views.card_pages import note_card_page, private_page, to_card_page
+from views.public import now
+from views.supporters import shown, supporters
+
+
+@supporters.get("/pledges/confirmations/<link>")
+def confirmation(pledge: Pledge) -> AnyResponse | str:
+    """Mail scanners follow links, so this only shows the button. Once it was pressed, it leads where that led."""
+    if pledge.confirm_by is None and pledge.status == "started":
+        return redirect(private_page(pledge), 303)
+    if not pledge.may_be_confirmed(now()):
+        raise Refused(gettext("This link has run out. Please pledge again on the page of the case."))
+    return render_template("pledges/confirmation.html", **shown(pledge) | {"link": pledge.link("confirmation")})
+
+
+@supporters.post("/pledges/confirmations/<link>")
+def confirm_address(pledge: Pledge) -> AnyResponse:
+    """Pressed twice it leads to the same page of Stripe's."""
+    held = Pledge.hold(pledge.id)
+    waited = held.confirm_by is not None
+    held.confirm_email(now())
+    if waited and held.status == "started":
+        note_card_page(held)
+    db.session.commit()
+    return to_card_page(held)
