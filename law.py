@@ -212,6 +212,9 @@ UPDATE_MOVES: Mapping[str, frozenset[str]] = {
 # Who may read an update, and a message that comes with a pledge.
 AUDIENCES: Mapping[str, str] = {"everyone": N_("Everyone"), "supporters": N_("Supporters only")}
 MESSAGES_FOR = ("owner", "everyone")
+# How a supporter is named: with the whole name, with its first word, or as "Anonymous", to the public alone or to the
+# case owner too. The case owner sees the whole name in all but the last.
+SHOWN_AS = ("name", "first_name", "anonymous", "hidden")
 # The reason of a report that is the case owner's; it is none that readers can choose.
 OF_OWNER = "owner"
 

@@ -2366,7 +2366,7 @@ class Round(Base):
             target=pounds(self.target_pence),
         )
 
-    def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
+    def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, shown_as: str,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
                      message_public: bool = False, language: str = ENGLISH) -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
@@ -2386,7 +2386,7 @@ class Round(Base):
             session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
             retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language,
         )  # fmt: skip
-        pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        pledge.promise(amount_pence, name, email, shown_as, wants_updates, as_of)
         pledge.say(message, message_public)
         db.session.add(pledge)
         db.session.flush()
@@ -2925,6 +2925,7 @@ class Pledge(Base):
         ),
         sa.CheckConstraint("refunded_pence BETWEEN 0 AND amount_pence", name="refund_within_amount"),
         one_of("message_for", law.MESSAGES_FOR),
+        one_of("shown_as", law.SHOWN_AS),
         sa.CheckConstraint("(message IS NULL) = (message_for IS NULL)", name="message_for_somebody"),
         sa.CheckConstraint("agreement_pence = amount_pence", name="agreed_to_the_amount"),
         sa.CheckConstraint(
@@ -2961,7 +2962,8 @@ class Pledge(Base):
     email: Mapped[str] = mapped_column(sa.String(254))
     # By what an address is looked up, however it was typed. The database makes it, so it goes when the address goes.
     email_lowered: Mapped[str] = mapped_column(sa.String(254), sa.Computed("lower(email)", persisted=True), index=True)
-    anonymous: Mapped[bool]
+    # One of law.SHOWN_AS.
+    shown_as: Mapped[str] = mapped_column(sa.String(20))
     wants_updates: Mapped[bool]
     # In which it was made, and in which letters about it are written.
     language: Mapped[str] = mapped_column(sa.String(20))
@@ -3039,7 +3041,24 @@ class Pledge(Base):
 
     @property
     def public_name(self) -> str:
-        return gettext("Anonymous") if self.anonymous else self.name
+        """What everybody may see, beside a message that is for everyone."""
+        return self._signature or gettext("Anonymous")
+
+    @property
+    def _signature(self) -> str:
+        if self.shown_as == "first_name":
+            return next(iter(self.name.split()), "")
+        return self.name if self.shown_as == "name" else ""
+
+    @property
+    def owner_sees(self) -> str:
+        """By which name the case owner knows the supporter."""
+        return gettext("Anonymous") if self.shown_as == "hidden" else self.name
+
+    @classmethod
+    def _owner_sees(cls) -> sa.ColumnElement[str]:
+        """As `owner_sees`, for a query."""
+        return sa.case((cls.shown_as == "hidden", gettext("Anonymous")), else_=cls.name)
 
     @property
     def is_supporters(self) -> bool:
@@ -3081,15 +3100,14 @@ class Pledge(Base):
         found = sa.select(cls).where(cls.round_id == its_round.id, *cls.counts()).order_by(*place)
         if (began := cls._older_than(after)) is not None:
             found = found.where(began)
-        shown = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
-        pledges, last = page_of(found, words_in(words, shown), limit)
+        pledges, last = page_of(found, words_in(words, cls._owner_sees()), limit)
         return pledges, last.place if last else ""
 
     @classmethod
     def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:
-        """(when, public name, pence) of every pledge that count or counted, the oldest first: no more than what their
+        """(when, name, pence) of every pledge that count or counted, the oldest first: no more than what their
         supporters share with the case owner."""
-        name = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
+        name = cls._owner_sees()
         found = sa.select(cls.confirmed_at, name, cls.amount_pence).where(cls.round_id == its_round.id, *cls.counts())
         return [tuple(row) for row in db.session.execute(found.order_by(cls.confirmed_at, cls.id))]
 
@@ -3123,11 +3141,11 @@ class Pledge(Base):
 
     # Pledging
 
-    def promise(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+    def promise(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                 as_of: dt.datetime) -> None:  # fmt: skip
         """What the supporter agreed to, with the version, time and amount of the agreement."""
         self._put_in_force(self._agree(amount_pence, as_of))
-        self.name, self.email, self.anonymous, self.wants_updates = name, email, anonymous, wants_updates
+        self.name, self.email, self.shown_as, self.wants_updates = name, email, shown_as, wants_updates
 
     def say(self, message: str, public: bool) -> None:
         """What the supporter writes with the pledge: to the case owner alone, or for everyone to read."""
@@ -3159,15 +3177,15 @@ class Pledge(Base):
         in_force = (self.agreement_at, self.agreement_pence)
         return next((one for one in reversed(self.agreements) if (one.agreed_at, one.amount_pence) == in_force), None)
 
-    def promised(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+    def promised(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                  message: str = "", message_public: bool = False) -> bool:  # fmt: skip
         """Whether exactly this is what the row already says."""
         said = (self.message or "", self.message_for == "everyone")
-        return (self.amount_pence, self.name, self.email, self.anonymous, self.wants_updates, *said) == (
-            amount_pence, name, email, anonymous, wants_updates, message, bool(message) and message_public,
+        return (self.amount_pence, self.name, self.email, self.shown_as, self.wants_updates, *said) == (
+            amount_pence, name, email, shown_as, wants_updates, message, bool(message) and message_public,
         )  # fmt: skip
 
-    def promise_again(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+    def promise_again(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                       as_of: dt.datetime, message: str = "", message_public: bool = False) -> None:  # fmt: skip
         """Change a pledge before its card was saved, or take up one whose card page has ended.
 
@@ -3179,15 +3197,15 @@ class Pledge(Base):
                 gettext("Your card is saved, so the pledge stands as you agreed to it. You can still change it.")
             )
         self._move("started", "supporter", as_of)
-        before = self.amount_pence, self.email, (self.name, self.anonymous)
-        self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        before = self.amount_pence, self.email, (self.name, self.shown_as)
+        self.promise(amount_pence, name, email, shown_as, wants_updates, as_of)
         self.say(message, message_public)
         self.session_id = self.session_url = self.session_params = self.session_expires_at = None
         if before[0] != amount_pence:
             self._note("changed", as_of, _from_to(before[0], amount_pence))
         if before[1] != email:
             self._note("address_corrected", as_of)
-        if before[2] != (name, anonymous):
+        if before[2] != (name, shown_as):
             self._note("renamed", as_of)
 
     def require_changeable(self, as_of: dt.datetime) -> None:
@@ -3236,11 +3254,11 @@ class Pledge(Base):
         db.session.flush()
         Letter.owe("changed", self, f"agreement:{agreement.id}", as_of)
 
-    def rename(self, name: str, anonymous: bool, as_of: dt.datetime) -> None:
-        """How the case owner sees the supporter. Silent when it is so already."""
+    def rename(self, name: str, shown_as: str, as_of: dt.datetime) -> None:
+        """How others see the supporter. Silent when it is so already."""
         self.require_changeable(as_of)
-        if (name, anonymous) != (self.name, self.anonymous):
-            self.name, self.anonymous = name, anonymous
+        if (name, shown_as) != (self.name, self.shown_as):
+            self.name, self.shown_as = name, shown_as
             self._note("renamed", as_of)
 
     def _note(self, what: str, as_of: dt.datetime, note: str = "") -> None:
@@ -3393,8 +3411,7 @@ class Pledge(Base):
         """
         if self.message is None or self.message_for != "everyone" or self.round.case.comments_locked:
             return
-        name = "" if self.anonymous else self.name
-        taken = self.round.case.take_comment(name, self.email, self.message, as_of, language=self.language)
+        taken = self.round.case.take_comment(self._signature, self.email, self.message, as_of, language=self.language)
         if taken.is_new:
             self.comment = taken
 

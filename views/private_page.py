@@ -140,7 +140,7 @@ def _amount_page(pledge: Pledge, form: AmountForm, status: int) -> tuple[str, in
 @supporters.get("/pledges/<link>/name")
 def name_form(pledge: Pledge) -> str:
     pledge.require_changeable(now())
-    form = NameForm(name=pledge.name, anonymous=pledge.anonymous)
+    form = NameForm(name=pledge.name, shown_as=pledge.shown_as)
     return render_template("pledges/name.html", form=form, **shown(pledge))
 
 
@@ -151,7 +151,7 @@ def rename(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return render_template("pledges/name.html", form=form, **shown(pledge)), 422
     held = Pledge.hold(pledge.id)
-    held.rename(str(form.name.data), form.anonymous.data, now())
+    held.rename(str(form.name.data), str(form.shown_as.data), now())
     db.session.commit()
     return redirect(private_page(held), 303)
 
