@@ -212,6 +212,9 @@ UPDATE_MOVES: Mapping[str, frozenset[str]] = {
 # Who may read an update, and a message that comes with a pledge.
 AUDIENCES: Mapping[str, str] = {"everyone": N_("Everyone"), "supporters": N_("Supporters only")}
 MESSAGES_FOR = ("owner", "everyone")
+# Cases that nobody but their people and staff ever saw, and those that need nobody any more who answers for them.
+UNSEEN_CASES = ("draft", "changes_requested", "rejected")
+CASES_WITHOUT_OWNER = (*UNSEEN_CASES, "missed", "cancelled", "closed")
 # How a supporter is named: with the whole name, with its first word, or as "Anonymous", to the public alone or to the
 # case owner too. The case owner sees the whole name in all but the last.
 SHOWN_AS = ("name", "first_name", "anonymous", "hidden")
@@ -248,6 +251,7 @@ HAPPENED = (
     N_("asked again"), N_("reminded"), N_("charges went on"), N_("stopped trying"), N_("receipt asked"),
     N_("refund asked"), N_("money back"), N_("refund failed"), N_("opened"), N_("won"), N_("lost"), N_("reported"),
     N_("answered"), N_("answer changed"), N_("look again"), N_("kept"), N_("undone"), N_("resubmitted"),
+    N_("erased"),
 )  # fmt: skip
 # The same where a sentence has it as the database has it; and who does things, if it is none of the users.
 AS_STORED = (

@@ -16,10 +16,11 @@ import structlog
 
 import config
 import jobs
-from jobs import doctor, reconcile
+from jobs import doctor, reconcile, retention
 from models import (
     Case,
     Comment,
+    Erasure,
     Lease,
     Letter,
     OldCard,
@@ -65,7 +66,7 @@ def sweep(as_of: dt.datetime) -> None:
     begin_writing()
     remind_moderators(as_of)
     remind_owners(as_of)
-    for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY):
+    for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY, retention.LEASE):
         Lease.wind(name, as_of)
     Tally.fold()
     db.session.commit()
@@ -141,6 +142,14 @@ def _examinations(as_of: dt.datetime) -> Due:
     return [None] if Lease.has_run_out(doctor.LEASE, as_of) else []
 
 
+def _retention(as_of: dt.datetime) -> Due:
+    return [None] if Lease.has_run_out(retention.LEASE, as_of) else []
+
+
+def _erasures(as_of: dt.datetime) -> Due:
+    return [None] if Erasure.waiting(as_of) else []
+
+
 def _comparisons(as_of: dt.datetime) -> Due:
     due = any(Lease.has_run_out(name, as_of) for name in (reconcile.HOURLY, reconcile.DAILY))
     return [None] if due else []
@@ -164,6 +173,8 @@ TIMETABLE: dict[str, Callable[[dt.datetime], Due]] = {
     "launch_case": _launches,
     "publish_update": _updates,
     "send_letters": _letters,
+    "finish_erasures": _erasures,
+    "forget": _retention,
     "examine_books": _examinations,
     "begin_reconciliation": _comparisons,
     "reconcile": _comparing,

@@ -3,16 +3,17 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.wrappers import Response
 from flask_babel import gettext
-from flask_login import current_user
+from flask_login import current_user, logout_user
 from werkzeug.wrappers import Response as AnyResponse
 
 import config
 import law
 from jobs import ring
 from law import Refused
-from models import RecoveryCode, User, db
+from models import RecoveryCode, User, db, held_about, held_at
 from views import doors, languages
 from views.account_forms import ProofForm, SetUpForm
+from views.files import as_file
 from views.public import now
 from views.second_factors import codes_page, enter_anew, hold_with_proof, set_up_page, status, take_set_up
 
@@ -90,6 +91,49 @@ def choose_language() -> AnyResponse:
     db.session.commit()
     flash(gettext("Letters to you are written in %(language)s.", language=languages.LANGUAGES[language]))
     return redirect(url_for("own_account.account"), 303)
+
+
+@own_account.get("/data")
+def account_data() -> Response:
+    """All that we keep of this user, as a file."""
+    myself = _myself()
+    return as_file({"account": held_about(myself), "asked_for": held_at(myself.email)}, "account")
+
+
+@own_account.get("/erasure")
+def erasure() -> str:
+    return _erasure_page(_erasure_form())
+
+
+@own_account.post("/erasure")
+def erase() -> str | tuple[str, int]:
+    """Whoever found an open browser erases nothing: the password is asked for again, and the second factor."""
+    form = _erasure_form()
+    held = hold_with_proof(form, _myself()) if form.validate() else None
+    if held is None:
+        return _erasure_page(form), status()
+    held.erase(f"user:{held.id}", now())
+    db.session.commit()
+    ring("finish_erasures")
+    logout_user()
+    return render_template("accounts/erased.html")
+
+
+def _erasure_form() -> ProofForm:
+    form = ProofForm(request.form)
+    if current_user.second_factor_at is None:
+        del form.code, form.recovery_code
+    return form
+
+
+def _erasure_page(form: ProofForm) -> str:
+    if "code" in form:
+        form.code.data = ""
+    try:
+        _myself().require_erasable()
+    except Refused as why:
+        return render_template("accounts/erasure.html", form=form, why=str(why))
+    return render_template("accounts/erasure.html", form=form, why="")
 
 
 def _myself() -> User:
