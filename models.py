@@ -1226,6 +1226,9 @@ class Case(Base):
             return
         db.session.execute(sa.delete(CaseWords).where(CaseWords.case_id == self.id))
         CaseWords.write(self)
+        if db.engine.dialect.name == "sqlite":
+            # Its index keeps what was deleted until it is written anew.
+            db.session.execute(sa.text("INSERT INTO case_search(case_search) VALUES ('rebuild')"))
 
     # Its people
 
