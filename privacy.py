@@ -30,24 +30,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Kept:
-    """One line of the table. `what`, `why`, `basis` and `until` have their words by language."""
+    """One line of the table. Its words are English, to be translated where they are shown."""
 
     of: str
-    what: dict[str, str]
-    why: dict[str, str]
-    basis: dict[str, str]
+    what: str
+    why: str
+    basis: str
     tables: dict[str, list[str]]
     rules: tuple[Rule, ...]
-    until: dict[str, str]
+    until: str
     secret: bool
 
 
 @dataclass(frozen=True)
 class Table:
-    """All of it. `people` and `moments` have their words by language; `not_personal` names the other columns."""
+    """All of it. `people` and `moments` are in words; `not_personal` names the columns that are not kept of anybody."""
 
-    people: dict[str, dict[str, str]]
-    moments: dict[str, dict[str, str]]
+    people: dict[str, str]
+    moments: dict[str, str]
     kept: tuple[Kept, ...]
     not_personal: dict[str, list[str]]
 
@@ -74,9 +74,9 @@ def table() -> Table:
     )  # fmt: skip
 
 
-def _kept(written: dict[str, Any], bases: dict[str, dict[str, str]]) -> Kept:
+def _kept(written: dict[str, Any], bases: dict[str, str]) -> Kept:
     rules = tuple(Rule(**{**rule, "columns": tuple(rule.get("columns", ()))}) for rule in written.get("rules", ()))
     return Kept(
         written["of"], written["what"], written["why"], bases[written["basis"]], written["tables"], rules,
-        written.get("until", {}), written.get("secret", False),
+        written.get("until", ""), written.get("secret", False),
     )  # fmt: skip

@@ -58,19 +58,19 @@ def _page(title: str, file: str) -> str:
     before, _, after = words.partition("{kept}")
     return render_template(
         "cases/about.html", title=title, words=before, after=after, in_language=found.name == translated,
-        kept=_kept(language.partition("-")[0]) if file == "privacy.md" else {},
+        kept=_kept() if file == "privacy.md" else {},
     )  # fmt: skip
 
 
-def _kept(language: str) -> dict[str, list[dict[str, Any]]]:
-    """The lines of the table of privacy.toml in one language, by the people whom they are about."""
+def _kept() -> dict[str, list[dict[str, Any]]]:
+    """The lines of the table of privacy.toml, by the people whom they are about."""
     table = kept_of_people.table()
-    lines: dict[str, list[dict[str, Any]]] = {words[language]: [] for words in table.people.values()}
+    lines: dict[str, list[dict[str, Any]]] = {gettext(words): [] for words in table.people.values()}
     for one in table.kept:
-        rules = [_rule(rule, table.moments[rule.after][language]) for rule in one.rules]
-        lines[table.people[one.of][language]].append({
-            "what": one.what[language], "why": one.why[language], "basis": one.basis[language], "rules": rules,
-            "until": one.until.get(language, ""),
+        lines[gettext(table.people[one.of])].append({
+            "what": gettext(one.what), "why": gettext(one.why), "basis": gettext(one.basis),
+            "rules": [_rule(rule, gettext(table.moments[rule.after])) for rule in one.rules],
+            "until": gettext(one.until) if one.until else "",
         })  # fmt: skip
     return lines
 
