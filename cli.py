@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import hashlib
+import json
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -22,10 +23,12 @@ import law
 import passwords
 import payments
 from jobs import cards, deadline_capture, doctor, post, reconcile, ring
+from jobs import retention as forgetting
 from law import Refused
 from models import (
     Bounce,
     Case,
+    Comment,
     Invitation,
     Letter,
     Movement,
@@ -36,6 +39,8 @@ from models import (
     begin_reading,
     begin_writing,
     db,
+    held_about,
+    held_at,
     tables_are_ours,
 )
 from money import pounds
@@ -48,7 +53,7 @@ def register(app: Flask) -> None:
     """Give the application its commands."""
     operating = (
         create_user, invite, reset_second_factor, create_case, cancel_case, capture, ask_again, post_again, take_bounce,
-        decide_card, examine_books, compare, keep_htmx,
+        decide_card, examine_books, compare, keep_htmx, export_person, erase_person, retention,
     )  # fmt: skip
     for command in (*operating, demonstration):
         app.cli.add_command(command)
@@ -317,6 +322,73 @@ def compare(context: click.Context, since: dt.datetime, until: dt.datetime | Non
     for finding in found.findings:
         click.echo(finding)
     context.exit(1 if found.findings else 0)
+
+
+@click.command("export-person")
+@click.argument("address")
+def export_person(address: str) -> None:
+    """Print all that is kept with an e-mail ADDRESS, as JSON: its pledges, comments, account and requests. Make sure
+    first that whoever asks reads that address."""
+    begin_reading()
+    pledges, comments, person = _of_person(address)
+    held = {
+        "pledges": [held_about(one) for one in pledges], "comments": [held_about(one) for one in comments],
+        "account": held_about(person) if person else None, "asked_for": held_at(address),
+    }  # fmt: skip
+    click.echo(json.dumps(held, indent=2, ensure_ascii=False))
+
+
+@click.command("erase-person")
+@click.argument("address")
+@click.pass_context
+def erase_person(context: click.Context, address: str) -> None:
+    """Erase all that is kept with an e-mail ADDRESS, but for the books. What has to wait is named, and ends with 1."""
+    begin_reading()
+    pledges, comments, person = _of_person(address)
+    wanted = [(Pledge, one.id) for one in pledges] + [(Comment, one.id) for one in comments]
+    wanted += [(User, person.id)] if person else []
+    if not wanted:
+        raise click.ClickException(f"Nothing is kept with {address}.")
+    waits = [told for table, number in wanted if (told := _erase(table, number))]
+    for job in ("let_go", "finish_erasures"):
+        ring(job)
+    click.echo(f"Erased: {len(wanted) - len(waits)}.")
+    for told in waits:
+        click.echo(told)
+    context.exit(1 if waits else 0)
+
+
+def _of_person(address: str) -> tuple[list[Pledge], list[Comment], User | None]:
+    lowered = address.strip().lower()
+    pledges = sa.select(Pledge).where(Pledge.email_lowered == lowered).order_by(Pledge.id)
+    comments = sa.select(Comment).where(Comment.email == lowered).order_by(Comment.id)
+    return list(db.session.scalars(pledges)), list(db.session.scalars(comments)), User.at(lowered)
+
+
+def _erase(table: type[Pledge | Comment | User], number: int) -> str:
+    """Erase one; why it has to wait, or "" when it was erased."""
+    begin_writing()
+    try:
+        if table is User:
+            person = db.session.get_one(User, number)
+            (User.hold(number, person) or person).erase("operator", _now())
+        elif table is Pledge:
+            Pledge.hold(number).erase("operator", _now())
+        elif (comment := Comment.hold(number)) is not None:
+            comment.erase("operator", _now())
+    except Refused as why:
+        db.session.rollback()
+        return f"{table.__name__} {number} is not erased: {why}"
+    db.session.commit()
+    return ""
+
+
+@click.command("retention")
+def retention() -> None:
+    """Print what the clock would forget now, by the rules of privacy.toml. Changes nothing."""
+    begin_reading()
+    for rule, count in forgetting.prospect(_now()):
+        click.echo(f"{count:>6}  {rule.words}")
 
 
 def _size_of_the_books() -> str:

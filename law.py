@@ -214,6 +214,12 @@ UPDATE_MOVES: Mapping[str, frozenset[str]] = {
 # Who may read an update, and a message that comes with a pledge.
 AUDIENCES: Mapping[str, str] = {"everyone": N_("Everyone"), "supporters": N_("Supporters only")}
 MESSAGES_FOR = ("owner", "everyone")
+# Cases that nobody but their people and staff ever saw, and those that need nobody any more who answers for them.
+UNSEEN_CASES = ("draft", "changes_requested", "rejected")
+CASES_WITHOUT_OWNER = (*UNSEEN_CASES, "missed", "cancelled", "closed")
+# How a supporter is named: with the whole name, with its first word, or as "Anonymous", to the public alone or to the
+# case owner too. The case owner sees the whole name in all but the last.
+SHOWN_AS = ("name", "first_name", "anonymous", "hidden")
 # The reason of a report that is the case owner's; it is none that readers can choose.
 OF_OWNER = "owner"
 
@@ -286,6 +292,7 @@ HAPPENED = (
     N_("refund asked"), N_("money back"), N_("refund failed"), N_("opened"), N_("won"), N_("lost"), N_("reported"),
     N_("answered"), N_("answer changed"), N_("look again"), N_("kept"), N_("undone"), N_("resubmitted"),
     N_("held"), N_("asks"), N_("paused"), N_("prolonged"), N_("address question"), N_("address confirmed"),
+    N_("erased"),
 )  # fmt: skip
 # The same where a sentence has it as the database has it; and who does things, if it is none of the users.
 AS_STORED = (

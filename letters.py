@@ -72,6 +72,8 @@ OF_REVIEWS = {
 }  # fmt: skip
 # Letters to staff about a case; their occasion is "case:3", or "case:3:review:1".
 OF_CASES = ("case_submitted", "case_not_live_staff", "case_called_off")
+# Letters about a round that go to the operator, and not to its case owner.
+TO_OPERATOR = ("stays_closing", "charges_halted")
 # Letters that come only to those who want updates, and that lead to the end of them.
 OF_NEWS = ("update", "final_report")
 # Rows whose letter has a link that opens an account, or opens it again -> where that link leads.
@@ -103,10 +105,24 @@ def is_true(letter: Letter, as_of: dt.datetime | None = None) -> bool:
     """Whether what a letter says is still so as it goes out. One about a refused payment that was made good meanwhile
     is not, one whose link is dead by then is not, and whoever asks for the links of an address without pledges gets
     none."""
+    if not has_reader(letter):
+        return False
     about = _subject_row(letter)
     if letter.kind in LINKS_THAT_RUN_OUT:
         return bool(about.waits(as_of or letter.created_at))
     return bool(_STILL_SO[letter.kind](letter, about)) if letter.kind in _STILL_SO else True
+
+
+def has_reader(letter: Letter) -> bool:
+    """Whether we still know to whom it goes, and not that the reader was erased or what it is about was forgotten."""
+    table, _, number = letter.subject.partition(":")
+    about = db.session.get(SUBJECTS[table], int(number))
+    if isinstance(about, Round) and letter.kind not in TO_OPERATOR:
+        about = about.case
+    if isinstance(about, Case):
+        about = about.owner
+    nobody = about is None or getattr(about, "erased_at", None) is not None or getattr(about, "email", None) == ""
+    return not nobody and not (isinstance(about, AddressChange) and about.new_email == "")
 
 
 def _is_a_draft(update: Update | None) -> bool:
@@ -270,6 +286,14 @@ def _drop_into_folder(message: EmailMessage, folder: Path) -> None:
     unfinished = folder / f".{name}"
     unfinished.write_bytes(bytes(message))
     unfinished.replace(folder / f"{name}.eml")
+
+
+def drop_copies(message_ids: list[str]) -> None:
+    """For development: the files of these letters, which are no letters that somebody has received."""
+    where = urlsplit(config.current().mail_url)
+    if where.scheme == "file":
+        for number in message_ids:
+            (config.ROOT / (where.netloc + where.path) / f"{number}.eml").unlink(missing_ok=True)
 
 
 def _subject_row(letter: Letter) -> Any:
@@ -440,7 +464,7 @@ def _recipient(letter: Letter, about: Any) -> Address:
     if isinstance(about, Case):
         about = about.owner
     if isinstance(about, Round):
-        if letter.kind in ("stays_closing", "charges_halted"):
+        if letter.kind in TO_OPERATOR:
             return _address("", config.current().contact_email)
         about = about.case.owner
     return _address(about.name, about.email)

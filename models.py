@@ -37,6 +37,7 @@ from pyotp.exceptions import OTPVerificationError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import law
+import privacy
 from law import N_, Refused
 from money import pounds
 
@@ -385,6 +386,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     password_at: Mapped[dt.datetime]
     # Since when this person cannot log in; everybody else has none.
     disabled_at: Mapped[dt.datetime | None]
+    # Since when nothing is known of this person any more.
+    erased_at: Mapped[dt.datetime | None]
     # Since when a log-in asks for the digits of an authenticator app too. What the app and we share is read only to
     # compare with it; the digits of a step of 30 seconds are taken once, so none of an earlier one than the last.
     second_factor_at: Mapped[dt.datetime | None]
@@ -599,6 +602,59 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             self._require_power(by)
         self._drop_second_factor("reset", f"user:{by.id}" if by else "operator", as_of, note=reason)
 
+    # Leaving
+
+    def require_erasable(self) -> None:
+        """Raises Refused, in words for the person, while somebody has to answer for what they began, and for the last
+        of staff."""
+        begun = next((case for case in self.cases if case.status not in law.CASES_WITHOUT_OWNER), None)
+        if begun is not None:
+            raise Refused(
+                gettext(
+                    "You own a case that is not over: %(title)s. Cancel it, take it back or account for its money "
+                    "first, or ask our staff.",
+                    title=begun.title,
+                )
+            )
+        if self.role == "staff" and all(one.id == self.id for one in User.with_role("staff")):
+            raise Refused(gettext("You are the last of staff, so somebody else has to be one first."))
+
+    def erase(self, by: str, as_of: dt.datetime) -> None:
+        """Nothing says any more who this was; what they decided and published keeps "A former moderator" and the like.
+
+        Safe twice. Needs the user to be held.
+        """
+        if self.erased_at is not None:
+            return
+        self.require_erasable()
+        Invitation.take_back_all_of(self, by, as_of)
+        Erasure.begin(self, self._letters_about(), by, as_of)
+        notes = sa.and_(Event.what.in_(("editor_joined", "editor_left")), Event.note == self.name)
+        Event.empty_notes(sa.or_(notes, sa.and_(Event.subject_kind == "user", Event.subject_id == self.id)))
+        RecoveryCode.forget(self)
+        address = self.email
+        for table in (PasswordReset, SignUp):
+            db.session.execute(sa.delete(table).where(table.email == address))
+        db.session.execute(sa.update(Invitation).where(Invitation.email == address).values(email=""))
+        db.session.execute(sa.delete(Editor).where(Editor.user_id == self.id))
+        self.email, self.name, self.bio, self.picture = f"erased-{self.id}@erased.invalid", FORMER[self.role], "", ""
+        self.password_hash, self.second_factor_secret, self.second_factor_at = "", "", None
+        self.language, self.disabled_at, self.erased_at = ENGLISH, self.disabled_at or as_of, as_of
+        db.session.execute(sa.delete(UserSession).where(UserSession.user_id == self.id))
+        for case in self.cases:
+            case.forget_owner()
+        _forget_mailbox(address)
+        Event.write(self, "erased", by, as_of)
+
+    def _letters_about(self) -> list[str]:
+        """What letters to this person are about, as their rows name it."""
+        about = [name_of(self)]
+        for case in self.cases:
+            about += [name_of(case), *(name_of(one) for one in case.rounds)]
+        for table in (PasswordReset, SignUp, Invitation):
+            about += [name_of(row) for row in db.session.scalars(sa.select(table).where(table.email == self.email))]
+        return about
+
     def _require_power(self, by: User) -> None:
         """Only staff act upon users, and never upon themselves. So the last of staff cannot be removed: whoever does
         it is another one, whose row is locked as well, so that two who remove each other come one after the other."""
@@ -621,6 +677,10 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Shown where there is no picture: "DD" for "Defend Digital Me"; signs and emoji have none."""
         letters = [next((letter for letter in word if letter.isalnum()), "") for word in self.name.split()]
         return "".join(letter.upper()[0] for letter in list(filter(None, letters))[:2])
+
+
+# What stands in the place of a name that was erased.
+FORMER = {"owner": "A former case owner", "moderator": "A former moderator", "staff": "A former member of staff"}
 
 
 class RecoveryCode(Base):
@@ -1405,6 +1465,22 @@ class Case(Base):
     def is_seen_by(self, person: User) -> bool:
         """Whether somebody may see it before it is public."""
         return person.role == "staff" or self.is_worked_on_by(person)
+
+    def forget_owner(self) -> None:
+        """Its owner was erased. What was published stays, found by other words; what nobody ever saw goes."""
+        if self.status in law.UNSEEN_CASES:
+            self.slug = f"erased-{self.id}"
+            for name in (*law.NEEDED_WORDS, "picture_alt", "review_reason"):
+                setattr(self, name, "")
+            self.budget, self.links, self.pictures = [], [], []
+            self.draft_version += 1
+            Event.empty_notes(Event.case_id == self.id)
+            return
+        db.session.execute(sa.delete(CaseWords).where(CaseWords.case_id == self.id))
+        CaseWords.write(self)
+        if db.engine.dialect.name == "sqlite":
+            # Its index keeps what was deleted until it is written anew.
+            db.session.execute(sa.text("INSERT INTO case_search(case_search) VALUES ('rebuild')"))
 
     # Its people
 
@@ -2618,7 +2694,7 @@ class Round(Base):
             target=pounds(self.target_pence),
         )
 
-    def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, anonymous: bool,
+    def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, shown_as: str,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
                      message_public: bool = False, language: str = ENGLISH, network: str = "") -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
@@ -2641,7 +2717,7 @@ class Round(Base):
             confirm_no=0,
         )  # fmt: skip
         asks = Breaker.asks_one_more(self, as_of)
-        pledge.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        pledge.promise(amount_pence, name, email, shown_as, wants_updates, as_of)
         pledge.say(message, message_public)
         db.session.add(pledge)
         db.session.flush()
@@ -3209,6 +3285,7 @@ class Pledge(Base):
         one_of("message_for", law.MESSAGES_FOR),
         one_of("held_because", law.DOUBTS),
         sa.CheckConstraint("status != 'held' OR held_because IS NOT NULL", name="held_for_a_reason"),
+        one_of("shown_as", law.SHOWN_AS),
         sa.CheckConstraint("(message IS NULL) = (message_for IS NULL)", name="message_for_somebody"),
         sa.CheckConstraint("agreement_pence = amount_pence", name="agreed_to_the_amount"),
         sa.CheckConstraint(
@@ -3249,7 +3326,8 @@ class Pledge(Base):
     email: Mapped[str] = mapped_column(sa.String(254))
     # By what an address is looked up, however it was typed. The database makes it, so it goes when the address goes.
     email_lowered: Mapped[str] = mapped_column(sa.String(254), sa.Computed("lower(email)", persisted=True), index=True)
-    anonymous: Mapped[bool]
+    # One of law.SHOWN_AS.
+    shown_as: Mapped[str] = mapped_column(sa.String(20))
     wants_updates: Mapped[bool]
     # In which it was made, and in which letters about it are written.
     language: Mapped[str] = mapped_column(sa.String(20))
@@ -3304,6 +3382,8 @@ class Pledge(Base):
     ended_because: Mapped[str | None] = mapped_column(sa.String(40))
     next_at: Mapped[dt.datetime | None]
     tries: Mapped[int]
+    # Since when nothing is known of its supporter any more.
+    erased_at: Mapped[dt.datetime | None]
 
     round: Mapped[Round] = relationship()
     comment: Mapped[Comment | None] = relationship()
@@ -3325,7 +3405,7 @@ class Pledge(Base):
         """The pledge of a private link, or None when the link was altered, replaced or is for another use."""
         public_id, _, _ = link.partition(".")
         pledge = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
-        if pledge is None:
+        if pledge is None or pledge.erased_at is not None:
             return None
         return pledge if is_genuine(link, purpose, public_id, pledge._link_version(purpose)) else None
 
@@ -3339,7 +3419,24 @@ class Pledge(Base):
 
     @property
     def public_name(self) -> str:
-        return gettext("Anonymous") if self.anonymous else self.name
+        """What everybody may see, beside a message that is for everyone."""
+        return self._signature or gettext("Anonymous")
+
+    @property
+    def _signature(self) -> str:
+        if self.shown_as == "first_name":
+            return next(iter(self.name.split()), "")
+        return self.name if self.shown_as == "name" else ""
+
+    @property
+    def owner_sees(self) -> str:
+        """By which name the case owner knows the supporter."""
+        return gettext("Anonymous") if self.shown_as == "hidden" else self.name
+
+    @classmethod
+    def _owner_sees(cls) -> sa.Case[Any]:
+        """As `owner_sees`, for a query."""
+        return sa.case((cls.shown_as == "hidden", gettext("Anonymous")), else_=cls.name)
 
     @property
     def is_supporters(self) -> bool:
@@ -3381,15 +3478,14 @@ class Pledge(Base):
         found = sa.select(cls).where(cls.round_id == its_round.id, *cls.counts()).order_by(*place)
         if (began := cls._older_than(after)) is not None:
             found = found.where(began)
-        shown = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
-        pledges, last = page_of(found, words_in(words, shown), limit)
+        pledges, last = page_of(found, words_in(words, cls._owner_sees()), limit)
         return pledges, last.place if last else ""
 
     @classmethod
     def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:
-        """(when, public name, pence) of every pledge that count or counted, the oldest first: no more than what their
+        """(when, name, pence) of every pledge that count or counted, the oldest first: no more than what their
         supporters share with the case owner."""
-        name = sa.case((cls.anonymous, gettext("Anonymous")), else_=cls.name)
+        name = cls._owner_sees()
         found = sa.select(cls.confirmed_at, name, cls.amount_pence).where(cls.round_id == its_round.id, *cls.counts())
         return [tuple(row) for row in db.session.execute(found.order_by(cls.confirmed_at, cls.id))]
 
@@ -3423,11 +3519,11 @@ class Pledge(Base):
 
     # Pledging
 
-    def promise(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+    def promise(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                 as_of: dt.datetime) -> None:  # fmt: skip
         """What the supporter agreed to, with the version, time and amount of the agreement."""
         self._put_in_force(self._agree(amount_pence, as_of))
-        self.name, self.email, self.anonymous, self.wants_updates = name, email, anonymous, wants_updates
+        self.name, self.email, self.shown_as, self.wants_updates = name, email, shown_as, wants_updates
 
     def say(self, message: str, public: bool) -> None:
         """What the supporter writes with the pledge: to the case owner alone, or for everyone to read."""
@@ -3459,15 +3555,15 @@ class Pledge(Base):
         in_force = (self.agreement_at, self.agreement_pence)
         return next((one for one in reversed(self.agreements) if (one.agreed_at, one.amount_pence) == in_force), None)
 
-    def promised(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+    def promised(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                  message: str = "", message_public: bool = False) -> bool:  # fmt: skip
         """Whether exactly this is what the row already says."""
         said = (self.message or "", self.message_for == "everyone")
-        return (self.amount_pence, self.name, self.email, self.anonymous, self.wants_updates, *said) == (
-            amount_pence, name, email, anonymous, wants_updates, message, bool(message) and message_public,
+        return (self.amount_pence, self.name, self.email, self.shown_as, self.wants_updates, *said) == (
+            amount_pence, name, email, shown_as, wants_updates, message, bool(message) and message_public,
         )  # fmt: skip
 
-    def promise_again(self, amount_pence: int, name: str, email: str, anonymous: bool, wants_updates: bool,
+    def promise_again(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                       as_of: dt.datetime, message: str = "", message_public: bool = False) -> None:  # fmt: skip
         """Change a pledge before its card was saved, or take up one whose card page has ended.
 
@@ -3479,8 +3575,8 @@ class Pledge(Base):
                 gettext("Your card is saved, so the pledge stands as you agreed to it. You can still change it.")
             )
         self._move("started", "supporter", as_of)
-        before = self.amount_pence, self.email, (self.name, self.anonymous)
-        self.promise(amount_pence, name, email, anonymous, wants_updates, as_of)
+        before = self.amount_pence, self.email, (self.name, self.shown_as)
+        self.promise(amount_pence, name, email, shown_as, wants_updates, as_of)
         self.say(message, message_public)
         self.session_id = self.session_url = self.session_params = self.session_expires_at = None
         if before[1].lower() != email.lower():
@@ -3492,7 +3588,7 @@ class Pledge(Base):
             self._note("changed", as_of, _from_to(before[0], amount_pence))
         if before[1] != email:
             self._note("address_corrected", as_of)
-        if before[2] != (name, anonymous):
+        if before[2] != (name, shown_as):
             self._note("renamed", as_of)
 
     def require_changeable(self, as_of: dt.datetime) -> None:
@@ -3543,11 +3639,11 @@ class Pledge(Base):
         db.session.flush()
         Letter.owe("changed", self, f"agreement:{agreement.id}", as_of)
 
-    def rename(self, name: str, anonymous: bool, as_of: dt.datetime) -> None:
-        """How the case owner sees the supporter. Silent when it is so already."""
+    def rename(self, name: str, shown_as: str, as_of: dt.datetime) -> None:
+        """How others see the supporter. Silent when it is so already."""
         self.require_changeable(as_of)
-        if (name, anonymous) != (self.name, self.anonymous):
-            self.name, self.anonymous = name, anonymous
+        if (name, shown_as) != (self.name, self.shown_as):
+            self.name, self.shown_as = name, shown_as
             self._note("renamed", as_of)
 
     def _note(self, what: str, as_of: dt.datetime, note: str = "") -> None:
@@ -3723,7 +3819,8 @@ class Pledge(Base):
         # A card for a repair is saved long after the deadline, and that of the first is what made the pledge count.
         if self.status not in ("due", *REFUSED):
             self.card_saved_at = found.saved_at or self.card_saved_at
-        self.card_words, self.payment_method_id = found.card_words, found.payment_method_id
+        self.card_words = None if self.erased_at else found.card_words
+        self.payment_method_id = found.payment_method_id
         # All cards of a pledge belong to its one customer, and so does its one payment.
         self.customer_id = self.customer_id or found.customer_id
         self.card_mark = secret_mark("card", found.fingerprint) if found.fingerprint else None
@@ -3760,8 +3857,7 @@ class Pledge(Base):
         """
         if self.message is None or self.message_for != "everyone" or self.round.case.comments_locked:
             return
-        name = "" if self.anonymous else self.name
-        taken = self.round.case.take_comment(name, self.email, self.message, as_of, language=self.language)
+        taken = self.round.case.take_comment(self._signature, self.email, self.message, as_of, language=self.language)
         if taken.is_new:
             self.comment = taken
 
@@ -4024,6 +4120,70 @@ class Pledge(Base):
         )  # fmt: skip
         for case_id in list(db.session.scalars(sa.select(Round.case_id).join(cls).where(soon).distinct())):
             Letter.owe_staff("pledges_held", f"case:{case_id}:ends", as_of)
+
+    # Erasing
+
+    def require_erasable(self, as_of: dt.datetime) -> None:
+        """Raises Refused, in words for the supporter, while the name or the card is needed, and says until when."""
+        if self.status in ("started", "confirmed", "held") and not self.round.is_open(as_of):
+            raise Refused(
+                gettext("This case is being decided just now, so nothing can be erased. Please come back in an hour.")
+            )
+        if self.status in (*TO_CHARGE, *REFUSED):
+            raise Refused(
+                gettext(
+                    "Your card is being charged, or may still be, so nothing can be erased yet. That comes to its end "
+                    "at most eight days after the deadline, and you get a letter."
+                )
+            )
+        if self.status == "disputed":
+            raise Refused(
+                gettext("Your bank is deciding about this payment, so nothing can be erased until it has decided.")
+            )
+        on_its_way = sa.select(Refund.id).where(Refund.pledge_id == self.id, Refund.status.in_(("asking", "pending")))
+        if db.session.scalar(on_its_way.limit(1)) is not None:
+            raise Refused(gettext("Money is on its way back to you. Once it has arrived everything can be erased."))
+
+    def erase(self, by: str, as_of: dt.datetime) -> None:
+        """What is left says how much was promised, when, and what became of it, with Stripe's numbers of the payment;
+        and nothing of whom. One that still counts is cancelled by it. Safe twice; needs the pledge to be held.
+
+        What Stripe has, and what is needed until it is gone there, goes in a job: see Erasure.
+        """
+        if self.erased_at is not None:
+            return
+        self.require_erasable(as_of)
+        if self.status in ("started", "confirmed", "held"):
+            self.cancel(as_of)
+        if self.comment_id is not None and (its_comment := Comment.hold(self.comment_id)) is not None:
+            its_comment.erase(by, as_of)
+        changes = list(db.session.scalars(sa.select(AddressChange).where(AddressChange.pledge_id == self.id)))
+        Erasure.begin(self, [name_of(self), *(name_of(one) for one in changes)], by, as_of)
+        addresses = {self.email, *(one for change in changes for one in (change.old_email, change.new_email))}
+        for change in changes:
+            change.old_email = change.new_email = ""
+        db.session.execute(sa.update(Refund).where(Refund.pledge_id == self.id).values(reason=""))
+        Event.empty_notes(sa.and_(Event.subject_kind == "pledge", Event.subject_id == self.id))
+        self.name = self.email = self.came_from = ""
+        self.shown_as, self.wants_updates, self.language = "hidden", False, ENGLISH
+        self.message = self.message_for = self.card_words = self.bank_url = None
+        # A form that is still open somewhere makes a new pledge, and no link leads here.
+        self.form_key = f"erased-{self.public_id}"
+        self.link_version += 1
+        self.erased_at = as_of
+        for address in addresses:
+            _forget_mailbox(address)
+        Event.write(self, "erased", by, as_of)
+
+    def may_be_forgotten_at_stripe(self, as_of: dt.datetime) -> bool:
+        """Whether nothing is left to do there with its cards or its card page."""
+        page_is_over = not self.awaits_card or (self.session_expires_at is not None and self.session_expires_at < as_of)
+        old = sa.select(OldCard.id).where(OldCard.pledge_id == self.id, OldCard.next_at.is_not(None)).limit(1)
+        return self.next_at is None and page_is_over and db.session.scalar(old) is None
+
+    def forget_stripes_words(self) -> None:
+        """What it took to ask Stripe, once that is done for good."""
+        self.session_params = self.session_url = self.payment_method_id = None
 
     # Charging
 
@@ -4678,7 +4838,7 @@ class AddressChange(Base):
         """The change of a link: "new-address" is for the reader of the new one, "old-address" for that of the old."""
         public_id, _, _ = link.partition(".")
         change = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
-        return change if change and is_genuine(link, purpose, public_id, 0) else None
+        return change if change and change.new_email and is_genuine(link, purpose, public_id, 0) else None
 
     @classmethod
     def hold(cls, change_id: int) -> Self:
@@ -5287,6 +5447,8 @@ class Comment(Base):
     # Raised by whatever a moderator should look at again before deciding.
     version: Mapped[int]
     created_at: Mapped[dt.datetime]
+    # Since when nothing of it is left but what was decided, and when.
+    erased_at: Mapped[dt.datetime | None]
     decided_at: Mapped[dt.datetime | None]
     decided_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     # What the case owner answers, which is public with it.
@@ -5359,7 +5521,8 @@ class Comment(Base):
         """The comment of its author's private link."""
         public_id, _, _ = link.partition(".")
         comment = db.session.scalar(sa.select(cls).where(cls.public_id == public_id))
-        return comment if comment and is_genuine(link, "comment", public_id, 0) else None
+        known = comment is not None and comment.erased_at is None
+        return comment if known and is_genuine(link, "comment", public_id, 0) else None
 
     def link(self) -> str:
         return signed_link("comment", self.public_id, 0)
@@ -5464,6 +5627,27 @@ class Comment(Base):
         self.undoable, self.reports = {}, 0
         self.digest = hashlib.sha256(f"{self.digest}\0{self.id}".encode()).hexdigest()
         self.version += 1
+
+    def erase(self, by: str, as_of: dt.datetime) -> None:
+        """Nothing is left of it but that there was one, and what was decided. Safe twice; needs it to be held."""
+        if self.erased_at is not None:
+            return
+        if self.status in ("pending", "approved"):
+            self.withdraw(as_of)
+        Erasure.begin(self, [name_of(self)], by, as_of)
+        for table in (OldText, Report):
+            db.session.execute(sa.delete(table).where(table.comment_id == self.id))
+        mine = sa.update(Pledge).where(Pledge.comment_id == self.id).values(message=None, message_for=None)
+        db.session.execute(mine)
+        Event.empty_notes(sa.and_(Event.subject_kind == "comment", Event.subject_id == self.id))
+        self.name = self.email = self.body = self.note = self.likeness = self.network = ""
+        self.public_body = self.answer = self.waits_since = None
+        self.signs, self.undoable, self.reports, self.risk, self.calm = [], {}, 0, 0, 0
+        # The words of a digest can be guessed.
+        self.digest, self.language = hashlib.sha256(f"erased\0{self.id}".encode()).hexdigest(), ENGLISH
+        self.erased_at = as_of
+        self.version += 1
+        Event.write(self, "erased", by, as_of)
 
     # What its readers do
 
@@ -5819,7 +6003,8 @@ class Background:
         texts: dict[str, list[Comment]] = {}
         for one in db.session.scalars(four.order_by(Comment.id.desc())):
             texts.setdefault(one.email, []).append(one)
-        for comment in comments:
+        # Nothing ties together those whose addresses are forgotten.
+        for comment in (one for one in comments if one.email):
             others = dict(counts[comment.email])
             others[comment.status] -= 1
             known[comment.id].others = {status: count for status, count in others.items() if count}
@@ -5943,7 +6128,8 @@ class StripeEvent(Base):
         return list(db.session.scalars(found.order_by(cls.created_at, cls.id)))
 
     def processed(self, as_of: dt.datetime) -> None:
-        self.processed_at, self.trouble = as_of, ""
+        """Nobody reads again what it said, and it may name a person."""
+        self.processed_at, self.trouble, self.payload = as_of, "", ""
 
     def try_again(self, trouble: str, as_of: dt.datetime) -> None:
         """Put it back with a growing pause, at most ten minutes."""
@@ -6182,6 +6368,12 @@ class Event(Base):
             return subject.round.case_id
         return getattr(subject, "case_id", None)
 
+    @classmethod
+    def empty_notes(cls, lines: sa.ColumnElement[bool]) -> None:
+        """What happened stays, without the words that somebody wrote to it."""
+        emptied = sa.update(cls).where(lines, cls.note != "").values(note="")
+        db.session.execute(emptied.execution_options(synchronize_session="fetch"))
+
     @staticmethod
     def people(events: Iterable[Event]) -> dict[str, User]:
         """Who of our users did what these lines tell, by the name that the lines have for them; in one query."""
@@ -6216,6 +6408,126 @@ class Look(Base):
         found = found.where(cls.id < before) if before else found
         found = found.where(cls.pledge_id == pledge_id) if pledge_id else found
         return list(db.session.scalars(found.options(sa.orm.joinedload(cls.user), sa.orm.joinedload(cls.pledge))))
+
+
+class Erasure(Base):
+    """Somebody was erased from our rows; what is left to do elsewhere is done by a job, which tries until it is done.
+
+    That is Stripe's customer with the saved card, what it took to ask Stripe, and copies of letters in a folder.
+    """
+
+    __tablename__ = "erasures"
+
+    id: Mapped[Key]
+    subject: Mapped[str] = mapped_column(sa.String(40), unique=True)
+    # What the letters to this person are about, as their rows name it.
+    letters: Mapped[list[str]] = mapped_column(sa.JSON)
+    asked_by: Mapped[str] = mapped_column(sa.String(40))
+    asked_at: Mapped[dt.datetime]
+    next_at: Mapped[dt.datetime | None] = mapped_column(index=True)
+    tries: Mapped[int]
+
+    @classmethod
+    def begin(cls, subject: Base, letters: list[str], by: str, as_of: dt.datetime) -> None:
+        insert_once(cls, subject=name_of(subject), letters=letters, asked_by=by, asked_at=as_of, next_at=as_of, tries=0)
+
+    @classmethod
+    def waiting(cls, as_of: dt.datetime) -> list[int]:
+        return list(db.session.scalars(sa.select(cls.id).where(cls.next_at <= as_of).order_by(cls.next_at, cls.id)))
+
+    def pledge_id(self) -> int | None:
+        kind, _, number = self.subject.partition(":")
+        return int(number) if kind == "pledge" else None
+
+    def message_ids(self) -> list[str]:
+        return list(db.session.scalars(sa.select(Letter.message_id).where(Letter.subject.in_(self.letters))))
+
+    def done(self) -> None:
+        self.next_at = None
+
+    def wait(self, as_of: dt.datetime) -> None:
+        self.tries += 1
+        self.next_at = as_of + pause(self.tries)
+
+
+def _forget_mailbox(address: str) -> None:
+    """When nobody is known by this address any more, nothing that is about the address alone is kept either."""
+    lowered = address.lower()
+    known = (Pledge.email_lowered == lowered, User.email == lowered, Comment.email == lowered)
+    if lowered and not any(db.session.scalar(sa.select(sa.exists().where(one))) for one in known):
+        db.session.execute(sa.delete(LinkRequest).where(LinkRequest.email == lowered))
+        Bounce.lift(address)
+
+
+# Whose columns of the table of privacy.toml somebody takes along.
+HELD: dict[type[Any], tuple[str, ...]] = {Pledge: ("supporter", "author"), Comment: ("author",), User: ("user",)}
+
+
+def held_about(person: Pledge | Comment | User) -> dict[str, list[dict[str, Any]]]:
+    """Every row that we keep of somebody, with the columns that privacy.toml names, and nothing of anybody else.
+
+    A pledge and a comment stand for whoever has their private link, who may not be the only one to read the address
+    that was typed there: so other pledges and comments of this address are not among them.
+    """
+    held = {}
+    for name, columns in privacy.table().columns_of(*HELD[type(person)]).items():
+        table = db.metadata.tables[name]
+        if (mine := _belongs(table.c, name, person)) is not None:
+            asked = sa.select(*(table.c[column] for column in columns)).where(mine).order_by(*table.primary_key)
+            held[name] = [_as_json(row) for row in db.session.execute(asked).mappings()]
+    return held
+
+
+def held_at(address: str) -> dict[str, list[dict[str, Any]]]:
+    """What is kept with an e-mail address and with no pledge, comment or account."""
+    held = {}
+    for name, columns in privacy.table().columns_of("anybody").items():
+        table = db.metadata.tables[name]
+        email = table.c.get("email", table.c.get("address"))
+        if email is not None:
+            asked = sa.select(*(table.c[column] for column in columns)).where(email == address.lower())
+            held[name] = [_as_json(row) for row in db.session.execute(asked).mappings()]
+    return held
+
+
+def _belongs(columns: Any, table: str, person: Pledge | Comment | User) -> sa.ColumnElement[bool] | None:
+    """For a query: the rows of a table that are about somebody; None when it has none."""
+    if table == person.__tablename__:
+        return sa.and_(columns.id == person.id)
+    if table == "letters":
+        return sa.and_(columns.subject == name_of(person))
+    if isinstance(person, User):
+        return _belongs_to_user(columns, table, person)
+    if table == "events":
+        kind = name_of(person).partition(":")[0]
+        return sa.and_(columns.subject_kind == kind, columns.subject_id == person.id)
+    comment_id = person.comment_id if isinstance(person, Pledge) else person.id
+    if table in ("comments", "old_texts"):
+        return sa.and_((columns.id if table == "comments" else columns.comment_id) == comment_id)
+    return sa.and_(columns.pledge_id == person.id) if "pledge_id" in columns else None
+
+
+def _belongs_to_user(columns: Any, table: str, user: User) -> sa.ColumnElement[bool] | None:
+    theirs = sa.select(Case.id).where(Case.owner_id == user.id)
+    if table == "pictures":
+        return sa.or_(
+            columns.case_id.in_(theirs), columns.update_id.in_(sa.select(Update.id).where(Update.author_id == user.id))
+        )
+    if table == "report_lines":
+        return sa.and_(columns.report_id.in_(sa.select(FinalReport.id).where(FinalReport.author_id == user.id)))
+    for column in ("user_id", "author_id", "asked_by_id", "owner_id"):
+        if column in columns:
+            return sa.and_(columns[column] == user.id)
+    return sa.and_(columns.case_id.in_(theirs)) if "case_id" in columns else None
+
+
+def _as_json(row: Any) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode()
+        return value.isoformat() if isinstance(value, dt.datetime) else value
+
+    return {name: plain(value) for name, value in row.items()}
 
 
 class Examination(Base):

@@ -356,6 +356,20 @@ def remove_card(payment_method_id: str) -> None:
             raise error
 
 
+@outside_transactions
+@in_our_words
+def forget_customer(customer_id: str) -> None:
+    """Have Stripe delete a customer, with the name, the address and every saved card. What was paid stays in its books.
+    Silent when it is gone already."""
+    import stripe
+
+    try:
+        _client().v1.customers.delete(customer_id)
+    except stripe.InvalidRequestError as error:
+        if error.code != "resource_missing":
+            raise
+
+
 def _card_found(session: stripe.checkout.Session) -> CardFound:
     import stripe
 

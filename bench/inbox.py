@@ -103,7 +103,7 @@ def _pledges(status: str, number: int) -> list[int]:
     made = [
         its_round.start_pledge(
             form_key=f"{status}-{as_of.timestamp()}-{count}", amount_pence=2_500, name="Ada Winter",
-            email=f"ada{count}@inbox.example", anonymous=False, wants_updates=False, as_of=as_of,
+            email=f"ada{count}@inbox.example", shown_as="name", wants_updates=False, as_of=as_of,
         )
         for count in range(number)
     ]  # fmt: skip

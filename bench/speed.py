@@ -102,6 +102,9 @@ class Programs:
         for program in self.running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 program.wait(10)
+            # Also whoever of its family has more to do than time.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
 
     def family(self, name: str) -> list[int]:
         """Its process and all its children."""

@@ -183,7 +183,8 @@ def _row(its_round: Round, key: str, at: dt.datetime, pence: int, cancelled: dt.
     return {
         "round_id": its_round.id, "public_id": key, "link_version": 1, "form_key": f"big-{key}-{key}",
         "status": "cancelled" if cancelled else "confirmed", "amount_pence": pence, "name": name,
-        "email": f"{name.lower().replace(' ', '.')}.{key[:6]}@big.example.org", "anonymous": chance.random() < 0.2,
+        "email": f"{name.lower().replace(' ', '.')}.{key[:6]}@big.example.org",
+        "shown_as": "anonymous" if chance.random() < 0.2 else "name",
         "wants_updates": chance.random() < 0.4, "came_from": "", "agreement_version": law.AGREEMENT_VERSION,
         "agreement_at": at, "agreement_pence": pence, "started_at": at, "confirmed_at": at, "card_saved_at": at,
         "session_no": 1, "session_id": f"cs_big_{key}", "customer_id": f"cus_big_{key}",

@@ -218,7 +218,7 @@ def _pledge(slug: str, name: str, amount: int, card: str, anonymous: bool, wants
         "form_key": secrets.token_urlsafe(24), "amount": "other", "other_amount": str(amount), "name": name,
         "email": f"{name.partition(' ')[0].lower()}@example.org", "agreed": "y",
     }  # fmt: skip
-    form |= {"anonymous": "y"} if anonymous else {}
+    form |= {"shown_as": "hidden"} if anonymous else {}
     form |= {"wants_updates": "y"} if wants_updates else {}
     if name in MESSAGES:
         words, for_everyone = MESSAGES[name]

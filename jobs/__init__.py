@@ -43,6 +43,8 @@ JOBS = {
     "launch_case": "jobs.launches",
     "publish_update": "jobs.launches",
     "send_letters": "jobs.post",
+    "forget": "jobs.retention",
+    "finish_erasures": "jobs.erasures",
     "examine_books": "jobs.doctor",
     "begin_reconciliation": "jobs.reconcile",
     "reconcile": "jobs.reconcile",
@@ -50,7 +52,7 @@ JOBS = {
 QUEUE = "standing"
 # What may wait while money is at work; else a single worker would send letters in every second slice of a capture.
 # When they have waited for long, the clock does them.
-LATER = {"let_go", "send_letters", "examine_books", "begin_reconciliation", "reconcile"}
+LATER = {"let_go", "send_letters", "forget", "finish_erasures", "examine_books", "begin_reconciliation", "reconcile"}
 LATER_QUEUE = "standing-later"
 # A job that is longer than this was forgotten by its worker; all of ours work in short slices.
 JOB_TIMEOUT = 120

@@ -24,6 +24,7 @@ from models import (
     ChargeAttempt,
     Day,
     Dispute,
+    Erasure,
     Event,
     Examination,
     FinalReport,
@@ -63,6 +64,7 @@ READING_NEWS = dt.timedelta(hours=1)
 POSTING = dt.timedelta(hours=6)
 PUBLISHING = dt.timedelta(hours=1)
 REFUNDING = dt.timedelta(days=1)
+ERASING = dt.timedelta(days=2)
 # A letter that was given up is named for so long after it was owed.
 NAMING_REFUSED = dt.timedelta(days=8)
 
@@ -687,6 +689,11 @@ def _refund_unanswered(as_of: dt.datetime) -> Asked:
     return sa.select(Refund.id, Refund.pledge_id.label("pledge")).where(too_long | forgotten)
 
 
+def _not_erased(as_of: dt.datetime) -> Asked:
+    waits = sa.and_(Erasure.next_at.is_not(None), Erasure.asked_at < as_of - ERASING)
+    return sa.select(Erasure.id, Erasure.subject).where(waits).order_by(Erasure.id)
+
+
 def _unpublished(as_of: dt.datetime) -> Asked:
     waits = sa.and_(Update.status == "scheduled", Update.publish_at < as_of - PUBLISHING)
     return sa.select(Update.id).where(waits).order_by(Update.id)
@@ -705,6 +712,7 @@ WAITING = (
     Check("Stripe's event {id} ({type}) has not been worked on, after {tries} tries.", _unread),
     Check("Refund {id} of pledge {pledge} was asked for and never answered.", _refund_unanswered),
     Check("Update {id} waits to be published, and its time has long passed.", _unpublished),
+    Check("Erasure {id}, of {subject}, is not finished.", _not_erased),
 )
 
 CHECKS = (*ROUNDS, *PLEDGES, *LEDGER, *RECORDS, *WAITING)

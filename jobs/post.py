@@ -5,7 +5,6 @@ from email import message_from_bytes
 from email.message import Message
 from typing import cast
 
-import sqlalchemy as sa
 import structlog
 
 import letters
@@ -96,11 +95,10 @@ def take_back(raw: bytes) -> str:
     letter = Letter.numbered(_number_of_ours(report))
     if letter is None:
         return "The letter in this report is none of ours; nothing is done."
-    try:
-        address = letters.address_of(letters.write(letter)).lower()
-    except sa.exc.NoResultFound:
+    if not letters.has_reader(letter):
         # Such as a request for another password, which is forgotten after a day.
         return f"What letter {letter.id} was about is forgotten since; nothing is done."
+    address = letters.address_of(letters.write(letter)).lower()
     if address not in failed:
         return f"Letter {letter.id} goes to another address than the one in this report; nothing is done."
     Bounce.record(address, letter, f"came back: {failed[address]}", _now())

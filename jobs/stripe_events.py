@@ -178,7 +178,8 @@ def _card_refused(event: StripeEvent) -> None:
     It is only counted. Each of a page's events counts, not only this one, which is the last of them that has come.
     Where many were refused on one page, the page is closed.
     """
-    refused = [(one, *payments.refused_card(one.payload)) for one in StripeEvent.alike(event)]
+    # What was worked on before has been counted, and its words are forgotten.
+    refused = [(one, *payments.refused_card(one.payload)) for one in StripeEvent.alike(event) if one.payload]
     _, number, page, _ = refused[-1]
     pledge_id = db.session.scalar(sa.select(Pledge.id).where(Pledge.public_id == number)) if number else None
     if pledge_id is None:

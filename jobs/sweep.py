@@ -16,12 +16,13 @@ import structlog
 
 import config
 import jobs
-from jobs import card_pages, doctor, reconcile
+from jobs import card_pages, doctor, reconcile, retention
 from models import (
     Breaker,
     CardFailure,
     Case,
     Comment,
+    Erasure,
     Lease,
     Letter,
     OldCard,
@@ -71,7 +72,7 @@ def sweep(as_of: dt.datetime) -> None:
     CardFailure.forget(as_of)
     Pledge.drop_unanswered(as_of)
     Pledge.remind_of_held(as_of)
-    for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY):
+    for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY, retention.LEASE):
         Lease.wind(name, as_of)
     Tally.fold()
     db.session.commit()
@@ -152,6 +153,14 @@ def _examinations(as_of: dt.datetime) -> Due:
     return [None] if Lease.has_run_out(doctor.LEASE, as_of) else []
 
 
+def _retention(as_of: dt.datetime) -> Due:
+    return [None] if Lease.has_run_out(retention.LEASE, as_of) else []
+
+
+def _erasures(as_of: dt.datetime) -> Due:
+    return [None] if Erasure.waiting(as_of) else []
+
+
 def _comparisons(as_of: dt.datetime) -> Due:
     due = any(Lease.has_run_out(name, as_of) for name in (reconcile.HOURLY, reconcile.DAILY))
     return [None] if due else []
@@ -176,6 +185,8 @@ TIMETABLE: dict[str, Callable[[dt.datetime], Due]] = {
     "launch_case": _launches,
     "publish_update": _updates,
     "send_letters": _letters,
+    "finish_erasures": _erasures,
+    "forget": _retention,
     "examine_books": _examinations,
     "begin_reconciliation": _comparisons,
     "reconcile": _comparing,

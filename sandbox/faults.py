@@ -33,6 +33,7 @@ EVENTS = (
     "checkout.session.completed",
     "checkout.session.expired",
     "customer.created",
+    "customer.deleted",
     "payment_intent.canceled",
     "payment_intent.created",
     "payment_intent.payment_failed",

@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox import aftermath, balance, charging, checkout, transfers
 from sandbox.core import API_VERSION, Sandbox
-from sandbox.errors import bad_request
+from sandbox.errors import bad_request, no_such
 from sandbox.fields import Fields, checked, choice, list_of, text
 from sandbox.parameters import (
     CANCELLATION,
@@ -139,6 +139,28 @@ def _detach(sandbox: Sandbox, method_id: str, params: Document) -> Document:
     return method
 
 
+def _list_customers(sandbox: Sandbox, object_id: str, params: Document) -> Document:
+    where, values = ["kind = 'customer'", "json_extract(body, '$.deleted') IS NULL"], []
+    if "email" in params:
+        where.append("json_extract(body, '$.email') = ?")
+        values.append(params["email"])
+    return page_of(sandbox, "customer", "/v1/customers", params, where, values)
+
+
+def _delete_customer(sandbox: Sandbox, customer_id: str, params: Document) -> Document:
+    """For good, with every saved card; payments keep its id, and whoever asks for it learns that it is deleted."""
+    customer = sandbox.find("customer", customer_id)
+    if customer.get("deleted"):
+        raise no_such("customer", customer_id)
+    for method in sandbox.store.documents("payment_method"):
+        if method["customer"] == customer_id:
+            sandbox.store.put(method | {"customer": None})
+    gone = {"id": customer_id, "object": "customer", "deleted": True}
+    sandbox.store.write("UPDATE objects SET body = ? WHERE id = ?", json.dumps(gone), customer_id)
+    sandbox.emit("customer.deleted", customer)
+    return gone
+
+
 def _create_endpoint(sandbox: Sandbox, object_id: str, params: Document) -> Document:
     endpoint = register_endpoint(sandbox, params["url"], new_id("whsec"), params["enabled_events"])
     endpoint |= {"description": params.get("description"), "metadata": params.get("metadata", {})}
@@ -189,7 +211,8 @@ def _table() -> list[Operation]:
         Operation("checkout.sessions.expire", "POST", f"{sessions}/<id>/expire",
                   lambda box, one, _: checkout.expire_session(box, one), EXPAND),
         Operation("customers.retrieve", "GET", "/v1/customers/<id>", _get("customer"), EXPAND),
-        Operation("customers.list", "GET", "/v1/customers", _list("customer", "/v1/customers", "email"),
+        Operation("customers.delete", "DELETE", "/v1/customers/<id>", _delete_customer, {}),
+        Operation("customers.list", "GET", "/v1/customers", _list_customers,
                   {**DATED, "email": text(512)}),
         Operation("payment_methods.retrieve", "GET", f"{methods}/<id>", _get("payment_method"), EXPAND),
         Operation("payment_methods.list", "GET", methods, _list("payment_method", methods, "customer", "type"),

@@ -84,7 +84,7 @@ def a_pledge(
     *,
     name: str = "Ada Winter",
     email: str = "",
-    anonymous: bool = False,
+    shown_as: str = "name",
     wants_updates: bool = False,
     as_of: dt.datetime | None = None,
     language: str = ENGLISH,
@@ -93,7 +93,7 @@ def a_pledge(
     number = next(_numbers)
     pledge = its_round.start_pledge(
         form_key=secrets.token_urlsafe(24), amount_pence=amount, name=name,
-        email=email or f"supporter{number}@example.org", anonymous=anonymous, wants_updates=wants_updates,
+        email=email or f"supporter{number}@example.org", shown_as=shown_as, wants_updates=wants_updates,
         as_of=as_of or now(), language=language,
     )  # fmt: skip
     pledge.ask_card_page({"made": "by a test"}, its_round.deadline)

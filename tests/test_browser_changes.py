@@ -39,7 +39,7 @@ def test_a_supporter_changes_everything_about_a_pledge_and_finds_it_again(house:
 
     page.get_by_role("link", name="Change how you are shown").click()
     page.get_by_label("Your name").fill("Ada Frost")
-    page.get_by_label("Show me as").check()
+    page.get_by_label("As “Anonymous”, to the case owner too").check()
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".facts")).to_contain_text("Anonymous")
     page.get_by_role("button", name="Send them to me").click()
@@ -72,7 +72,7 @@ def test_a_supporter_changes_everything_about_a_pledge_and_finds_it_again(house:
 
     mine = pledges_of(slug)[-1]
     assert (mine.status, mine.amount_pence, mine.name, mine.email) == ("confirmed", 4_000, "Ada Frost", right)
-    assert (mine.anonymous, mine.wants_updates, mine.card_words) == (True, True, "Visa ending 0341")
+    assert (mine.shown_as, mine.wants_updates, mine.card_words) == ("hidden", True, "Visa ending 0341")
     assert (case_at(slug).round.pledged_pence, case_at(slug).round.pledge_count) == (13_500, 2)
 
 

@@ -43,7 +43,7 @@ def test_an_owner_sees_a_pledge_come_by_a_label_finds_it_and_takes_the_list_alon
     reader.browser.follow_link(reader.page.select_one("#pledge-now"))
     reader.press(
         "Continue to Stripe", amount="25", name="Canary Reader", email="canary-reader@dashboard.example", agreed=True,
-        anonymous=True,
+        shown_as="hidden",
     ).save_card()  # fmt: skip
     if scripted:
         page.clock.run_for(20_500)

@@ -129,7 +129,7 @@ def _a_case_with_a_reader(owner: User, reader: str) -> str:
     slug, number = case.slug, case.id
     begin_writing()
     its_round = db.session.get_one(Case, number).round
-    confirm(a_pledge(its_round, 2_500, name="Rae Reader", email=reader, anonymous=True, wants_updates=True))
+    confirm(a_pledge(its_round, 2_500, name="Rae Reader", email=reader, shown_as="hidden", wants_updates=True))
     keep()
     return slug
 

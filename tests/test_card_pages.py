@@ -342,7 +342,7 @@ def test_no_more_pages_a_second_are_asked_for_than_the_setting_says(app: Flask, 
     its_round = a_case().round
     for number in range(6):
         one = its_round.start_pledge(form_key=secrets.token_urlsafe(24), amount_pence=2_500, name="Ada",
-                                     email=f"paced{number}@rate.example", anonymous=False, wants_updates=False,
+                                     email=f"paced{number}@rate.example", shown_as="name", wants_updates=False,
                                      as_of=now())  # fmt: skip
         one.ask_card_page({"mode": "setup", "currency": "gbp", "success_url": "http://127.0.0.1/", "expires_at":
                            int(time.time()) + 7_200}, now() + dt.timedelta(hours=2))  # fmt: skip

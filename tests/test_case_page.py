@@ -184,7 +184,7 @@ def test_the_picture_of_an_owner_is_our_own_file(client: FlaskClient) -> None:
 
 def test_no_public_page_or_fragment_tells_what_is_not_public(app: Flask, client: FlaskClient) -> None:
     moderator, case = a_user("moderator", name="Canary Moderator"), a_case(target=600_000)
-    confirm(a_pledge(case.round, 2_500, name="Canary Anonymous", email="canary@pledge.example", anonymous=True,
+    confirm(a_pledge(case.round, 2_500, name="Canary Anonymous", email="canary@pledge.example", shown_as="hidden",
                      wants_updates=True))  # fmt: skip
     confirm(a_pledge(case.round, 2_500, name="Canary Named", email="canary@named.example"))
     case.take_comment("Canary Waits", "canary@waits.example", "Canary waiting words", now())

@@ -98,7 +98,7 @@ def test_nothing_that_is_for_supporters_owners_or_staff_alone_appears_anywhere_p
     owner, moderator, staff = (db.session.merge(one) for one in (site.owner, site.moderator, site.staff))
     its_case, editor = case_at("the-case"), db.session.merge(a_user("owner", name="Canary editor"))
     its_round, number = its_case.round, its_case.id
-    pledge = a_pledge(its_round, name="Canary supporter", email="canary-mail@example.org", anonymous=True,
+    pledge = a_pledge(its_round, name="Canary supporter", email="canary-mail@example.org", shown_as="hidden",
                       wants_updates=True)  # fmt: skip
     pledge.say("Canary message", public=False)
     confirm(pledge)

@@ -310,7 +310,7 @@ def _a_case_with_names(owner: User) -> Case:
     case = a_case(owner=owner, target=600_000)
     for n, (name, hidden) in enumerate([("Ada Winter", False), ("Canary Hidden", True), ("Ben 100% Archer", False)]):
         email = f"canary-{n}@dashboard.example"
-        confirm(a_pledge(case.round, 2_500 + 50 * n, name=name, email=email, anonymous=hidden))
+        confirm(a_pledge(case.round, 2_500 + 50 * n, name=name, email=email, shown_as="hidden" if hidden else "name"))
     confirm(a_pledge(case.round, name="Canary Gone", email="canary-gone@dashboard.example")).cancel(now())
     a_pledge(case.round, name="Canary Started", email="canary-started@dashboard.example")
     keep()

@@ -54,7 +54,7 @@ def test_the_migrations_are_written_with_types_and_words_that_postgresql_takes()
             migration.upgrade()
     sql = ours.getvalue()
     assert "amount_pence BIGINT NOT NULL" in sql and "deadline TIMESTAMP WITH TIME ZONE NOT NULL" in sql
-    assert "params JSON NOT NULL" in sql and "anonymous BOOLEAN NOT NULL" in sql
+    assert "params JSON NOT NULL" in sql and "wants_updates BOOLEAN NOT NULL" in sql
     assert sql.count("CREATE TABLE") == len(Base.metadata.tables) and "DATETIME" not in sql
 
 

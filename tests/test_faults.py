@@ -75,7 +75,7 @@ def on_its_way(app: Flask, slug: str, amount: int = 2_500, as_of: dt.datetime | 
     """A pledge just made at our form: what Stripe will be asked for is noted, but it was not asked yet."""
     made = case_at(slug).round.start_pledge(
         form_key=secrets.token_urlsafe(24), amount_pence=amount, name="Ada Winter", email="ada@example.org",
-        anonymous=False, wants_updates=False, as_of=as_of or now(),
+        shown_as="name", wants_updates=False, as_of=as_of or now(),
     )  # fmt: skip
     with app.test_request_context():
         card_pages.note_card_page(made)

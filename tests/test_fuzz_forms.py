@@ -15,7 +15,7 @@ anything = some.one_of(
                        "' OR 1=1 --", "<script>", "{{ 7*7 }}", "%s", "../..", "-1", "1e309", "NaN", "💷", "\u202e"]),
 )  # fmt: skip
 fields = some.sampled_from([
-    "amount", "other_amount", "name", "email", "anonymous", "wants_updates", "agreed", "form_key", "body", "title",
+    "amount", "other_amount", "name", "email", "shown_as", "wants_updates", "agreed", "form_key", "body", "title",
     "password", "code", "recovery_code", "new_code", "offer", "next", "preview", "list",
     "c1-reason", "status", "form_token", "id", "",
 ])  # fmt: skip

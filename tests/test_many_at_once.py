@@ -206,7 +206,7 @@ def test_a_changed_amount_and_the_decision_at_the_same_moment_agree(app: Flask, 
     def change() -> bool:
         pledge = Pledge.hold(pledge_id)
         try:
-            pledge.promise_again(5_000, "Ada Winter", "ada@example.org", False, False, deadline)
+            pledge.promise_again(5_000, "Ada Winter", "ada@example.org", "name", False, deadline)
         except Refused:
             db.session.rollback()
             return False
@@ -408,7 +408,7 @@ def test_a_form_that_is_sent_many_times_at_once_makes_one_pledge(app: Flask) -> 
 
     def send() -> int:
         made = Round.hold(round_id).start_pledge(
-            form_key="the same form key", amount_pence=2_500, name="Ada", email="ada@example.org", anonymous=False,
+            form_key="the same form key", amount_pence=2_500, name="Ada", email="ada@example.org", shown_as="name",
             wants_updates=False, as_of=now(),
         )  # fmt: skip
         db.session.commit()

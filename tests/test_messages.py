@@ -24,11 +24,11 @@ def comments() -> list[Comment]:
     return list(db.session.scalars(sa.select(Comment).order_by(Comment.id)))
 
 
-def with_message(slug: str, words: str, public: bool, name: str = "Ada Winter", anonymous: bool = False,
+def with_message(slug: str, words: str, public: bool, name: str = "Ada Winter", shown_as: str = "name",
                  email: str = "ada@messages.example.org", counts: bool = True) -> Pledge:  # fmt: skip
     """A pledge that came with a message."""
     begin_writing()
-    pledge = a_pledge(Round.hold(case_at(slug).round.id), name=name, anonymous=anonymous, email=email)
+    pledge = a_pledge(Round.hold(case_at(slug).round.id), name=name, shown_as=shown_as, email=email)
     pledge.say(words, public)
     if counts:
         confirm(pledge)
@@ -54,7 +54,7 @@ def test_the_form_says_who_will_see_the_message_and_keeps_it_as_typed(
 def test_a_pledge_that_is_made_anew_before_its_card_is_saved_has_the_newer_message() -> None:
     slug = a_case().slug
     pledge = Pledge.hold(with_message(slug, "First words", public=True, counts=False).id)
-    terms = (2_500, pledge.name, pledge.email, False, False)
+    terms = (2_500, pledge.name, pledge.email, "name", False)
     assert pledge.promised(*terms, "First words", True)
     assert not pledge.promised(*terms, "First words", False)
     pledge.promise_again(*terms, now(), "Second words", False)
@@ -97,7 +97,7 @@ def test_a_public_message_waits_for_a_moderator_from_the_moment_the_pledge_count
 
 def test_an_anonymous_supporters_message_has_no_name() -> None:
     slug = a_case().slug
-    with_message(slug, "Go on!", public=True, name="Kanarie Name", anonymous=True)
+    with_message(slug, "Go on!", public=True, name="Kanarie Name", shown_as="hidden")
     assert [(comment.name, comment.public_name) for comment in comments()] == [("", "Anonymous")]
 
 
@@ -152,7 +152,7 @@ def test_the_owner_reads_the_messages_of_pledges_that_count_by_public_names(app:
     assert "There is no message yet." in said(read(client, f"/owner/cases/{slug}/messages"))
     for number in range(31):
         with_message(slug, f"Words {number} https://example.org", False, email=f"kanarie{number}@example.org")
-    with_message(slug, "Hidden <b>words</b>", True, name="Kanarie Name", anonymous=True)
+    with_message(slug, "Hidden <b>words</b>", True, name="Kanarie Name", shown_as="hidden")
     with_message(slug, "Kanarie never counted", False, counts=False)
     Pledge.hold(with_message(slug, "Kanarie taken back", False).id).cancel(now())
     keep()

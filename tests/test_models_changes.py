@@ -162,7 +162,7 @@ def test_no_amount_is_changed_after_the_deadline_nor_while_the_round_closes(app:
     with pytest.raises(Refused, match=closed):
         pledge.change_amount(1_000, pledge.round.deadline - SECOND)
     with pytest.raises(Refused, match=closed):
-        pledge.rename("Ada", True, pledge.round.deadline - SECOND)
+        pledge.rename("Ada", "hidden", pledge.round.deadline - SECOND)
     assert (pledge.amount_pence, counters(pledge.round)) == (2_500, (12_000, 2))
 
 
@@ -200,7 +200,7 @@ def test_a_letter_about_an_amount_that_was_changed_again_is_not_sent(app: Flask)
 def test_a_new_name_and_a_new_wish_for_updates_are_each_told_once(app: Flask) -> None:
     pledge = a_counted()
     for _ in range(2):
-        pledge.rename("Ada W.", True, now())
+        pledge.rename("Ada W.", "hidden", now())
         pledge.subscribe(now())
     assert (pledge.name, pledge.public_name, pledge.wants_updates) == ("Ada W.", "Anonymous", True)
     pledge.unsubscribe(now())
@@ -213,7 +213,7 @@ def test_before_its_card_is_saved_each_term_that_is_changed_is_told_and_no_other
     pledge = a_pledge(a_case().round, 2_500, email="ada@example.org")
     for terms in ((2_500, "Ada Winter", "ada@example.org"), (4_000, "Ada Winter", "ada@home.example"),
                   (4_000, "Ada", "ada@home.example")):  # fmt: skip
-        pledge.promise_again(*terms, False, False, now())
+        pledge.promise_again(*terms, "name", False, now())
     assert [sentence for _, sentence in history(pledge)] == [
         "You began this pledge.",
         "You changed the amount from £25 to £40.",

@@ -85,7 +85,7 @@ class Story:
         pledge, pence = self.one(), self.dice.choice(AMOUNTS)
 
         def change() -> None:
-            pledge.promise_again(pence, "Ada", "ada@example.org", False, False, self.at(moment))
+            pledge.promise_again(pence, "Ada", "ada@example.org", "name", False, self.at(moment))
             pledge.ask_card_page({"pence": pence}, self.round.deadline)
             pledge.card_page_made(pledge.session_key, f"cs_{pledge.id}_{pledge.session_no}", None)
 

@@ -82,7 +82,7 @@ def test_a_card_saved_on_the_old_page_after_the_terms_changed_does_not_count(app
     its_round = a_case().round
     pledge = a_pledge(its_round, 2_500)
     on_the_old_page = card_found(pledge)
-    pledge.promise_again(10_000, "Ada", "ada@example.org", False, False, now())
+    pledge.promise_again(10_000, "Ada", "ada@example.org", "name", False, now())
     pledge.apply_card(on_the_old_page, now())
     assert (pledge.status, pledge.agreement_pence, counters(its_round)) == ("started", 10_000, (0, 0))
 
@@ -90,7 +90,7 @@ def test_a_card_saved_on_the_old_page_after_the_terms_changed_does_not_count(app
 def test_an_answer_about_the_old_page_that_comes_late_is_not_kept(app: Flask) -> None:
     pledge = a_pledge(a_case().round, 2_500)
     old_key = pledge.session_key
-    pledge.promise_again(10_000, "Ada", "ada@example.org", False, False, now())
+    pledge.promise_again(10_000, "Ada", "ada@example.org", "name", False, now())
     assert pledge.next_session == f"pledge-{pledge.id}-session-2"
     pledge.ask_card_page({"amount": "new"}, pledge.round.deadline)
     pledge.card_page_made(old_key, "cs_old", "https://stripe.example/old")
@@ -105,7 +105,7 @@ def test_a_pledge_whose_card_page_ended_can_be_taken_up_again_while_the_round_is
     pledge = a_pledge(its_round, 2_500)
     pledge.apply_card(card_found(pledge, expired=True), now())
     assert (pledge.status, counters(its_round), letters_to(pledge)) == ("abandoned", (0, 0), [])
-    pledge.promise_again(5_000, "Ada", "ada@example.org", False, False, its_round.deadline)
+    pledge.promise_again(5_000, "Ada", "ada@example.org", "name", False, its_round.deadline)
     pledge.ask_card_page({}, its_round.deadline)
     pledge.card_page_made(pledge.session_key, "cs_new", None)
     confirm(pledge)
@@ -118,14 +118,14 @@ def test_an_abandoned_pledge_cannot_be_taken_up_after_the_deadline(app: Flask) -
     pledge = a_pledge(its_round, 2_500)
     pledge.apply_card(card_found(pledge, expired=True), now())
     with pytest.raises(Refused, match="This case has closed: pledges can no longer be changed"):
-        pledge.promise_again(5_000, "Ada", "ada@example.org", False, False, its_round.deadline + SECOND)
+        pledge.promise_again(5_000, "Ada", "ada@example.org", "name", False, its_round.deadline + SECOND)
     assert (pledge.status, pledge.amount_pence) == ("abandoned", 2_500)
 
 
 def test_a_confirmed_pledge_is_not_changed_behind_its_agreement(app: Flask) -> None:
     pledge = confirm(a_pledge(a_case().round, 2_500))
     with pytest.raises(Refused, match="Your card is saved, so the pledge stands as you agreed to it"):
-        pledge.promise_again(10_000, "Ada", "ada@example.org", False, False, now())
+        pledge.promise_again(10_000, "Ada", "ada@example.org", "name", False, now())
     assert pledge.amount_pence == 2_500
 
 
@@ -280,5 +280,5 @@ def test_a_form_sent_again_after_the_deadline_leads_back_to_a_saved_card_but_not
 def _sent_again(pledge: Pledge, as_of: dt.datetime) -> Pledge:
     return pledge.round.start_pledge(
         form_key=pledge.form_key, amount_pence=pledge.amount_pence, name=pledge.name, email=pledge.email,
-        anonymous=False, wants_updates=False, as_of=as_of,
+        shown_as="name", wants_updates=False, as_of=as_of,
     )  # fmt: skip

@@ -142,7 +142,7 @@ def test_an_owner_sees_each_pledge_that_counted_by_its_public_name_only(app: Fla
     owner = a_user()
     case = a_case(target=600_000, owner=owner)
     confirm(a_pledge(case.round, 2_500, name="Ada Winter", email="canary@ada.example"))
-    confirm(a_pledge(case.round, 5_050, name="Canary Hidden", email="canary@hidden.example", anonymous=True))
+    confirm(a_pledge(case.round, 5_050, name="Canary Hidden", email="canary@hidden.example", shown_as="hidden"))
     a_pledge(case.round, 1_000, name="Canary Started", email="canary@started.example")
     confirm(a_pledge(case.round, 2_000, name="Canary Cancelled", email="canary@gone.example")).cancel(now())
     keep()

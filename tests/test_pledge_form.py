@@ -52,7 +52,9 @@ def test_the_form_asks_for_what_a_pledge_needs_and_says_what_will_happen(client:
     page = read(client, f"/cases/{case.slug}/pledge")
     assert [said(label) for label in page.select("form label")] == [
         "£10", "£25", "£50", "£100", "Another amount", "Another amount, in pounds", "Your name",
-        "Show me as “Anonymous” instead of my name", "Your e-mail address", "Keep me updated about this case by e-mail",
+        "With my name", "With my first name; the case owner sees my whole name",
+        "As “Anonymous”; the case owner sees my name", "As “Anonymous”, to the case owner too",
+        "Your e-mail address", "Keep me updated about this case by e-mail",
         "A message, if you like", "Show my message on the case page too", AGREEMENT,
     ]  # fmt: skip
     helped = {str(field["name"]): (field.get("autocomplete"), field.get("inputmode"))
@@ -60,7 +62,7 @@ def test_the_form_asks_for_what_a_pledge_needs_and_says_what_will_happen(client:
     assert helped == {
         "other_amount": ("transaction-amount", "decimal"), "name": ("name", None), "email": ("email", None),
     }  # fmt: skip
-    assert not page.select("[checked]")
+    assert [field["id"] for field in page.select("[checked]")] == ["shown_as-0"]
     assert not page.select("form [data-hx-post], form[data-hx-post], form[data-hx-boost]")
     assert "You enter your card on Stripe's own page. That page may need JavaScript; ours never does." in said(page)
     promise = (
@@ -127,11 +129,13 @@ def test_amounts_are_understood_as_people_type_them(
 
 def test_the_same_form_sent_again_is_the_same_pledge_on_the_same_card_page(stripe: str, client: FlaskClient) -> None:
     case = a_case()
-    choices = {"anonymous": "y", "wants_updates": "y"}
+    choices = {"shown_as": "first_name", "wants_updates": "y"}
     places = {client.post(f"/cases/{case.slug}/pledges", data={**TYPED, **choices}).location for _ in range(3)}
     assert len(places) == 1
     (made,) = pledges_of(case.slug)
-    assert (made.name, made.email, made.anonymous, made.wants_updates) == ("Ada Winter", "ada@example.org", True, True)
+    assert (made.name, made.email, made.shown_as, made.wants_updates) == (
+        "Ada Winter", "ada@example.org", "first_name", True,
+    )  # fmt: skip
 
 
 def test_while_stripe_is_away_the_pledge_waits_on_its_private_page(client: FlaskClient) -> None:
@@ -147,7 +151,7 @@ def test_while_stripe_is_away_the_pledge_waits_on_its_private_page(client: Flask
 def test_a_mistake_keeps_all_that_was_typed_with_a_summary_first(client: FlaskClient) -> None:
     slug = a_case().slug
     typed = {"amount": "other", "other_amount": "4.99", "name": " Ada <b> ", "email": "ada at home",
-             "anonymous": "y", "wants_updates": "y", "message": "Go on!\n<b>", "message_public": "y",
+             "shown_as": "hidden", "wants_updates": "y", "message": "Go on!\n<b>", "message_public": "y",
              "form_key": KEY}  # fmt: skip
     page = read(client, f"/cases/{slug}/pledges", status=422, method="POST", data=typed)
     assert page.title and page.title.text.startswith("Error: Pledge for ")
@@ -161,10 +165,10 @@ def test_a_mistake_keeps_all_that_was_typed_with_a_summary_first(client: FlaskCl
         assert field and field["aria-invalid"] == "true"
     kept = {str(field["name"]): field["value"] for field in page.select("form input:not([type=radio], [name=agreed])")}
     assert kept == {"form_key": KEY, "promise": "", "other_amount": "4.99", "name": "Ada <b>", "email": "ada at home",
-                    "anonymous": "y", "wants_updates": "y", "message_public": "y"}  # fmt: skip
+                    "wants_updates": "y", "message_public": "y"}  # fmt: skip
     assert [typed.text for typed in page.select("textarea")] == ["Go on!\n<b>"]
     ticked = [str(field["id"]) for field in page.select("[checked]")]
-    assert ticked == ["amount-other", "anonymous", "wants_updates", "message_public"]
+    assert ticked == ["amount-other", "shown_as-3", "wants_updates", "message_public"]
     assert pledges_of(slug) == []
 
 

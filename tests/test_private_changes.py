@@ -193,7 +193,7 @@ def test_without_the_tick_nothing_is_changed_and_the_agreement_is_shown_again(
 def test_the_name_is_changed_for_the_case_owner_to_see(client: FlaskClient, pledge: Pledge) -> None:
     address = f"/pledges/{pledge.link()}/name"
     assert summary(client.post(address, data={"name": " "})) == [("name", "Enter your name.")]
-    sent = client.post(address, data={"name": " Ada W. ", "anonymous": "y"})
+    sent = client.post(address, data={"name": " Ada W. ", "shown_as": "hidden"})
     assert sent.location == f"/pledges/{pledge.link()}"
     assert (mine().name, mine().public_name) == ("Ada W.", "Anonymous")
     assert said(read(client, sent.location), ".history").endswith("You changed how you are shown.")

@@ -47,7 +47,7 @@ def a_pledge_at_stripe(its_round: Round, sandbox: SandboxProcess, amount: int = 
     """A pledge whose supporter saved a card and closed the tab: Stripe knows it, our row does not."""
     pledge = its_round.start_pledge(
         form_key=f"key-{its_round.id}-{amount}-{card}", amount_pence=amount, name="Ada Winter",
-        email="ada@example.org", anonymous=False, wants_updates=False, as_of=now(),
+        email="ada@example.org", shown_as="name", wants_updates=False, as_of=now(),
     )  # fmt: skip
     noted = {"metadata": {"pledge_id": str(pledge.id), "case_id": str(its_round.case_id)}}
     page = sdk(sandbox).v1.checkout.sessions.create(page_params(**noted, setup_intent_data=noted))

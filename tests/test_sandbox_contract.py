@@ -40,6 +40,7 @@ PARAMS = {
     "checkout.sessions.list": "checkout.SessionListParams",
     "checkout.sessions.expire": "checkout.SessionExpireParams",
     "customers.retrieve": "CustomerRetrieveParams",
+    "customers.delete": "CustomerDeleteParams",
     "customers.list": "CustomerListParams",
     "payment_methods.retrieve": "PaymentMethodRetrieveParams",
     "payment_methods.list": "PaymentMethodListParams",

@@ -3,8 +3,10 @@
 import datetime as dt
 import io
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from babel.messages import mofile, pofile
 from babel.messages.catalog import Catalog
@@ -36,6 +38,15 @@ def said() -> Catalog:
     for _, _, words, _, context in extract_from_dir(HERE.parent, methods, options, KEYWORDS):
         found.add(words, context=context)
     return found
+
+
+def words_of_table(table: BinaryIO, *_: object, **__: object) -> Iterator[tuple[int, None, str, list[str]]]:
+    """What privacy.toml says in words, for Babel, which knows no such file."""
+    written = tomllib.load(table)
+    named = [words for part in ("people", "bases", "moments") for words in written[part].values()]
+    lines = [one[word] for one in written["kept"] for word in ("what", "why", "until") if word in one]
+    for words in named + lines:
+        yield 1, None, words, []
 
 
 def translated(language: str) -> Catalog:

@@ -2,11 +2,13 @@
 the public; their words are Markdown files that the operator can replace."""
 
 from pathlib import Path
+from typing import Any
 
 from flask import render_template
-from flask_babel import gettext
+from flask_babel import gettext, ngettext
 
 import config
+import privacy as kept_of_people
 from law import N_
 from views import front_cache, languages
 from views.public import public
@@ -18,6 +20,10 @@ FROM_ELSEWHERE = N_(
     "One file of a page, a small program that refreshes the total, comes from {host}, which so learns the address of "
     "your connection, and is not told which page you read. Everything else comes from this site itself."
 )
+
+
+# What a rule does -> what the page calls it.
+THEN = {"delete": N_("deleted"), "empty": N_("emptied"), "erase": N_("erased")}
 
 
 @public.get("/accessibility")
@@ -48,4 +54,33 @@ def _page(title: str, file: str) -> str:
     }  # fmt: skip
     for name, meant in names.items():
         words = words.replace(name, meant)
-    return render_template("cases/about.html", title=title, words=words, in_language=found.name == translated)
+    # The table follows the words wherever the operator has not said where it stands.
+    before, _, after = words.partition("{kept}")
+    return render_template(
+        "cases/about.html", title=title, words=before, after=after, in_language=found.name == translated,
+        kept=_kept() if file == "privacy.md" else {},
+    )  # fmt: skip
+
+
+def _kept() -> dict[str, list[dict[str, Any]]]:
+    """The lines of the table of privacy.toml, by the people whom they are about."""
+    table = kept_of_people.table()
+    lines: dict[str, list[dict[str, Any]]] = {gettext(words): [] for words in table.people.values()}
+    for one in table.kept:
+        lines[gettext(table.people[one.of])].append({
+            "what": gettext(one.what), "why": gettext(one.why), "basis": gettext(one.basis),
+            "rules": [_rule(rule, gettext(table.moments[rule.after])) for rule in one.rules],
+            "until": gettext(one.until) if one.until else "",
+        })  # fmt: skip
+    return lines
+
+
+def _rule(rule: kept_of_people.Rule, moment: str) -> str:
+    """For how long, and what happens then: "1 day after it was asked for: deleted"."""
+    years = rule.days // 365 if rule.days % 365 == 0 else 0
+    length = (
+        ngettext("%(num)s year", "%(num)s years", years)
+        if years
+        else ngettext("%(num)s day", "%(num)s days", rule.days)
+    )
+    return gettext("%(length)s %(moment)s: %(then)s", length=length, moment=moment, then=gettext(THEN[rule.then]))

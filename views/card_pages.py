@@ -33,7 +33,7 @@ class Terms(NamedTuple):
     amount_pence: int
     name: str
     email: str
-    anonymous: bool
+    shown_as: str
     wants_updates: bool
     message: str
     message_public: bool
@@ -41,7 +41,7 @@ class Terms(NamedTuple):
     @classmethod
     def of(cls, pledge: Pledge) -> "Terms":
         said = pledge.message or "", pledge.message_for == "everyone"
-        return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.anonymous, pledge.wants_updates, *said)
+        return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.shown_as, pledge.wants_updates, *said)
 
 
 def private_page(pledge: Pledge) -> str:

@@ -6,13 +6,18 @@ from flask.wrappers import Response
 from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
-from models import Comment, db
+from jobs import ring
+from models import Comment, db, held_about
 from views import doors, hypermedia
 from views.comment_forms import ReportForm, TextForm
+from views.files import as_file
 from views.public import found, network_of_today, now, public
 
 # The routes that are found by the private link of a comment.
-PURPOSES = {"public.own_comment": "comment", "public.edit_comment": "comment", "public.withdraw_comment": "comment"}
+PURPOSES = dict.fromkeys(
+    ("public.own_comment", "public.edit_comment", "public.withdraw_comment", "public.comment_data",
+     "public.erase_comment"), "comment",
+)  # fmt: skip
 
 
 @public.before_request
@@ -57,6 +62,22 @@ def withdraw_comment(comment: Comment) -> AnyResponse:
     held.withdraw(now())
     db.session.commit()
     return redirect(url_for("public.own_comment", link=held.link()), 303)
+
+
+@public.get("/comments/<link>/data")
+def comment_data(comment: Comment) -> Response:
+    """All that we keep of its author with this comment, as a file."""
+    return as_file({"comment": held_about(comment)}, "comment")
+
+
+@public.post("/comments/<link>/erasure")
+def erase_comment(comment: Comment) -> str:
+    held = Comment.hold(comment.id) or abort(404)
+    its_case = held.case
+    held.erase("author", now())
+    db.session.commit()
+    ring("finish_erasures")
+    return render_template("comments/erased.html", case=its_case)
 
 
 @public.get("/comments/decisions")

@@ -5,6 +5,7 @@ No field is marked `required` in the page: the reader gets our words, not the br
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from babel.numbers import format_decimal
@@ -46,6 +47,17 @@ class Told:
 
     def __call__(self, form: Form, field: Any) -> None:
         if not (field.data and str(field.data).strip()):
+            raise StopValidation(str(self.words))
+
+
+class OneOf:
+    """One of a few must be chosen."""
+
+    def __init__(self, known: Sequence[str], words: str) -> None:
+        self.known, self.words = known, words
+
+    def __call__(self, form: Form, field: Any) -> None:
+        if field.data not in self.known:
             raise StopValidation(str(self.words))
 
 
@@ -110,6 +122,22 @@ class TypedForm(Form):
         return [(field.id, str(field.errors[0])) for field in self if field.errors]
 
 
+def shown_as_field() -> Any:
+    """How a supporter is named. Whatever is chosen, nothing is published unless a message is for everyone."""
+    return RadioField(
+        lazy_gettext("How would you like to be shown?"),
+        [OneOf(law.SHOWN_AS, lazy_gettext("Choose how you are shown."))],
+        choices=[
+            SelectChoice("name", lazy_gettext("With my name")),
+            SelectChoice("first_name", lazy_gettext("With my first name; the case owner sees my whole name")),
+            SelectChoice("anonymous", lazy_gettext("As “Anonymous”; the case owner sees my name")),
+            SelectChoice("hidden", lazy_gettext("As “Anonymous”, to the case owner too")),
+        ],
+        default="name",
+        validate_choice=False,
+    )
+
+
 class PledgeForm(TypedForm):
     """The terms of a pledge. `pence` holds the amount once the form was validated."""
 
@@ -137,7 +165,7 @@ class PledgeForm(TypedForm):
          Length(max=254, message=lazy_gettext("This address is too long.")), EmailAddress()],
         filters=[trim],
     )  # fmt: skip
-    anonymous = BooleanField(lazy_gettext("Show me as “Anonymous” instead of my name"))
+    shown_as = shown_as_field()
     wants_updates = BooleanField(lazy_gettext("Keep me updated about this case by e-mail"))
     message = TextAreaField(
         lazy_gettext("A message, if you like"),
@@ -210,7 +238,7 @@ class AgreedAmountForm(AmountForm):
 
 
 class NameForm(TypedForm):
-    """How the case owner sees a supporter."""
+    """How others see a supporter."""
 
     name = StringField(
         lazy_gettext("Your name"),
@@ -221,7 +249,7 @@ class NameForm(TypedForm):
         ],
         filters=[trim],
     )
-    anonymous = BooleanField(lazy_gettext("Show me as “Anonymous” instead of my name"))
+    shown_as = shown_as_field()
 
 
 class EmailForm(TypedForm):

@@ -11,9 +11,10 @@ import config
 import law
 from jobs import ring
 from law import Refused
-from models import RecoveryCode, User, UserSession, db
+from models import RecoveryCode, User, UserSession, db, held_about, held_at
 from views import doors, languages, log_ins
 from views.account_forms import ProofForm, SetUpForm
+from views.files import as_file
 from views.public import now
 from views.second_factors import codes_page, hold_with_proof, set_up_page, status, take_set_up
 
@@ -117,6 +118,52 @@ def log_out_everywhere() -> AnyResponse:
     log_ins.leave()
     db.session.commit()
     return redirect(url_for("accounts.log_in"), 303)
+
+
+# --- What is kept ------------------------------------------------------------------------------------------
+
+
+@own_account.get("/data")
+def account_data() -> Response:
+    """All that we keep of this user, as a file."""
+    person = myself()
+    return as_file({"account": held_about(person), "asked_for": held_at(person.email)}, "account")
+
+
+@own_account.get("/erasure")
+def erasure() -> str:
+    return _erasure_page(_erasure_form())
+
+
+@own_account.post("/erasure")
+def erase() -> str | tuple[str, int]:
+    """Whoever found an open browser erases nothing: the password is asked for again, and the second factor."""
+    form = _erasure_form()
+    held = hold_with_proof(form, myself()) if form.validate() else None
+    if held is None:
+        return _erasure_page(form), status()
+    log_ins.leave()
+    held.erase(f"user:{held.id}", now())
+    db.session.commit()
+    ring("finish_erasures")
+    return render_template("accounts/erased.html")
+
+
+def _erasure_form() -> ProofForm:
+    form = ProofForm(request.form)
+    if current_user.second_factor_at is None:
+        del form.code, form.recovery_code
+    return form
+
+
+def _erasure_page(form: ProofForm) -> str:
+    if "code" in form:
+        form.code.data = ""
+    try:
+        myself().require_erasable()
+    except Refused as why:
+        return render_template("accounts/erasure.html", form=form, why=str(why))
+    return render_template("accounts/erasure.html", form=form, why="")
 
 
 def myself() -> User:

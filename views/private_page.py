@@ -6,7 +6,8 @@ from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
-from models import Bounce, Pledge, Round, Update, db
+from law import Refused
+from models import Bounce, Pledge, Round, Update, db, held_about
 from money import figure
 from views import hypermedia, words
 from views.card_pages import (
@@ -18,6 +19,7 @@ from views.card_pages import (
     private_page,
     to_card_page,
 )
+from views.files import as_file
 from views.forms import AgreedAmountForm, AmountForm, NameForm
 from views.public import now, send_picture
 from views.supporters import shown, supporters
@@ -83,6 +85,36 @@ def _departure_page(pledge: Pledge) -> str:
     return render_template("pledges/departure.html", **shown(pledge) | {"link": pledge.link("leave")})
 
 
+# --- What is kept of the supporter -------------------------------------------------------------------------
+
+
+@supporters.get("/pledges/<link>/data")
+def pledge_data(pledge: Pledge) -> Response:
+    """All that we keep of the supporter with this pledge, as a file."""
+    return as_file({"pledge": held_about(pledge)}, "pledge")
+
+
+@supporters.get("/pledges/<link>/erasure")
+def erasure(pledge: Pledge) -> str:
+    """What erasing means for this pledge, with the button, or why it has to wait."""
+    try:
+        pledge.require_erasable(now())
+    except Refused as why:
+        return render_template("pledges/erasure.html", why=str(why), **shown(pledge))
+    return render_template("pledges/erasure.html", why="", **shown(pledge))
+
+
+@supporters.post("/pledges/<link>/erasure")
+def erase(pledge: Pledge) -> str:
+    held = Pledge.hold(pledge.id)
+    its_case = held.round.case
+    held.erase("supporter", now())
+    db.session.commit()
+    for job in ("let_go", "finish_erasures", "send_letters"):
+        ring(job)
+    return render_template("pledges/erased.html", case=its_case)
+
+
 # --- The amount --------------------------------------------------------------------------------------------
 
 
@@ -145,7 +177,7 @@ def _amount_page(pledge: Pledge, form: AmountForm, status: int) -> tuple[str, in
 @supporters.get("/pledges/<link>/name")
 def name_form(pledge: Pledge) -> str:
     pledge.require_changeable(now())
-    form = NameForm(name=pledge.name, anonymous=pledge.anonymous)
+    form = NameForm(name=pledge.name, shown_as=pledge.shown_as)
     return render_template("pledges/name.html", form=form, **shown(pledge))
 
 
@@ -156,7 +188,7 @@ def rename(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return render_template("pledges/name.html", form=form, **shown(pledge)), 422
     held = Pledge.hold(pledge.id)
-    held.rename(str(form.name.data), form.anonymous.data, now())
+    held.rename(str(form.name.data), str(form.shown_as.data), now())
     db.session.commit()
     return redirect(private_page(held), 303)
 

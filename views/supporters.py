@@ -88,7 +88,7 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         ]
         return _pledge_page(its_case, form, 429)
     terms = Terms(
-        form.pence, str(form.name.data), str(form.email.data), form.anonymous.data, form.wants_updates.data,
+        form.pence, str(form.name.data), str(form.email.data), str(form.shown_as.data), form.wants_updates.data,
         form.message.data or "", form.message_public.data,
     )  # fmt: skip
     its_round = Round.hold(its_case.round.id)

@@ -49,6 +49,16 @@ def test_a_customer_who_is_known_keeps_their_number(at: AStripe) -> None:
     assert [one.id for one in found] == [page.session_id]
 
 
+def test_a_customer_who_is_forgotten_is_deleted_and_asking_again_is_no_trouble(at: AStripe) -> None:
+    customer = at.customer()
+    for _ in range(2):
+        payments.forget_customer(customer)
+    assert at.client.v1.customers.retrieve(customer).to_dict() == {
+        "id": customer, "object": "customer", "deleted": True,
+    }  # fmt: skip
+    assert customer not in [one.id for one in at.client.v1.customers.list({"limit": 100}).data]
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "param"),
     [
