@@ -640,7 +640,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         self.email, self.name, self.bio, self.picture = f"erased-{self.id}@erased.invalid", FORMER[self.role], "", ""
         self.password_hash, self.second_factor_secret, self.second_factor_at = "", "", None
         self.language, self.disabled_at, self.erased_at = ENGLISH, self.disabled_at or as_of, as_of
-        db.session.execute(sa.delete(UserSession).where(UserSession.user_id == self.id))
+        for about in (UserSession, EmailChange):
+            db.session.execute(sa.delete(about).where(about.user_id == self.id))
         for case in self.cases:
             case.forget_owner()
         _forget_mailbox(address)
@@ -653,7 +654,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             about += [name_of(case), *(name_of(one) for one in case.rounds)]
         for table in (PasswordReset, SignUp, Invitation):
             about += [name_of(row) for row in db.session.scalars(sa.select(table).where(table.email == self.email))]
-        return about
+        changes = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == self.id))
+        return about + [name_of(change) for change in changes]
 
     def _require_power(self, by: User) -> None:
         """Only staff act upon users, and never upon themselves. So the last of staff cannot be removed: whoever does
@@ -3823,7 +3825,7 @@ class Pledge(Base):
         self.payment_method_id = found.payment_method_id
         # All cards of a pledge belong to its one customer, and so does its one payment.
         self.customer_id = self.customer_id or found.customer_id
-        self.card_mark = secret_mark("card", found.fingerprint) if found.fingerprint else None
+        self.card_mark = secret_mark("card", found.fingerprint) if found.fingerprint and not self.erased_at else None
 
     def require_new_card(self, as_of: dt.datetime) -> None:
         """Raises Refused unless this pledge's saved card may be replaced by another one."""
@@ -4166,7 +4168,10 @@ class Pledge(Base):
         Event.empty_notes(sa.and_(Event.subject_kind == "pledge", Event.subject_id == self.id))
         self.name = self.email = self.came_from = ""
         self.shown_as, self.wants_updates, self.language = "hidden", False, ENGLISH
-        self.message = self.message_for = self.card_words = self.bank_url = None
+        self.message = self.message_for = self.card_words = self.bank_url = self.card_mark = None
+        self.network, self.confirm_by = "", None
+        failures = sa.update(CardFailure).where(CardFailure.pledge_id == self.id)
+        db.session.execute(failures.values(email_mark="", network="", card_mark=""))
         # A form that is still open somewhere makes a new pledge, and no link leads here.
         self.form_key = f"erased-{self.public_id}"
         self.link_version += 1
