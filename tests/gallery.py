@@ -270,10 +270,16 @@ def _pledges_of_an_open_round() -> list[Shown]:
     raised.change_amount(4_000, now())
     raised.ask_card_page({"made": "for the gallery"}, its_round.deadline)
     raised.ask_other_address("another@department.university.example", now())
+    to_come = a_pledge(its_round)
+    to_come.ask_card_page({"made": "for the gallery"}, its_round.deadline)
+    # The clock has a day's time, so that it is still as it was when it is looked at.
+    to_come.leave_card_page_to_clock(now() + dt.timedelta(days=1))
     return [
         _private("started", started),
         _private("being checked", started, path="?stripe=asked"),
         _private("while Stripe is away", started, path="?stripe=away"),
+        _private("whose card page is to come", to_come),
+        _private("while too many save a card", reader, path="?stripe=busy"),
         _private("of the last half hour", a_pledge(_round("last-hour"))),
         _private("left too long", abandoned),
         _private("confirmed", reader),

@@ -113,7 +113,9 @@ def test_back_from_stripe_the_amount_is_changed_and_the_card_saved_then(house: H
     slug = a_case().slug
     _start(house, page, slug)
     page.get_by_role("link", name="Back").click()
-    expect(page.get_by_role("status")).to_have_text("Your pledge does not count yet: no card was saved.")
+    expect(page.get_by_role("status")).to_have_text(
+        "Your pledge does not count yet: no card was saved. Stripe's page for your card is ready."
+    )
     page.get_by_role("link", name="Change amount").click()
     page.get_by_label("Your pledge, in pounds").fill("40")
     page.get_by_label("I allow Standing Test").check()
