@@ -154,10 +154,16 @@ def token_on(browser: FlaskClient, page: str) -> str:
 
 
 def everything() -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table, to show that nothing was changed."""
+    """Every row of every table, to show that nothing was changed. When somebody was last seen is left out: a test that
+    takes minutes would write it."""
     look_anew()
     rows = {
-        table.name: [tuple(row) for row in db.session.execute(sa.select(table).order_by(*table.primary_key))]
+        table.name: [
+            tuple(row)
+            for row in db.session.execute(
+                sa.select(*(one for one in table.c if one.name != "seen_at")).order_by(*table.primary_key)
+            )
+        ]
         for table in db.metadata.sorted_tables
     }
     db.session.rollback()

@@ -261,7 +261,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "email_left": (
         "Your account has another e-mail address now",
-        "has given it another e-mail address on Saturday 31 October 2026, 8:00pm GMT.",
+        "Somebody who knows the password of your account at Standing has given it another e-mail address on",
         "\nhttp://127.0.0.1:8000/email-changes/back/",
     ),
     "second_factor": (

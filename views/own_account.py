@@ -1,5 +1,5 @@
-"""The account as its user sees it, whichever role that is: the second factor and its
-recovery codes, where else it is logged in, and the language of letters."""
+"""The account as its user sees it, whichever role that is: the second factor and its recovery codes, where its user is
+logged in, and the language of letters. What it is known by is changed in own_details.py."""
 
 from flask import Blueprint, abort, flash, g, redirect, render_template, request, url_for
 from flask.wrappers import Response

@@ -71,14 +71,12 @@ def change_email() -> AnyResponse | tuple[str, int]:
     if wanted.lower() == current_user.email:
         form.email.errors = [gettext("This is your address already.")]
         return _page(EMAIL, form), 422
+    if doors.too_many("letter") or doors.too_many("letter", wanted):
+        form.email.errors = TOO_MANY_LETTERS
+        return _page(EMAIL, form), 429
     held = hold_with_proof(form, myself())
     if held is None:
         return _page(EMAIL, form), status()
-    if doors.too_many("letter") or doors.too_many("letter", wanted):
-        # A code that was right is not used up.
-        db.session.rollback()
-        form.email.errors = TOO_MANY_LETTERS
-        return _page(EMAIL, form), 429
     EmailChange.ask(held, wanted, now())
     _go_on(held)
     words = gettext("We have written to %(email)s. Your address changes once the link in that letter is used.",
