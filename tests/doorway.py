@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import app as application
-from models import Comment, Invitation, PasswordReset, SignUp, Update, User, db
+from models import Breaker, Comment, Invitation, PasswordReset, SignUp, Update, User, db
 from tests.made import a_case, a_draft, a_pledge, a_user, case_at, keep, look_anew, now
 from views import admissions, comments, doors
 from views.supporters import PURPOSES
@@ -59,7 +59,7 @@ class Site:
         its_round = its_case.round
         later = its_round.deadline + dt.timedelta(days=7)
         asked = its_round.ask_change(later, 600_000, "A hearing.", db.session.merge(self.owner), now())
-        self.values["change_id"] = asked.id
+        self.values |= {"change_id": asked.id, "breaker_id": Breaker.hold(its_case.id, now()).id}
         keep()
         self.draft = a_draft(self.owner)
         self.draft_link = self.draft.preview_link()
@@ -80,7 +80,16 @@ class Site:
             "invitation": invited.link(),
             "sign-up": signed_up.link(),
             "password-reset": forgotten.link(),
-            **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe", "leave")},
+            **{
+                purpose: pledge.link(purpose)
+                for purpose in (
+                    "pledge",
+                    "unfinished",
+                    "unsubscribe",
+                    "leave",
+                    "confirmation",
+                )
+            },
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
             "comment": comment.link(),
