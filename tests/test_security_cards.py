@@ -273,6 +273,29 @@ def sandbox_calls(sandbox: SandboxProcess) -> list[Any]:
     return list(requests.get(f"{sandbox.url}/sandbox/calls", timeout=30).json())
 
 
+# --- The way back ------------------------------------------------------------------------------------------
+
+
+def test_the_way_back_from_stripe_believes_nothing_of_its_address(
+    client: FlaskClient, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who has saved no card opens the address that a saved card leads to, with all that could be wished."""
+    case, looked = a_case(), []
+
+    def still_open(session_id: str) -> payments.CardFound:
+        looked.append(session_id)
+        return payments.CardFound(session_id, False, False, STRIPE, "seti_1", None, None, None, None)
+
+    monkeypatch.setattr(payments, "look_at_card_page", still_open)
+    pledge(client, case.slug)
+    one = last(case.slug)
+    wished = "status=complete&amount=100000&setup_intent=seti_1&redirect_status=succeeded"
+    back = client.get(f"/pledges/return?session_id={one.session_id}&{wished}")
+    assert (back.status_code, back.location, looked) == (303, f"/pledges/{one.link()}", [one.session_id])
+    assert client.get(f"/pledges/return?session_id=cs_of_somebody&{wished}").status_code == 404
+    assert (last(case.slug).status, last(case.slug).amount_pence, counted(case.slug)) == ("started", 2_500, (0, 0))
+
+
 # --- No page says whether a card works ---------------------------------------------------------------------
 
 
