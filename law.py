@@ -250,7 +250,7 @@ FAILURES_A_PAGE, FAILURES_AN_ADDRESS = 5, 10
 FAILURES_A_NETWORK = 10
 FAILURES_WITHIN = dt.timedelta(hours=1)
 # A supporter who tried so many different cards, or a card that was refused so often elsewhere within a day, is odd.
-CARDS_TRIED, CARD_REFUSED, CARD_REFUSED_WITHIN = 4, 3, dt.timedelta(days=1)
+CARDS_TRIED, CARD_REFUSED, CARD_REFUSED_WITHIN = 3, 3, dt.timedelta(days=1)
 # What is known of refused cards is forgotten after so long.
 FORGET_FAILURES = dt.timedelta(days=30)
 # So long somebody may take to confirm an address before Stripe's page.

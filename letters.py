@@ -402,7 +402,7 @@ def _about_pledge(letter: Letter, pledge: Pledge) -> dict[str, Any]:
     if letter.kind == "promise_changed":
         return {"change": _row_of_occasion(letter, PromiseChange), "leave": _link(letter, pledge, "leave")}
     if letter.kind == "confirmation":
-        return {"confirm": f"{_site(letter)}/pledges/confirmations/{pledge.link('confirmation')}"}
+        return {"confirm": f"{_site(letter)}/pledges/confirmation/{pledge.link('confirmation')}"}
     if letter.kind == "changed":
         return {"agreement": _row_of_occasion(letter, Agreement)}
     if letter.kind == "reminder":

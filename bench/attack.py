@@ -1,6 +1,6 @@
 """What becomes of a case on which cards are tried out: `make bench-attack`, or with numbers of one's own:
 
-    python -m bench.attack 20000 --supporters 50 --bots 2000 --mailboxes 4 --threads 16
+    python -m bench.attack 20000 --supporters 50 --bots 500 --mailboxes 4 --threads 16
 
 A house of real processes is set as in production (limits, breaker, held pledges), behind one proxy that is believed.
 Scripts send so many pledge forms, each from one of the bots' addresses, with an e-mail address and a name of its own.
@@ -120,7 +120,7 @@ def letter_link(house: House, email: str) -> str:
     if number is None or not file.exists():
         return ""
     message = message_from_bytes(file.read_bytes(), policy=policy.default)
-    found = re.search(r"https?://\S+/pledges/confirmations/\S+", text_of(message))
+    found = re.search(r"https?://\S+/pledges/confirmation/\S+", text_of(message))
     return found.group() if found else ""
 
 
@@ -134,6 +134,10 @@ def support(house: House, number: int, patience: float) -> tuple[bool, float]:
         form = {"amount": "25", "name": f"Person {number}", "email": email, "agreed": "y"}
         form["form_key"] = key.group(1) if key else ""
         sent = browser.post(f"{house.url}/cases/{SLUG}/pledges", form, allow_redirects=False, timeout=120)
+        while sent.status_code == 503 and time.monotonic() - began < patience:
+            # The page says to wait and to send it again.
+            time.sleep(2)
+            sent = browser.post(f"{house.url}/cases/{SLUG}/pledges", form, allow_redirects=False, timeout=120)
         _save_card(house, browser, sent.headers.get("Location", ""), number)
         while time.monotonic() - began < patience:
             if _counts(house, email):
@@ -235,7 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.attack", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("attempts", type=int, nargs="?", default=20_000, help="pledge forms that are sent by scripts")
     parser.add_argument("--supporters", type=int, default=50, help="people who pledge meanwhile")
-    parser.add_argument("--bots", type=int, default=2_000, help="addresses from which the scripts come")
+    parser.add_argument("--bots", type=int, default=500, help="addresses from which the scripts come")
     parser.add_argument("--mailboxes", type=int, default=4, help="how many of the scripts read their mail")
     parser.add_argument("--threads", type=int, default=16, help="scripts at the same time")
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two supporters")

@@ -16,7 +16,19 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import app as application
-from models import Comment, EmailChange, Invitation, PasswordReset, SignUp, Update, User, UserSession, begin_writing, db
+from models import (
+    Breaker,
+    Comment,
+    EmailChange,
+    Invitation,
+    PasswordReset,
+    SignUp,
+    Update,
+    User,
+    UserSession,
+    begin_writing,
+    db,
+)
 from tests.made import a_case, a_draft, a_pledge, a_user, case_at, keep, look_anew, now
 from views import admissions, comments, doors
 from views.supporters import PURPOSES
@@ -59,7 +71,7 @@ class Site:
         its_round = its_case.round
         later = its_round.deadline + dt.timedelta(days=7)
         asked = its_round.ask_change(later, 600_000, "A hearing.", db.session.merge(self.owner), now())
-        self.values["change_id"] = asked.id
+        self.values |= {"change_id": asked.id, "breaker_id": Breaker.hold(its_case.id, now()).id}
         keep()
         self.draft = a_draft(self.owner)
         self.draft_link = self.draft.preview_link()
@@ -87,7 +99,10 @@ class Site:
             "password-reset": forgotten.link(),
             "new-email": waiting.link("new-email"),
             "old-email": moved.link("old-email"),
-            **{purpose: pledge.link(purpose) for purpose in ("pledge", "unfinished", "unsubscribe", "leave")},
+            **{
+                purpose: pledge.link(purpose)
+                for purpose in ("pledge", "unfinished", "unsubscribe", "leave", "confirmation")
+            },
             "new-address": change.link("new-address"),
             "old-address": made.link("old-address"),
             "comment": comment.link(),

@@ -12,6 +12,8 @@ import pyotp
 
 from jobs import doctor
 from models import (
+    Breaker,
+    CardsTried,
     Case,
     Day,
     Dispute,
@@ -108,6 +110,7 @@ def hang() -> Gallery:
     _case("cancelled").cancel("Its owner took it back.", "test", now())
     private_pages = [*_pledges_of_an_open_round(), *_released_pledges(), *_charged_pledges()]
     after_the_charge, staff_pages = _money_back(staff)
+    while_tried, tried_cards = _tried_cards()
     edited = _case("live").updates[0].id
     updates = _updates(owner)
     departure, promises = _promises(owner, staff)
@@ -117,9 +120,9 @@ def hang() -> Gallery:
     keep()
     rooms = {
         "readers": [*_public_pages(), *comments, *_account_pages()],
-        "supporters": [*_pledge_forms(), *private_pages, *departure, *after_the_charge],
+        "supporters": [*_pledge_forms(), *private_pages, *while_tried, *departure, *after_the_charge],
         "desks": [*_desks(edited), *workshop, *updates],
-        "staff": [*staff_pages, *reviews, *promises, *users],
+        "staff": [*staff_pages, *tried_cards, *reviews, *promises, *users],
     }  # fmt: skip
     return Gallery(rooms, people)
 
@@ -136,6 +139,8 @@ def _cases(owner: User) -> None:
     a_case(slug="reported", title="A case that is over", target=2_500, pledged=[2_500], owner=owner)
     a_case(slug="missed", title="A case that was missed", target=600_000, pledged=[9_500, 2_500])
     a_case(slug="noticed", title="A case under a notice", owner=owner)
+    for slug in ("tried", "resting"):
+        a_case(slug=slug, title=f"A case on which cards are {slug}", owner=owner)
     for slug in ("closing", "waiting-for-stripe", "cancelled"):
         a_case(slug=slug, title=f"A case that is {slug}", pledged=[9_500])
     a_case(slug="funded", title="A case that was funded", target=2_500, pledged=[2_500] * 6, owner=owner)
@@ -407,6 +412,34 @@ def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
         *(Shown(f"staff's pledge {state}", f"/staff/pledges/{it.public_id}", "staff") for state, it in states.items()),
         Shown("refund wrong", refunding, "staff", press="Refund"),
         Shown("refund asked", refunding, "staff", press="Refund", typed=typed),
+    ]
+
+
+def _tried_cards() -> tuple[list[Shown], list[Shown]]:
+    """While cards are tried out: who waits for a confirmed address, who is held, and what staff see of it."""
+    seen, tried = CardsTried(21, 4, 130, 12), _round("tried")
+    held, before = a_pledge(tried), a_pledge(tried)
+    held._keep_card(card_found(held))
+    held._hold_back("same_card", now())
+    Breaker.hold(tried.case_id, now())._go("asks", seen, now())
+    for state in ("asks", "paused"):
+        Breaker.hold(_case("resting").id, now())._go(state, seen, now())
+    before.apply_card(card_found(before), now())
+    waits = a_pledge(tried)
+    waits.session_id = waits.session_url = waits.session_params = waits.session_expires_at = None
+    room, let_count = "/staff/tried-cards", f"/staff/pledges/{held.public_id}"
+    return [
+        _private("waits for its address", waits),
+        Shown("confirmation", f"/pledges/confirmation/{waits.link('confirmation')}"),
+        _private("held", held),
+        _private("held for its address", before),
+        Shown("confirmation of a saved card", f"/pledges/confirmation/{before.link('confirmation')}"),
+        Shown("pledging rests", "/cases/resting/pledge", status=409),
+    ], [
+        Shown("tried cards", room, "staff"),
+        Shown("tried cards wrong", room, "staff", press="End it now"),
+        Shown("staff's pledge held", let_count, "staff"),
+        Shown("held pledge wrong", let_count, "staff", press="Let it count"),
     ]
 
 

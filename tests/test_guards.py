@@ -117,6 +117,7 @@ def test_a_draft_is_seen_by_its_owner_alone_and_takes_no_update(app: Flask, clie
         ("old-address", set(), set()),
         # Stripe knows this one: it leads a supporter without a saved card back to the pledge, and does nothing.
         ("unfinished", set(), set()),
+        ("confirmation", set(), set()),
     ],
 )
 def test_a_private_link_opens_what_it_is_for_and_nothing_else(
@@ -129,7 +130,7 @@ def test_a_private_link_opens_what_it_is_for_and_nothing_else(
         assert client.get(f"/pledges/{link}{page}").status_code == (200 if page in opens else 404), page
         assert client.get(f"/pledges/{altered}{page}").status_code == 404
         assert client.get(f"/pledges/{link.partition('.')[0]}{page}").status_code == 404
-    for way, status in {"unfinished": 303, "new-address": 200, "old-address": 200}.items():
+    for way, status in {"unfinished": 303, "confirmation": 303, "new-address": 200, "old-address": 200}.items():
         assert client.get(f"/pledges/{way}/{link}").status_code == (status if purpose == way else 404), way
         if purpose != way:
             assert client.post(f"/pledges/{way}/{link}").status_code in (404, 405), way

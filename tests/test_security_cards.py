@@ -71,7 +71,7 @@ def strict(app: Flask) -> None:
     app.config["STANDING"] = app.config["STANDING"].model_copy(update=limits)
 
 
-def limited(app: Flask, **rates: str) -> None:
+def limited(app: Flask, **rates: str | int) -> None:
     app.config["STANDING"] = app.config["STANDING"].model_copy(update=rates)
 
 
@@ -101,7 +101,7 @@ def words(letter: Letter) -> str:
 
 
 def link_in(letter: Letter) -> str:
-    found = re.search(r"https?://[^/]+(\S*/pledges/confirmations/\S+)", words(letter))
+    found = re.search(r"https?://[^/]+(\S*/pledges/confirmation/\S+)", words(letter))
     assert found
     return found.group(1)
 
@@ -273,6 +273,29 @@ def sandbox_calls(sandbox: SandboxProcess) -> list[Any]:
     return list(requests.get(f"{sandbox.url}/sandbox/calls", timeout=30).json())
 
 
+# --- The way back ------------------------------------------------------------------------------------------
+
+
+def test_the_way_back_from_stripe_believes_nothing_of_its_address(
+    client: FlaskClient, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who has saved no card opens the address that a saved card leads to, with all that could be wished."""
+    case, looked = a_case(), []
+
+    def still_open(session_id: str) -> payments.CardFound:
+        looked.append(session_id)
+        return payments.CardFound(session_id, False, False, STRIPE, "seti_1", None, None, None, None)
+
+    monkeypatch.setattr(payments, "look_at_card_page", still_open)
+    pledge(client, case.slug)
+    one = last(case.slug)
+    wished = "status=complete&amount=100000&setup_intent=seti_1&redirect_status=succeeded"
+    back = client.get(f"/pledges/return?session_id={one.session_id}&{wished}")
+    assert (back.status_code, back.location, looked) == (303, f"/pledges/{one.link()}", [one.session_id])
+    assert client.get(f"/pledges/return?session_id=cs_of_somebody&{wished}").status_code == 404
+    assert (last(case.slug).status, last(case.slug).amount_pence, counted(case.slug)) == ("started", 2_500, (0, 0))
+
+
 # --- No page says whether a card works ---------------------------------------------------------------------
 
 
@@ -394,7 +417,7 @@ def test_while_it_asks_nobody_is_sent_to_stripe_before_the_button_in_the_letter_
     # Whoever reads there may be a stranger, to whom nobody may say anything by the name that was typed.
     assert str(message["To"]) == "waits@example.org" and "Ada" not in text_of(message)
     link = link_in(letter)
-    assert link.startswith(f"{place}/pledges/confirmations/")
+    assert link.startswith(f"{place}/pledges/confirmation/")
     for _ in range(2):  # A mail scanner opens it, and then its reader.
         opened = client.get(link)
         assert opened.status_code == 200 and said in opened.text
@@ -424,6 +447,22 @@ def test_a_card_page_that_was_open_before_leads_to_a_pledge_that_counts_once_its
     assert client.post(second, headers=SAME_ORIGIN).headers["Location"] == private
     assert (last(case.slug).status, counted(case.slug), asked.pages) == ("confirmed", (2_500, 1), [])
     assert [one.what for one in last(case.slug).history()][-2:] == ["address_confirmed", "confirmed"]
+
+
+def test_from_a_quarter_of_what_opens_the_breaker_on_a_saved_card_waits_for_its_address(
+    app: Flask, client: FlaskClient, asked: Asked
+) -> None:
+    limited(app, breaker_refused=8)
+    case = a_case()
+    keep()
+    early, late = (a_pledge(case_at(case.slug).round).id for _ in range(2))
+    keep()
+    for pledge_id, cards, status in ((early, "ab", "confirmed"), (late, "c", "held")):
+        refused(client, db.session.get_one(Pledge, pledge_id), *cards)
+        assert saved(db.session.get_one(Pledge, pledge_id)).status == status
+    assert (state(case.slug), counted(case.slug)) == ("closed", (2_500, 1))
+    client.post(link_in(told("confirmation")[0]), headers=SAME_ORIGIN)
+    assert counted(case.slug) == (5_000, 2)
 
 
 @pytest.mark.usefixtures("strict")
@@ -674,10 +713,10 @@ def test_several_refused_cards_before_the_saved_one_and_a_card_refused_elsewhere
     case = a_case()
     tries, mistypes = a_pledge(case.round, email="tries@x.example"), a_pledge(case.round, email="mistypes@x.example")
     keep()
-    refused(client, mistypes, "card", "card", "card", "another")
+    refused(client, mistypes, "card", "card", "another", "a third")
     assert saved(mistypes, "card").status == "confirmed"
-    refused(client, tries, "one", "two", "three", "four")
-    assert (saved(tries, "five").status, db.session.get_one(Pledge, tries.id).held_because) == ("held", "many_cards")
+    refused(client, tries, "one", "two", "three")
+    assert (saved(tries, "four").status, db.session.get_one(Pledge, tries.id).held_because) == ("held", "many_cards")
     elsewhere = a_pledge(case_at(case.slug).round)
     keep()
     refused(client, mistypes, "stolen", "stolen", page="seti_more")

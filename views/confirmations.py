@@ -11,7 +11,7 @@ from views.public import now
 from views.supporters import shown, supporters
 
 
-@supporters.get("/pledges/confirmations/<link>")
+@supporters.get("/pledges/confirmation/<link>")
 def confirmation(pledge: Pledge) -> AnyResponse | str:
     """Mail scanners follow links, so this only shows the button. Once it was pressed, it leads where that led."""
     if pledge.confirm_by is None and pledge.status == "started":
@@ -21,7 +21,7 @@ def confirmation(pledge: Pledge) -> AnyResponse | str:
     return render_template("pledges/confirmation.html", **shown(pledge) | {"link": pledge.link("confirmation")})
 
 
-@supporters.post("/pledges/confirmations/<link>")
+@supporters.post("/pledges/confirmation/<link>")
 def confirm_address(pledge: Pledge) -> AnyResponse:
     """Pressed twice it leads to the same page of Stripe's."""
     held = Pledge.hold(pledge.id)
