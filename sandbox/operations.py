@@ -156,7 +156,7 @@ def _delete_customer(sandbox: Sandbox, customer_id: str, params: Document) -> Do
         if method["customer"] == customer_id:
             sandbox.store.put(method | {"customer": None})
     gone = {"id": customer_id, "object": "customer", "deleted": True}
-    sandbox.store.put(gone | {"created": customer["created"]})
+    sandbox.store.write("UPDATE objects SET body = ? WHERE id = ?", json.dumps(gone), customer_id)
     sandbox.emit("customer.deleted", customer)
     return gone
 

@@ -288,6 +288,7 @@ def _pledges_of_an_open_round() -> list[Shown]:
         _private("counted, to be raised, wrong", reader, path="/amount?amount=40", press="Continue to Stripe"),
         _private("with another name", reader, path="/name"),
         _private("with another name, wrong", reader, path="/name", press="Save", typed={"Your name": ""}),
+        _private("to be erased", reader, path="/erasure"),
         _private("with another address", reader, path="/address"),
         _private("with another address, wrong", reader, path="/address", press="Send the letter"),
         _private("with updates stopped now", reader, press="Stop them"),
@@ -333,7 +334,13 @@ def _charged_pledges() -> list[Shown]:
         pledge.claim(now(), MINUTE)
         pledge.apply_charge(ChargeFound(outcome, f"pi_{pledge.id}", f"ch_{pledge.id}", 2_500), now(), asked=True)
     asked[-1].drop(now())
-    return [_private(pledge.status.replace("_", " "), pledge) for pledge in (due, *asked)]
+    charged = [_private(pledge.status.replace("_", " "), pledge) for pledge in (due, *asked)]
+    paid = asked[0]
+    return [
+        *charged,
+        _private("that cannot be erased yet", due, path="/erasure"),
+        _private("that was charged, to be erased", paid, path="/erasure"),
+    ]
 
 
 def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
@@ -511,6 +518,8 @@ def _second_factor() -> list[Shown]:
         Shown("second factor taken", code, press="Log in", typed={"Or a recovery code": first}),
         Shown("account", "/account"),
         Shown("account wrong", "/account", press="Make new recovery codes"),
+        Shown("account to erase", "/account/erasure"),
+        Shown("account to erase, wrong", "/account/erasure", press="Erase my account"),
         Shown("another second factor", again),
         Shown("another second factor, wrong", again, press="Set it up"),
         Shown("recovery codes", "/account", press="Make new recovery codes", typed=proof),
@@ -603,6 +612,7 @@ def _desks(edited: int) -> list[Shown]:
         Shown("not your page", "/owner", "moderator", status=403),
         Shown("desk", "/owner", "owner"),
         Shown("desk without a case", "/owner", "newcomer"),
+        Shown("account that cannot be erased", "/account/erasure", "owner"),
         Shown("account without a second factor", "/account", "owner"),
         Shown("second factor to set up", "/account/second-factor", "owner"),
         Shown("second factor to set up, wrong", "/account/second-factor", "owner", press="Set it up"),

@@ -1,11 +1,24 @@
 """Journeys after the charge, through the real parts: staff at their desk, the worker, the webhooks, the supporter."""
 
+from pathlib import Path
+
 import requests
 import sqlalchemy as sa
 
-from models import Dispute, db
+from models import Dispute, Erasure, Pledge, db
+from tests.dumps import dump
 from tests.house import House, eventually
-from tests.journey import a_real_pledge, body, movements_of, states, the_deadline_comes, time_passes, told
+from tests.journey import (
+    a_real_pledge,
+    body,
+    every_event_is_looked_at,
+    movements_of,
+    states,
+    stripe_object,
+    the_deadline_comes,
+    time_passes,
+    told,
+)
 from tests.made import PASSWORD, a_case, a_user, case_at, look_anew, pledges_of
 from tests.reader import Reader
 
@@ -119,3 +132,48 @@ def test_a_case_cancelled_while_charging_lets_the_rest_go(house: House) -> None:
         lambda: [one for one in house.letters(to="stopped-one@example.org") if "was cancelled" in one],
         why="nobody was told",
     )
+
+
+def is_finished(pledge: Pledge) -> bool:
+    look_anew()
+    found = sa.select(Erasure).where(Erasure.subject == f"pledge:{pledge.id}", Erasure.next_at.is_(None))
+    return db.session.scalar(found) is not None
+
+
+def test_of_a_supporter_who_was_charged_and_is_erased_nothing_is_left_but_what_the_books_need(
+    house: House, tmp_path: Path
+) -> None:
+    """Not in a copy of the database, not at Stripe, in no log of any program and in no letter in the folder."""
+    slug, email = a_case(target=2_500).slug, "kanarie@erased.example"
+    a_real_pledge(
+        house, slug, 25, name="Kanarie Winterbourne", email=email, message="Kanarie words", wants_updates=True
+    )
+    the_deadline_comes(slug)
+    assert eventually(lambda: states(slug) == ["charged"])
+    told(house, email, "Your £25 pledge counts", "Your card was charged £25")
+    every_event_is_looked_at(house)
+    pledge = pledges_of(slug)[0]
+    link, customer, paid = pledge.link(), str(pledge.customer_id), pledge.payment_intent_id
+    assert "kanarie" in dump(tmp_path).casefold() and stripe_object(house, f"customers/{customer}")["email"] == email
+    panel = requests.get(f"{house.url}/cases/{slug}/pledge-total", timeout=30).text
+    reader = Reader(house.url).open(f"/pledges/{link}/erasure")
+    assert "What was charged stays charged. The amount of £25" in reader.words
+    reader.press("Erase everything")
+    assert "What was kept of you with your pledge for A case about data is erased." in reader.words
+    assert eventually(lambda: is_finished(pledge), why="the erasure was not finished")
+    assert stripe_object(house, f"customers/{customer}")["deleted"] is True
+    assert house.letters(to=email) == []
+    # Stripe tells of the deletion as well, with the address, which is emptied as soon as it is read.
+    every_event_is_looked_at(house)
+    assert "kanarie" not in dump(tmp_path).casefold()
+    logs = "".join(house.log(name) for name in house.commands if name != "sandbox")
+    assert "kanarie" not in logs.casefold() and link not in logs
+    kept = [file.name for file in house.letters_folder.iterdir() if b"kanarie" in file.read_bytes().lower()]
+    assert kept == []
+    # The books are what they were, here and at Stripe.
+    left = pledges_of(slug)[0]
+    assert (left.status, left.amount_pence, left.payment_intent_id) == ("charged", 2_500, paid)
+    assert [one.amount_pence for one in movements_of(left) if one.kind == "charge"] == [2_500]
+    assert stripe_object(house, f"payment_intents/{paid}")["status"] == "succeeded"
+    assert requests.get(f"{house.url}/cases/{slug}/pledge-total", timeout=30).text == panel
+    assert Reader(house.url).open(f"/pledges/{link}").status == 404

@@ -183,7 +183,7 @@ def one_of_everything() -> dict[tuple[str, str], int]:
         ("comments", "sent"): rejected.id,
     }  # fmt: skip
     ids |= {
-        (table, moment): db.session.execute(sa.select(db.metadata.tables[table].c.id)).scalars().first()
+        (table, moment): db.session.scalars(sa.select(db.metadata.tables[table].c.id).limit(1)).one()
         for table, moment in (("reports", "reported"), ("old_texts", "replaced"), ("address_changes", "asked"))
     }  # fmt: skip
     keep()

@@ -47,7 +47,7 @@ A_SWEEP = sweep.NOBODY_CAME + SECOND
 # A world that has not come to rest after so many sweeps never will.
 MOST_SWEEPS = 60
 # Whatever else goes on, these come round by the clock; here they come when a rule says so.
-BY_THE_HOUR = ("examine_books", "begin_reconciliation")
+BY_THE_HOUR = ("examine_books", "begin_reconciliation", "forget")
 PERFORM = jobs.perform
 ON_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
 # What waits for the clock, each with its column.
