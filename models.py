@@ -6522,6 +6522,10 @@ def _belongs(columns: Any, table: str, person: Pledge | Comment | User) -> sa.Co
 
 
 def _belongs_to_user(columns: Any, table: str, user: User) -> sa.ColumnElement[bool] | None:
+    if table == "events":
+        return sa.or_(
+            columns.who == f"user:{user.id}", sa.and_(columns.subject_kind == "user", columns.subject_id == user.id)
+        )
     theirs = sa.select(Case.id).where(Case.owner_id == user.id)
     if table == "pictures":
         return sa.or_(

@@ -62,7 +62,7 @@ class Table:
             if one.of in people and not one.secret:
                 for table, columns in one.tables.items():
                     found[table] += columns
-        return dict(found)
+        return {table: list(dict.fromkeys(columns)) for table, columns in found.items()}
 
 
 @functools.cache

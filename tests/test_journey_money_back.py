@@ -163,6 +163,8 @@ def test_of_a_supporter_who_was_charged_and_is_erased_nothing_is_left_but_what_t
     assert eventually(lambda: is_finished(pledge), why="the erasure was not finished")
     assert stripe_object(house, f"customers/{customer}")["deleted"] is True
     assert house.letters(to=email) == []
+    # Stripe tells of the deletion as well, with the address, which is emptied as soon as it is read.
+    every_event_is_looked_at(house)
     assert "kanarie" not in dump(tmp_path).casefold()
     logs = "".join(house.log(name) for name in house.commands if name != "sandbox")
     assert "kanarie" not in logs.casefold() and link not in logs
