@@ -115,6 +115,7 @@ def _add_commands(app: Flask) -> None:
 
         import cli
 
+        app.config["STANDING"] = app.config["STANDING"].behind_the_pages()
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
         cli.register(app)
 
