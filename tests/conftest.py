@@ -295,6 +295,7 @@ def _house(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], 
     try:
         house.start()
         yield house
+        assert house.given_away() == []
     finally:
         house.stop()
         with house.app.app_context():
