@@ -27,6 +27,7 @@ from views import (
     languages,
     own_account,
     people,
+    policy_reports,
     private_page,
     promises,
     repairs,
@@ -51,7 +52,7 @@ from views.webhooks import webhooks
 ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
 ROOMS_OF_STAFF, ROOMS_OF_ACCOUNTS = (reviews, promises, users), (admissions, resets, second_factors)
-ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
+ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about, policy_reports)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
