@@ -61,7 +61,7 @@ def _page(address: str) -> str:
         except MethodNotAllowed:
             rule, _ = pages.match(path, method="POST", return_rule=True)
     except (HTTPException, ValueError):
-        return "none of ours"
+        return "elsewhere"
     return rule.rule
 
 
