@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from models import Round, db
-from tests.doorway import Site, everything, logged_in, set_otherwise
+from tests.doorway import everything, logged_in, set_otherwise
 from tests.made import a_case, a_pledge, a_user, keep
 from views import doors
 
@@ -46,9 +46,12 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_row_30_googles_evaluator_finds_nothing_above_medium(app: Flask, csp_evaluator: list[str]) -> None:
     slug = a_case().slug
-    with set_otherwise(app, checkout_origin="https://checkout.stripe.com") as site:
+    with set_otherwise(app, checkout_origin="https://checkout.stripe.com", site_url="https://standing.example") as site:
         client = site.test_client()
-        policies = [client.get(where).headers["Content-Security-Policy"] for where in ("/", f"/cases/{slug}/embed")]
+        policies = [
+            client.get(where, base_url="https://standing.example").headers["Content-Security-Policy"]
+            for where in ("/", f"/cases/{slug}/embed")
+        ]
     weak = "script-src 'unsafe-inline' https://cdn.jsdelivr.net"
     checked = subprocess.run([*csp_evaluator, *policies, weak], capture_output=True, text=True, check=True, timeout=60)
     page, framed, known_to_be_weak = json.loads(checked.stdout)
@@ -126,15 +129,22 @@ def test_row_30_reports_are_counted_for_each_address_and_need_no_lock(
     assert len(lines(capsys)) == 4
 
 
-def test_row_30_each_page_says_where_to_report_and_an_element_does_not_again(app: Flask) -> None:
-    site = Site(app)
-    client = app.test_client()
-    where = f'{doors.REPORTS_TO}="{doors.REPORTS}"'
-    for path, says in (("/", where), ("/none", where), ("/cases/the-case", where), ("/cases.atom", None),
-                       ("/healthz", None), ("/cases/the-case/embed", None), ("/static/site.css", None)):  # fmt: skip
-        answer = client.get(path)
-        answer.close()
-        assert answer.headers.get("Reporting-Endpoints") == says, path
-    assert "Reporting-Endpoints" not in client.get("/cases/the-case/comments", headers={"HX-Request": "true"}).headers
-    with site.app.test_request_context():
-        assert site.app.url_map.bind("").build("public.policy_report") == doors.REPORTS
+def test_row_30_over_https_each_page_says_where_to_report_in_the_new_way_too(app: Flask, client: FlaskClient) -> None:
+    """Chromium believes this over https alone, and passes over the old way where it finds the new one."""
+    a_case(slug="the-case")
+    https: Any = {"base_url": "https://standing.example"}
+    with set_otherwise(app, site_url="https://standing.example") as site:
+        browser, where = site.test_client(), f'{doors.REPORTS_TO}="{doors.REPORTS}"'
+        pages, others = ("/", "/none", "/cases/the-case"), ("/cases.atom", "/healthz", "/static/site.css")
+        for path, says in (*((one, where) for one in pages), *((one, None) for one in others)):
+            answer = browser.get(path, **https)
+            answer.close()
+            assert answer.headers.get("Reporting-Endpoints") == says, path
+        assert "Reporting-Endpoints" not in browser.get("/cases/the-case/embed", **https).headers
+        element = browser.get("/cases/the-case/comments", headers={"HX-Request": "true"}, **https)
+        assert "Reporting-Endpoints" not in element.headers
+        policy = browser.get("/", **https).headers["Content-Security-Policy"]
+        assert policy.endswith("; report-uri /policy-reports; report-to policy")
+        assert site.url_map.bind("").build("public.policy_report") == doors.REPORTS
+    assert "Reporting-Endpoints" not in client.get("/").headers
+    assert client.get("/").headers["Content-Security-Policy"].endswith("; report-uri /policy-reports")

@@ -323,7 +323,8 @@ def _policy(settings: config.Settings, site_css: str, our_scripts: Iterable[str]
         "frame-ancestors 'none'",
         "object-src 'none'",
         f"report-uri {REPORTS}",
-        f"report-to {REPORTS_TO}",
+        # Chromium believes the name of such a place over https alone, and with it would look at no other.
+        *([f"report-to {REPORTS_TO}"] if settings.is_https else []),
     ))  # fmt: skip
 
 
@@ -336,9 +337,6 @@ def _in_a_frame(policy: str) -> str:
 def _headers(policy: str, answer: Response) -> Response:
     settings = config.current()
     answer.headers["Content-Security-Policy"] = _in_a_frame(policy) if g.get("framed") else policy
-    if answer.mimetype == "text/html" and not g.get("framed") and not hypermedia.wants_fragment(request.environ):
-        # What htmx swaps in stands in a page that has said so already.
-        answer.headers["Reporting-Endpoints"] = f'{REPORTS_TO}="{REPORTS}"'
     answer.headers["X-Content-Type-Options"] = "nosniff"
     # Not no-referrer: Chromium would then send "Origin: null" with our own forms.
     answer.headers["Referrer-Policy"] = "same-origin"
@@ -350,6 +348,9 @@ def _headers(policy: str, answer: Response) -> Response:
         answer.headers["Retry-After"] = str(g.retry_after)
     if settings.is_https:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000"
+        if answer.mimetype == "text/html" and not g.get("framed") and not hypermedia.wants_fragment(request.environ):
+            # What htmx swaps in stands in a page that has said so already.
+            answer.headers["Reporting-Endpoints"] = f'{REPORTS_TO}="{REPORTS}"'
     policy_of_page = POLICIES.get((request.blueprint or "static"), "anyone")
     # Every page of somebody who is logged in carries that person's token, whoever else may read the page.
     logged_in = request.endpoint not in SAME_FOR_ALL and bool(session)
