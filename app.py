@@ -30,6 +30,7 @@ from views import (
     own_account,
     own_details,
     people,
+    policy_reports,
     private_page,
     promises,
     repairs,
@@ -57,7 +58,7 @@ ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs, confirmations)
 ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
 ROOMS_OF_STAFF = (reviews, promises, users, tried_cards)
 ROOMS_OF_ACCOUNTS = (admissions, resets, second_factors, own_details)
-ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about)
+ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about, policy_reports)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
@@ -133,6 +134,7 @@ def _add_commands(app: Flask) -> None:
 
         import cli
 
+        app.config["STANDING"] = app.config["STANDING"].behind_the_pages()
         Migrate(app, db, directory=str(office.MIGRATIONS), render_as_batch=True)
         cli.register(app)
 

@@ -19,7 +19,13 @@ import sqlalchemy as sa
 import structlog
 from flask import current_app
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 ROOT = Path(__file__).resolve().parent
 # What development uses so that nothing need be set; production refuses each of them.
@@ -29,6 +35,12 @@ SANDBOX_KEY = "sk_test_sandbox"
 SANDBOX_WEBHOOK_SECRET = "whsec_development_only_sandbox_secret"  # noqa: S105 - never a real one
 DEMONSTRATION_OPERATOR = "Standing (demonstration)"
 SHORTEST_SECRET = 32
+# What nobody else may read. Each may also come from a file, which the variable with _FILE behind its name names.
+SECRETS = (
+    "database_url", "redis_url", "mail_url",
+    "secret_key", "secret_key_fallbacks", "link_secret", "link_secret_fallbacks",
+    "stripe_secret_key", "stripe_worker_key", "stripe_webhook_secret", "stripe_webhook_secret_fallbacks",
+)  # fmt: skip
 # An origin as browsers write it, since forms are compared with it letter by letter.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _HTMX = re.compile(r"(https?:/)?/[^#\s\"'<>]+#sha384-[A-Za-z0-9+/]{64}")
@@ -40,6 +52,29 @@ class NotConfigured(SystemExit):
     It ends whichever program loads the application (flask, granian) with these words and without a traceback,
     which an operator would have to read to the end.
     """
+
+
+class FromFiles(EnvSettingsSource):
+    """The secrets that lie in files: a container, or systemd with its credentials, gives them so."""
+
+    def _load_env_vars(self) -> dict[str, str]:
+        named = {name: os.environ.get(f"{name.upper()}_FILE", "") for name in SECRETS}
+        return {name: _secret_in(name.upper(), Path(file)) for name, file in named.items() if file}
+
+
+def _secret_in(name: str, file: Path) -> str:
+    """What a file holds, without the end of its line. Never says what it read."""
+    if os.environ.get(name):
+        raise _refusal([f"{name} and {name}_FILE are both set: leave one out."])
+    try:
+        secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as trouble:
+        raise _refusal([f"{name}_FILE names a file that cannot be read: {trouble.strerror}."]) from None
+    except UnicodeDecodeError:
+        raise _refusal([f"{name}_FILE names a file that is no text."]) from None
+    if not secret:
+        raise _refusal([f"{name}_FILE names a file that is empty."])
+    return secret
 
 
 class Settings(BaseSettings):
@@ -63,7 +98,9 @@ class Settings(BaseSettings):
     display_zone: str = "Europe/London"
 
     stripe_secret_key: str = SANDBOX_KEY
+    stripe_worker_key: str = ""
     stripe_webhook_secret: str = SANDBOX_WEBHOOK_SECRET
+    stripe_webhook_secret_fallbacks: tuple[str, ...] = ()
     stripe_api_base: str = ""
     checkout_origin: str = "https://checkout.stripe.com"
     capture_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
@@ -97,6 +134,14 @@ class Settings(BaseSettings):
     rate_comment: str = "20 per hour"
     rate_letter: str = "10 per hour"
     rate_search: str = "60 per minute"
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        return init_settings, env_settings, FromFiles(settings_cls)
 
     @field_validator("site_url", "checkout_origin", "stripe_api_base")
     @classmethod
@@ -224,6 +269,15 @@ class Settings(BaseSettings):
         """Whether the Stripe key moves real money; events of the other mode are refused."""
         return "_live_" in self.stripe_secret_key
 
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """A webhook is let in when any of these has signed it; while one is being replaced there are two."""
+        return (self.stripe_webhook_secret, *self.stripe_webhook_secret_fallbacks)
+
+    def behind_the_pages(self) -> "Settings":
+        """The same for the worker, the sweep and the commands, which may do more at Stripe than the web server."""
+        return self.model_copy(update={"stripe_secret_key": self.stripe_worker_key}) if self.stripe_worker_key else self
+
 
 def load(overrides: dict[str, object] | None = None) -> Settings:
     """The settings of the environment with `overrides` on top; raises NotConfigured naming what is wrong."""
@@ -253,6 +307,8 @@ def _in_words(error: dict[str, Any]) -> str:
 def _troubles(settings: Settings) -> list[str]:
     """What must not be started with, in the order in which an operator would mend it."""
     found = []
+    if settings.stripe_worker_key and settings.livemode != settings.behind_the_pages().livemode:
+        found.append("STRIPE_WORKER_KEY and STRIPE_SECRET_KEY must both be live keys or both test keys.")
     if settings.livemode and settings.stripe_api_base:
         found.append("STRIPE_API_BASE must be empty when STRIPE_SECRET_KEY is a live key.")
     if settings.livemode and settings.environment == "development":
@@ -265,7 +321,7 @@ def _troubles(settings: Settings) -> list[str]:
 
 def _production_troubles(settings: Settings) -> list[str]:
     """Each line is something that must not be so in production, and the sentence that says it."""
-    key, hook = settings.stripe_secret_key, settings.stripe_webhook_secret
+    key = settings.stripe_secret_key
     known = (DEVELOPMENT_SECRET, DEVELOPMENT_LINK_SECRET)
     # An old secret opens the same doors as a new one, so the fallbacks must be as good.
     secrets = {
@@ -289,8 +345,14 @@ def _production_troubles(settings: Settings) -> list[str]:
         "STRIPE_SECRET_KEY is missing: set the account's secret or restricted key.": (
             key == SANDBOX_KEY or not key.startswith(("sk_", "rk_"))
         ),
-        "STRIPE_WEBHOOK_SECRET is missing: set the endpoint's signing secret.": (
-            hook == SANDBOX_WEBHOOK_SECRET or not hook.startswith("whsec_") or len(hook) < SHORTEST_SECRET
+        "STRIPE_WORKER_KEY must be the account's secret or restricted key.": (
+            settings.stripe_worker_key[:3] not in ("", "sk_", "rk_")
+        ),
+        "STRIPE_WEBHOOK_SECRET is missing: set the endpoint's signing secret.": not _signs(
+            settings.stripe_webhook_secret
+        ),
+        "STRIPE_WEBHOOK_SECRET_FALLBACKS must be the endpoint's earlier signing secrets.": not all(
+            _signs(secret) for secret in settings.stripe_webhook_secret_fallbacks
         ),
         "CHECKOUT_ORIGIN must be an https:// origin.": not settings.checkout_origin.startswith("https://"),
         "MAIL_URL must be smtp:// or smtps:// in production.": not settings.mail_url.startswith(
@@ -302,6 +364,11 @@ def _production_troubles(settings: Settings) -> list[str]:
         "FLASK_DEBUG must not be set in production.": os.environ.get("FLASK_DEBUG", "0") not in ("", "0"),
     }
     return found + [sentence for sentence, so in wrong.items() if so]
+
+
+def _signs(hook: str) -> bool:
+    """Whether this can be a signing secret of Stripe's that is not known to everybody."""
+    return hook != SANDBOX_WEBHOOK_SECRET and hook.startswith("whsec_") and len(hook) >= SHORTEST_SECRET
 
 
 def current() -> Settings:

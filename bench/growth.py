@@ -65,7 +65,7 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
             "events": "subject_kind = 'pledge' AND subject_id = :one",
         }[table]  # fmt: skip
         copy = (  # The names are those of our own tables.
-            f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which}"  # noqa: S608
+            f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which}"  # noqa: S608 - names of our own tables
         )
         numbers = "SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last"
         statement = sa.text(f"WITH RECURSIVE numbers(n) AS ({numbers}) {copy}")

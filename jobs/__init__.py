@@ -128,10 +128,12 @@ def perform(job: str, row_id: int | None) -> None:
             log.error("a job is left undone: the database is not of this release", job=job)
             return
         begin_writing()
-        if row_id is None:
-            run()
-        else:
-            run(row_id)
+        try:
+            run() if row_id is None else run(row_id)
+        except Exception as trouble:
+            # RQ writes down where it broke, and only this line says in which of our jobs.
+            log.error("a job has failed", job=job, row=row_id, why=type(trouble).__name__)
+            raise
 
 
 def _may_work() -> bool:

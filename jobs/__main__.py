@@ -14,7 +14,9 @@ PROGRAMS = {"worker": work, "sweep": sweep.keep_sweeping}
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in PROGRAMS:
         sys.exit("Say which of the two: python -m jobs worker, or python -m jobs sweep")
-    with office.create().app_context():
+    app = office.create()
+    app.config["STANDING"] = app.config["STANDING"].behind_the_pages()
+    with app.app_context():
         PROGRAMS[sys.argv[1]]()
 
 

@@ -23,6 +23,7 @@ def create_app(
     base_url: str = "http://127.0.0.1:12111",
     limits: Mapping[str, float] = MappingProxyType({}),
     api_key: str | None = None,
+    restricted_keys: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> Flask:
     """The sandbox as a WSGI application. It delivers nothing by itself until `deliveries_of(app).start()`.
 
@@ -32,9 +33,10 @@ def create_app(
     base_url     where this sandbox is reached
     limits       what is set from now on of per_endpoint and in_all (calls a second) and latency (seconds for each)
     api_key      the only key accepted, when given; else any test key
+    restricted_keys  what some of them may call (checkout.sessions.create, ...); the others may call everything
     """
     app = Flask(__name__)
-    app.config.update(LETTERS=letters, SITE_URL=site_url.rstrip("/"), API_KEY=api_key)
+    app.config.update(LETTERS=letters, SITE_URL=site_url.rstrip("/"), API_KEY=api_key, RESTRICTED_KEYS=restricted_keys)
     sandbox = Sandbox(state, base_url)
     sandbox.limits.change(limits)
     app.extensions["sandbox"] = sandbox

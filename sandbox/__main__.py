@@ -2,9 +2,12 @@
 and so on."""
 
 import argparse
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from sandbox import create_app
 from sandbox.serving import listen, serve
@@ -13,7 +16,7 @@ from sandbox.serving import listen, serve
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sandbox", description="A local Stripe. No real money.")
 
-    def option(name: str, default: str | None, meaning: str, kind: type = str) -> None:
+    def option(name: str, default: str | None, meaning: str, kind: Callable[[str], Any] = str) -> None:
         twin = "SANDBOX_" + name.upper().replace("-", "_")
         value = os.environ.get(twin) or default
         parser.add_argument(f"--{name}", default=value, type=kind, help=f"{meaning} ({twin}; {default or 'none'})")
@@ -28,6 +31,9 @@ def _arguments() -> argparse.Namespace:
     option("limit-per-endpoint", "25", "calls a second for each kind of call; 0 for no limit", float)
     option("limit-in-all", "100", "calls a second in all; 0 for no limit", float)
     option("api-key", None, "the only API key accepted; without it any sk_test_ or rk_test_ key")
+    option(
+        "restricted-keys", "{}", "JSON: what each restricted key may call; the others may call everything", json.loads
+    )
     return parser.parse_args()
 
 
@@ -51,6 +57,7 @@ def main() -> None:
             "in_all": given.limit_in_all,
         },
         api_key=given.api_key,
+        restricted_keys=given.restricted_keys,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app.extensions["deliveries"].start(app.extensions["keys"])

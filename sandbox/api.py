@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 from sandbox.core import Sandbox
-from sandbox.errors import StripeRefusal, broken, rate_limited, unauthorised, unknown_url
+from sandbox.errors import StripeRefusal, broken, forbidden, rate_limited, unauthorised, unknown_url
 from sandbox.faults import Fault, flat
 from sandbox.fields import nested
 from sandbox.idempotency import Answer, Keys, fingerprint
@@ -52,7 +52,7 @@ def answer_call(operation: Operation, object_id: str) -> Response:
     fault: Fault | None = None
     answer: Answer | None = None
     try:
-        _check_api_key()
+        _check_api_key(operation)
         if not let_through:
             raise rate_limited(429, "rate_limit")
         time.sleep(sandbox.limits.latency)
@@ -142,8 +142,9 @@ def _perform(
     return Answer(200, json.dumps(shown, indent=2)), True
 
 
-def _check_api_key() -> None:
-    """Accepts any test key, secret or restricted, unless one was given on the command line."""
+def _check_api_key(operation: Operation) -> None:
+    """Accepts any test key, secret or restricted, unless one was given on the command line. A restricted key of which
+    it was said what it may do may do nothing else."""
     given = request.authorization
     if given is None:
         raise unauthorised("You did not provide an API key.")
@@ -151,6 +152,9 @@ def _check_api_key() -> None:
     wanted: str | None = current_app.config["API_KEY"]
     if key != wanted if wanted else not key.startswith(("sk_test_", "rk_test_")):
         raise unauthorised(f"Invalid API Key provided: {key[:8]}****. The sandbox takes only test keys.")
+    may: dict[str, list[str]] = current_app.config["RESTRICTED_KEYS"]
+    if operation.name not in may.get(key, [operation.name]):
+        raise forbidden(key, operation.name)
 
 
 def _facts(sandbox: Sandbox, object_id: str, pairs: list[tuple[str, str]]) -> dict[str, str]:

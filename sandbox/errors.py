@@ -100,3 +100,9 @@ def decline_error(decline: Decline) -> dict[str, Any]:
     if decline.advice_code is not None:
         error["advice_code"] = decline.advice_code
     return error
+
+
+def forbidden(key: str, operation: str) -> StripeRefusal:
+    """A restricted key that may not do this."""
+    message = f"The provided key '{key[:8]}****' does not have the required permissions for {operation}."
+    return StripeRefusal(403, _error("invalid_request_error", message, None, None), saved=False)

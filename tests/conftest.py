@@ -299,6 +299,7 @@ def _house(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], 
     try:
         house.start()
         yield house
+        assert house.given_away() == []
     finally:
         house.stop()
         with house.app.app_context():
@@ -394,6 +395,28 @@ def nu_checker() -> list[str]:
         (file.parent / jar).rename(file)
         (file.parent / "vnu-jar-26.9.27.tgz").unlink()
     return [java, "-jar", str(file), "--format", "json"]
+
+
+@pytest.fixture(scope="session")
+def csp_evaluator() -> list[str]:
+    """How to start Google's evaluator of policies, which npm brings: it takes policies and writes findings as JSON."""
+    node = _needs("node", "The check of the policy needs Node: apt-get install npm")
+    folder = ROOT / "var" / "test-cache" / "csp_evaluator-1.1.8"
+    if not folder.exists():
+        _needs("npm", "The check of the policy needs npm, to get the evaluator: apt-get install npm")
+        unpacked = folder.with_suffix(f".{os.getpid()}")
+        unpacked.mkdir(parents=True)
+        pack = ["npm", "pack", "csp_evaluator@1.1.8", "--silent"]
+        subprocess.run(pack, cwd=unpacked, check=True, capture_output=True, timeout=120)
+        subprocess.run(["tar", "xzf", "csp_evaluator-1.1.8.tgz"], cwd=unpacked, check=True)
+        unpacked.rename(folder)
+    script = (
+        "const at = process.argv[1] + '/package/dist/';"
+        "const {CspParser} = require(at + 'parser.js'), {CspEvaluator} = require(at + 'evaluator.js');"
+        "const find = policy => new CspEvaluator(new CspParser(policy).csp).evaluate();"
+        "console.log(JSON.stringify(process.argv.slice(2).map(find)))"
+    )
+    return [node, "-e", script, str(folder)]
 
 
 WAYS = ("with JavaScript", "without JavaScript", "with the CDN blocked", "with htmx loaded late")

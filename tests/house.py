@@ -5,7 +5,10 @@ Each program is started as in production, on ports of its own; tests may kill an
 
 import contextlib
 import datetime as dt
+import hashlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +36,9 @@ BIN = Path(sys.executable).parent
 # A house does not outlive its tests, however these end.
 LEASH = [sys.executable, "-m", "demo.leash"]
 WEBHOOK_SECRET = "whsec_for_the_tests_only"
+# What our programs and the tests say to Valkey, each as a user of its own.
+PROGRAMS_OF_OURS = ("web", "worker", "sweep")
+DOORBELL_PASSWORD, ROOT_PASSWORD = "doorbell-of-the-tests", "root-of-the-tests"
 
 
 def eventually(look: Callable[[], T], within: float = 60.0, why: str = "it never happened") -> T:
@@ -80,7 +86,7 @@ class House:
         self.settings: dict[str, object] = {
             "environment": "test",
             "database_url": self.database_url or f"sqlite:///{self.folder / 'standing.db'}",
-            "redis_url": f"unix://{self.folder / 'valkey.sock'}",
+            "redis_url": f"unix://standing:{DOORBELL_PASSWORD}@{self.folder / 'valkey.sock'}",
             "site_url": self.url,
             "operator_name": "Standing Test",
             "stripe_secret_key": "sk_test_house",
@@ -108,10 +114,7 @@ class House:
         }
         port = self.url.rpartition(":")[2]
         self.commands: dict[str, list[str]] = {
-            "valkey": [
-                str(valkey_binary()), "--port", "0", "--unixsocket", str(self.folder / "valkey.sock"),
-                "--dir", str(self.folder), "--appendonly", "yes", "--save", "",
-            ],
+            "valkey": [str(valkey_binary()), str(self._doorbell_conf())],
             "sandbox": [sys.executable, "-m", "sandbox"],
             "web": [
                 str(BIN / "granian"), "--interface", "wsgi", "--http", "1", "--factory", "app:create_app",
@@ -124,6 +127,12 @@ class House:
         self.environment = {
             **os.environ,
             **{name.upper(): str(value) for name, value in self.settings.items()},
+            # At Stripe each of our programs may do what docs/stripe.md says of it, and nothing else.
+            "STRIPE_SECRET_KEY": "rk_test_web",
+            "STRIPE_WORKER_KEY": "rk_test_worker",
+            "SANDBOX_RESTRICTED_KEYS": json.dumps(
+                {"rk_test_web": calls_of("web"), "rk_test_worker": calls_of("worker")}
+            ),
             "SANDBOX_PORT": self.stripe.rpartition(":")[2],
             "SANDBOX_STATE": str(self.folder / "sandbox.db"),
             "SANDBOX_LETTERS": str(self.letters_folder),
@@ -142,6 +151,16 @@ class House:
         self.last_delivery = 0
         # Since the last test began: what the dead had claimed is still theirs.
         self.somebody_died = False
+
+    def _doorbell_conf(self) -> Path:
+        """Valkey as it is shipped, with folders and a password of ours; one more user, for the tests, may do all."""
+        conf, users = ((ROOT / "deploy" / name).read_text(encoding="utf-8") for name in ("redis.conf", "users.acl"))
+        root = f"user root on >{ROOT_PASSWORD} ~* &* +@all\n"
+        ours = users.replace(_digest("change me"), _digest(DOORBELL_PASSWORD))
+        (self.folder / "users.acl").write_text(ours + root)
+        file = self.folder / "redis.conf"
+        file.write_text(re.sub("/(run|etc|var/lib)/standing", str(self.folder), conf))
+        return file
 
     def run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """One of the operator's commands, such as run("flask", "capture", "--case", slug)."""
@@ -206,12 +225,29 @@ class House:
             self.kill(name)
 
     def valkey(self) -> "redis.Redis":
-        """A connection to the house's doorbell."""
-        return redis.from_url(str(self.settings["redis_url"]), socket_timeout=5)
+        """A connection to the house's doorbell, of somebody who may do everything there."""
+        return redis.from_url(f"unix://root:{ROOT_PASSWORD}@{self.folder / 'valkey.sock'}", socket_timeout=5)
 
     def log(self, name: str) -> str:
         file = self.folder / f"{name}.log"
         return file.read_text(errors="replace") if file.exists() else ""
+
+    def given_away(self) -> list[str]:
+        """What must never stand in a log of our programs and does, after all that the tests of this house did: an
+        address, a private link, a key, a password; and what one of them asked of Valkey and may not."""
+        secret = re.compile(
+            r"[\w.+-]+@[\w-]+\.\w+|/(?:pledges|comments|drafts|invitations|password-resets|sign-ups)/[\w-]+\.[\w-]{20,}"
+            rf"|[sr]k_test_\w+|whsec_\w+|{DOORBELL_PASSWORD}|session=|Bearer "
+        )
+        found = [
+            f"{name}: {line}"
+            for name in PROGRAMS_OF_OURS
+            for line in self.log(name).splitlines()
+            if secret.search(line)
+        ]
+        with contextlib.suppress(redis.ConnectionError), self.valkey() as valkey:
+            found += [f"Valkey: {refused}" for refused in valkey.acl_log()]
+        return found
 
     # Stripe's side
 
@@ -305,6 +341,18 @@ def _let_it_idle(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET idle_in_transaction_session_timeout = '10min'")
     connection.commit()
+
+
+def _digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def calls_of(program: str) -> list[str]:
+    """What the table of docs/stripe.md says that the web server, or the worker, asks of Stripe."""
+    words = (ROOT / "docs" / "stripe.md").read_text(encoding="utf-8").partition("\n## The calls\n")[2]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in words.partition("\n## ")[0].splitlines()]
+    head, _, *calls = [row for row in rows if len(row) == 5]
+    return [name for row in calls if row[head.index(program)] == "yes" for name in re.findall(r"`([\w.]+)`", row[0])]
 
 
 def valkey_binary() -> Path:

@@ -17,7 +17,7 @@ JOURNEYS = ("test_browser_", "test_journey_", "test_capture", "test_make_run", "
 def failed_in(report: Path) -> list[str]:
     """The names of the tests that a report in JUnit's format calls failed, as pytest takes them."""
     # The report is our own.
-    cases = ET.parse(report).iter("testcase")  # noqa: S314
+    cases = ET.parse(report).iter("testcase")  # noqa: S314 - pytest's own report
     failed = [case.attrib for case in cases if case.find("failure") is not None or case.find("error") is not None]
     return sorted({f"{case['classname'].replace('.', '/')}.py::{case['name']}" for case in failed})
 

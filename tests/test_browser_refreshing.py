@@ -14,11 +14,12 @@ from playwright.sync_api import expect
 from models import Round, begin_writing
 from tests.conftest import SCRIPTED
 from tests.house import House, eventually
+from tests.journey import a_real_pledge
 from tests.made import a_case, case_at, keep, now
 from tests.reader import Reader
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -147,3 +148,26 @@ def _let_the_deadline_pass(slug: str) -> None:
     its_round.case.charges_frozen = True
     its_round.move_deadline(now() - dt.timedelta(seconds=1), "test", now())
     keep()
+
+
+def test_row_30_a_page_into_which_something_was_put_does_not_run_it_and_tells_us(
+    house: House, chromium: "Browser"
+) -> None:
+    """Somebody has found a way to write into a page: what they wrote does nothing, and the log says on which page."""
+    pledge = a_real_pledge(house, a_case().slug, 25, email="reported@example.org")
+    link, page = pledge.link(), chromium.new_page()
+    page.goto(f"{house.url}/pledges/{link}")
+    page.evaluate("""() => {
+        const script = document.createElement("script")
+        script.text = "window.ran = true"
+        document.body.append(script)
+        const picture = "<img src='https://evil.example/x.png' onerror='window.ran = true'>"
+        document.body.insertAdjacentHTML("beforeend", picture)
+    }""")
+    for directive, blocked in (
+        ("script-src-elem", "inline"), ("script-src-attr", "inline"), ("img-src", "https://evil.example"),
+    ):  # fmt: skip
+        line = rf"a page broke its policy +blocked={blocked} directive={directive} page=/pledges/<link>"
+        assert eventually(lambda line=line: re.search(line, house.log("web")))  # type: ignore[misc]
+    assert page.evaluate("window.ran") is None
+    page.close()

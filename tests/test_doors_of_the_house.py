@@ -1,6 +1,7 @@
 """The doors with the real web server in front: bytes that no client library would send, and bodies without end."""
 
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -52,6 +53,30 @@ def test_a_huge_body_is_refused_with_or_without_its_length(house: House, where: 
     # A body without its length is not read at all: its form is empty, and its signature is none.
     assert answer.status_code in ({400, 422} if chunked else {413})
     assert requests.get(f"{house.url}/healthz", timeout=30).text == "ok"
+
+
+def test_row_49_every_answer_of_the_real_server_carries_every_header(house: House) -> None:
+    """A page, an element, files, redirects and errors, as Granian sends them."""
+    slug = a_case().slug
+    kinds: list[tuple[int, str, str, dict[str, Any]]] = [
+        (200, "GET", f"/cases/{slug}", {}),
+        (200, "GET", f"/cases/{slug}/comments", {"headers": {"HX-Request": "true"}}),
+        (200, "GET", "/static/site.css", {}), (404, "GET", "/static/none.css", {}), (404, "GET", "/none", {}),
+        (303, "GET", "/owner", {}), (405, "POST", "/", {}), (413, "POST", "/login", {"data": b"x" * 300_000}),
+        (403, "POST", "/login", {"headers": {"Sec-Fetch-Site": "cross-site"}}), (400, "POST", "/webhooks/stripe", {}),
+        (400, "GET", "/", {"headers": {"Host": "evil.example"}}), (200, "HEAD", "/", {}), (200, "OPTIONS", "/", {}),
+    ]  # fmt: skip
+    expected = {
+        "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+    }  # fmt: skip
+    for status, method, path, more in kinds:
+        answer = requests.request(method, house.url + path, allow_redirects=False, timeout=30, **more)
+        assert answer.status_code == status, (method, path)
+        assert {name: answer.headers.get(name) for name in expected} == expected, (method, path)
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"], (method, path)
+        assert not any(letter.isdigit() for letter in answer.headers.get("Server", "")), (method, path)
+        assert "X-Powered-By" not in answer.headers
 
 
 def test_the_server_does_not_say_which_version_it_is(house: House) -> None:

@@ -63,7 +63,7 @@ def test_every_answer_carries_exactly_the_policy_of_the_design(site: Site) -> No
     expected = (
         f"default-src 'none'; script-src '{SHA384}' '{keys}' '{trouble}'; style-src 'sha256-{digest}' 'self'; "
         "img-src 'self'; connect-src 'self'; form-action 'self' http://127.0.0.1:1; base-uri 'none'; "
-        "frame-ancestors 'none'; object-src 'none'"
+        "frame-ancestors 'none'; object-src 'none'; report-uri /policy-reports"
     )
     answers = every_kind_of_answer(site)
     assert {200, 301, 303, 400, 403, 404, 405, 413, 422} <= {answer.status_code for answer in answers}

@@ -164,6 +164,27 @@ def test_the_locks_pin_every_package_with_its_hashes() -> None:
         assert [entry.split()[0] for entry in entries[1:] if "==" not in entry or "--hash=sha256:" not in entry] == []
 
 
+def test_whoever_switches_off_a_rule_about_security_says_why_in_the_same_line() -> None:
+    silent = re.compile(r"# noqa: (?:[A-Z]+[0-9]+, ?)*S[0-9]+\b(?! - \w| \(\w)")
+    found = {file: silent.findall((ROOT / file).read_text(encoding="utf-8")) for file in _python()}
+    assert [f"{file}: {one}" for file, all_of_it in found.items() for one in all_of_it] == []
+    for file in _python():
+        assert "nosec" not in (ROOT / file).read_text(encoding="utf-8").replace('"nosec"', ""), file
+
+
+def test_each_row_of_the_security_checklist_names_tests_that_are_there() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| .* \| (.*) \|$", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [int(number) for number, _ in rows] == [6, 7, *range(20, 23), *range(25, 40), *range(49, 54)]
+    tests = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.py")}
+    for number, held_by in rows:
+        files = re.findall(r"`(test_\w+)`", held_by)
+        assert files and set(files) <= tests.keys(), number
+        for words in re.findall(r"`\.\.\._(\w+?)(?:\.\.\.|_\.\.\.)?`", held_by):
+            assert any(re.search(rf"def test_\w*{words}", tests[file]) for file in files), f"row {number}: {words}"
+
+
 def _imports() -> Iterator[tuple[Path, str, str]]:
     """(file, its room, top-level name) for every import that runs, in code that is not a test."""
     for file in _python():

@@ -168,3 +168,35 @@ def _ended(job: Job, valkey: "redis.Redis") -> str:
 def _is_in_the_inbox(object_id: str) -> bool:
     look_anew()
     return db.session.scalar(sa.select(StripeEvent.id).where(StripeEvent.object_id == object_id)) is not None
+
+
+NOT_OURS_TO_SAY = (
+    "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "CONFIG SET dir /", "CONFIG GET *", "ACL LIST", "SHUTDOWN NOSAVE",
+    "REPLICAOF 127.0.0.1 1", "MODULE LIST", "SCRIPT FLUSH", "MONITOR", "CLIENT KILL TYPE normal", "EVAL return(1) 0",
+    "PUBLISH rq:pubsub:all stop", "GET of-another-program", "SET of-another-program 1", "SUBSCRIBE of-another-program",
+)  # fmt: skip
+
+
+def test_our_programs_can_say_to_valkey_what_they_need_and_nothing_else(house: House, valkey: "redis.Redis") -> None:
+    """At the end of all tests Valkey's own list of what was refused is empty, so they do get what they need."""
+    ours: Any
+    with redis.from_url(str(house.settings["redis_url"]), socket_timeout=5) as ours:
+        assert ours.ping()
+        for asked in NOT_OURS_TO_SAY:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                ours.execute_command(*asked.split())
+    assert len(valkey.acl_log()) >= 10
+    valkey.acl_log_reset()
+
+
+def test_valkey_listens_on_no_port_and_lets_nobody_in_without_a_password(house: House, valkey: "redis.Redis") -> None:
+    socket_file = house.folder / "valkey.sock"
+    with redis.from_url(f"unix://{socket_file}") as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    for password in ("", "change me", "wrong"):
+        guesser = redis.from_url(f"unix://standing:{password}@{socket_file}")
+        with guesser, pytest.raises(redis.AuthenticationError):
+            guesser.ping()
+    assert [*valkey.config_get("port").values()] in (["0"], [b"0"])
+    assert socket_file.stat().st_mode & 0o007 == 0
+    valkey.acl_log_reset()

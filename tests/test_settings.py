@@ -38,6 +38,7 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may have settings of their own."""
     for name in (*config.Settings.model_fields, "flask_debug"):
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(f"{name.upper()}_FILE", raising=False)
 
 
 def test_development_starts_with_nothing_set() -> None:
@@ -72,6 +73,10 @@ def test_production_starts_when_all_is_set() -> None:
         ("stripe_webhook_secret", config.SANDBOX_WEBHOOK_SECRET),
         ("stripe_webhook_secret", "whsec_"),
         ("stripe_webhook_secret", ""),
+        ("stripe_webhook_secret_fallbacks", (config.SANDBOX_WEBHOOK_SECRET,)),
+        ("stripe_webhook_secret_fallbacks", ("whsec_" + "o" * 32, "")),
+        ("stripe_worker_key", "rk_test_" + "a" * 24),  # the other is a live one
+        ("stripe_worker_key", "pk_live_" + "a" * 24),
         ("checkout_origin", "http://127.0.0.1:12111"),
         ("mail_url", "file:var/letters"),
         ("operator_name", config.DEMONSTRATION_OPERATOR),
@@ -188,6 +193,82 @@ def test_the_values_of_env_example_start_a_development(monkeypatch: pytest.Monke
         if is_set and not line.startswith("#"):
             monkeypatch.setenv(name, value)
     assert config.load().stripe_api_base == "http://127.0.0.1:12111"
+
+
+# --- Secrets in files --------------------------------------------------------------------------------------
+
+
+def test_every_secret_may_lie_in_a_file_and_the_end_of_its_line_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {
+        "SECRET_KEY": "s" * 32, "LINK_SECRET": " l" * 16, "SECRET_KEY_FALLBACKS": '["old", "older"]',
+        "LINK_SECRET_FALLBACKS": '["once"]', "STRIPE_SECRET_KEY": "sk_test_file", "STRIPE_WORKER_KEY": "rk_test_file",
+        "STRIPE_WEBHOOK_SECRET": "whsec_file", "STRIPE_WEBHOOK_SECRET_FALLBACKS": '["whsec_old"]',
+        "DATABASE_URL": "postgresql+psycopg://standing:password@host/name", "REDIS_URL": "redis://:password@host/0",
+        "MAIL_URL": "smtp://user:password@host",
+    }  # fmt: skip
+    assert {name.lower() for name in kept} == {*config.SECRETS}
+    for number, (name, secret) in enumerate(kept.items()):
+        (tmp_path / name).write_text(secret + ("", "\n", "\r\n")[number % 3])
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    settings = config.load()
+    assert {name: getattr(settings, name.lower()) for name in kept} == {
+        **kept, "SECRET_KEY_FALLBACKS": ("old", "older"), "LINK_SECRET_FALLBACKS": ("once",),
+        "STRIPE_WEBHOOK_SECRET_FALLBACKS": ("whsec_old",),
+    }  # fmt: skip
+
+
+def test_every_setting_that_is_called_a_secret_a_key_or_a_fallback_is_one() -> None:
+    named = {name for name in config.Settings.model_fields if name.endswith(("secret", "key", "fallbacks", "_url"))}
+    assert named - {"site_url"} == {*config.SECRETS}
+
+
+@pytest.mark.parametrize(
+    ("holds", "also", "words"),
+    [
+        (b"hunter2" * 5, "hunter3", "SECRET_KEY and SECRET_KEY_FILE are both set: leave one out."),
+        (None, "", "SECRET_KEY_FILE names a file that cannot be read: No such file or directory."),
+        (b"hunter2\xff", "", "SECRET_KEY_FILE names a file that is no text."),
+        (b"\n", "", "SECRET_KEY_FILE names a file that is empty."),
+    ],
+)
+def test_a_file_that_holds_no_secret_stops_the_start_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: bytes | None, also: str, words: str
+) -> None:
+    file = tmp_path / "secret"
+    if holds is not None:
+        file.write_bytes(holds)
+    monkeypatch.setenv("SECRET_KEY_FILE", str(file))
+    monkeypatch.setenv("SECRET_KEY", also)
+    with pytest.raises(NotConfigured) as refusal:
+        config.load()
+    assert str(refusal.value).splitlines()[1:] == [f"  {words}"]
+
+
+def test_a_folder_and_a_secret_that_is_too_short_are_refused_from_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINK_SECRET_FILE", str(tmp_path))
+    with pytest.raises(NotConfigured, match="LINK_SECRET_FILE names a file that cannot be read: Is a directory"):
+        config.load()
+    (tmp_path / "short").write_text("hunter2\n")
+    monkeypatch.setenv("LINK_SECRET_FILE", str(tmp_path / "short"))
+    others = dict[str, object](PRODUCTION)
+    del others["link_secret"]
+    with pytest.raises(NotConfigured, match="LINK_SECRET must have at least 32 characters"):
+        config.load(others)
+
+
+# --- Two keys for Stripe -----------------------------------------------------------------------------------
+
+
+def test_the_worker_and_the_commands_use_the_key_of_the_worker_where_there_is_one() -> None:
+    keys = {"stripe_secret_key": "rk_live_" + "w" * 24, "stripe_worker_key": "rk_live_" + "x" * 24}
+    settings = config.load({**PRODUCTION, **keys})
+    assert settings.stripe_secret_key == "rk_live_" + "w" * 24
+    assert settings.behind_the_pages().stripe_secret_key == "rk_live_" + "x" * 24
+    assert config.load(dict(PRODUCTION)).behind_the_pages().stripe_secret_key == PRODUCTION["stripe_secret_key"]
 
 
 # --- What an operator sees ---------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_the_poster_and_its_code_lead_to_the_case_by_a_short_address(client: Fla
     code = page.select_one("img.qr")
     assert code and code["alt"] == f"QR code of {SITE}/c/{case.id}/poster"
     answer = client.get(str(code["src"]))
-    assert answer.mimetype == "image/svg+xml" and ET.fromstring(answer.data).tag.endswith("svg")  # noqa: S314
+    assert answer.mimetype == "image/svg+xml" and ET.fromstring(answer.data).tag.endswith("svg")  # noqa: S314 - ours
     # Another label makes another code, and one that is none makes that of the plain address.
     plain, odd, other = (client.get(f"/cases/{case.slug}/qr.svg{via}").data for via in ("", "?via=<X>", "?via=stall"))
     assert plain == odd != other

@@ -116,6 +116,22 @@ def test_a_secret_that_is_being_replaced_signs_twice_and_either_is_enough(client
     assert knock(client, BODY, f"{old},{new.partition(',')[2]}").status_code == 200
 
 
+def test_a_secret_is_replaced_without_refusing_anything(app: Flask) -> None:
+    """What the old one has signed is let in as long as it is a fallback, and no longer. Its age counts too."""
+    old, new = "whsec_old_for_the_tests", "whsec_new_for_the_tests"
+    during: dict[str, object] = {"stripe_webhook_secret": new, "stripe_webhook_secret_fallbacks": ("whsec_older", old)}
+    with set_otherwise(app, **during) as site:
+        answers = [
+            knock(site.test_client(), BODY, signature(BODY, secret=one)) for one in (old, new, "whsec_older", "")
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 400]
+        late = signature(BODY, at=time.time() - 310, secret=old)
+        assert knock(site.test_client(), BODY, late).status_code == 400
+    with set_otherwise(app, stripe_webhook_secret=new) as site:
+        answers = [knock(site.test_client(), BODY, signature(BODY, secret=one)) for one in (old, new)]
+    assert [answer.status_code for answer in answers] == [400, 200]
+
+
 def test_the_same_news_again_is_acknowledged_and_kept_once(client: FlaskClient) -> None:
     header = signature(BODY)
     assert [knock(client, BODY, header).status_code for _ in range(3)] == [200, 200, 200]

@@ -53,10 +53,16 @@ KEEPS_TYPED = (403, 404, 409, 429)
 SAME_FOR_ALL = ("static", "public.picture")
 # A draft may bring so much, since a long story in letters beyond ASCII is sent as three characters for each byte.
 MEGABYTE = 1024 * 1024
+LARGEST_REPORT = 16 * 1024
 # One for Redis that is gone, and the others for requests that meet at the timer of the memory that takes its place.
 TRIES_TO_COUNT = 5
-# Stripe signs its posts itself; nothing else may come from another site.
-FROM_ELSEWHERE = ("webhooks.stripe",)
+# Stripe signs its posts itself. Browsers report what a page did wrong without saying from where, or with our cookie,
+# and nothing comes of it but a line in the log. Nothing else may come from another site.
+FROM_ELSEWHERE = ("webhooks.stripe", "public.policy_report")
+# Posts that look nothing up, so that nobody waits for their lock.
+WITHOUT_BOOKS = ("public.policy_report",)
+# Where a browser reports to, and the name by which the policy calls it.
+REPORTS, REPORTS_TO = "/policy-reports", "policy"
 
 
 def admit(blueprint: Blueprint, who: str) -> None:
@@ -98,6 +104,9 @@ def _refuse_other_names() -> None:
 def choose_transaction() -> None:
     """Reads never wait for writers; writers take their lock at once. Before the first query of a request."""
     if request.method in SAFE_METHODS:
+        begin_reading()
+    elif request.endpoint in WITHOUT_BOOKS:
+        request.max_content_length = LARGEST_REPORT
         begin_reading()
     else:
         # All that is sent is read before the lock is taken, or one slow sender would stop every other writer.
@@ -304,6 +313,7 @@ _LIMITS = {
     "comment": _limit("comment", "comment"),
     "report": _limit("report", "comment"),
     "search": _limit("search", "search"),
+    "policy report": _limit("policy report", "comment"),
     "password": _limit("password", "login"),
     "letter": _limit("letter", "letter"),
     "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),
@@ -326,6 +336,9 @@ def _policy(settings: config.Settings, site_css: str, our_scripts: Iterable[str]
         "base-uri 'none'",
         "frame-ancestors 'none'",
         "object-src 'none'",
+        f"report-uri {REPORTS}",
+        # Chromium believes the name of such a place over https alone, and with it would look at no other.
+        *([f"report-to {REPORTS_TO}"] if settings.is_https else []),
     ))  # fmt: skip
 
 
@@ -349,6 +362,9 @@ def _headers(policy: str, answer: Response) -> Response:
         answer.headers["Retry-After"] = str(g.retry_after)
     if settings.is_https:
         answer.headers["Strict-Transport-Security"] = "max-age=31536000"
+        if answer.mimetype == "text/html" and not g.get("framed") and not hypermedia.wants_fragment(request.environ):
+            # What htmx swaps in stands in a page that has said so already.
+            answer.headers["Reporting-Endpoints"] = f'{REPORTS_TO}="{REPORTS}"'
     policy_of_page = POLICIES.get((request.blueprint or "static"), "anyone")
     # Every page of somebody who is logged in carries that person's token, whoever else may read the page.
     logged_in = request.endpoint not in SAME_FOR_ALL and bool(session)
@@ -426,8 +442,9 @@ def _away(error: sa.exc.SQLAlchemyError) -> Response:
     """The database cannot be reached or is too busy: no mistake of anybody's, and over soon."""
     if not is_away(error):
         return _unexpected(error)
-    log.error("the database is away", endpoint=request.endpoint, why=type(error).__name__)
-    return _without_books(503)
+    reference = secrets.token_hex(4)
+    log.error("the database is away", reference=reference, endpoint=request.endpoint, why=type(error).__name__)
+    return _without_books(503, reference=reference)
 
 
 def _unexpected(error: Exception) -> Response:

@@ -27,7 +27,7 @@ IN_ENVIRON = "standing.language"
 # For machines, or the same in every language: these have one address, whatever language the page is in that names them.
 ONE_ADDRESS = {
     "static", "webhooks.stripe", "public.picture", "public.favicon", "public.health", "public.robots",
-    "public.site_map", "public.cases_feed", "public.updates_feed",
+    "public.site_map", "public.policy_report", "public.cases_feed", "public.updates_feed",
 }  # fmt: skip
 
 
