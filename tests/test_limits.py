@@ -195,3 +195,16 @@ def test_exactly_as_many_forwarding_addresses_are_believed_as_there_are_proxies_
     with set_otherwise(app, trusted_proxies=proxies, rate_comment="2 per hour") as site:
         browser = site.test_client()
         assert [comment(browser, slug, **{"X-Forwarded-For": said}).status_code for said in forwarded] == answers
+
+
+@pytest.mark.parametrize(("proxies", "times"), [(0, 1), (1, 0)])
+def test_a_proxy_that_nobody_told_us_of_is_named_once_in_the_log(
+    app: Flask, capsys: pytest.CaptureFixture[str], proxies: int, times: int
+) -> None:
+    with set_otherwise(app, trusted_proxies=proxies) as site:
+        for _ in range(2):
+            site.test_client().get("/login", headers={"X-Forwarded-For": "192.0.2.1"})
+        site.test_client().get("/login")
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("is TRUSTED_PROXIES set?") == times
+    assert "192.0.2.1" not in told.out + told.err

@@ -81,6 +81,8 @@ def watch(app: Flask) -> None:
     login_manager.init_app(app)
     app.url_map.converters["row"] = RowNumber
     app.before_request(_refuse_other_names)
+    if not settings.trusted_proxies:
+        app.before_request(_notice_a_proxy)
     app.before_request(choose_transaction)
     app.before_request(_refuse_gibberish)
     app.before_request(_refuse_cross_site)
@@ -93,6 +95,13 @@ def watch(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
     app.register_error_handler(sa.exc.SQLAlchemyError, _away)
     app.add_template_global(generate_csrf, "form_token")
+
+
+def _notice_a_proxy() -> None:
+    """With a proxy in front that nobody told us of, everybody comes from its address and shares its limits."""
+    if "X-Forwarded-For" in request.headers and "warned of a proxy" not in current_app.extensions:
+        current_app.extensions["warned of a proxy"] = True
+        log.warning("a forwarding header came and is not believed; is TRUSTED_PROXIES set?")
 
 
 def _refuse_other_names() -> None:
