@@ -2283,6 +2283,12 @@ class Round(Base):
         return db.session.scalars(found.execution_options(populate_existing=True)).one()
 
     @classmethod
+    def hold_newest(cls, case_id: int) -> Self:
+        """The round that the page of this case speaks of, held; see `hold`."""
+        found = sa.select(cls).where(cls.case_id == case_id).order_by(cls.id.desc()).limit(1).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
     def past_deadline(cls, as_of: dt.datetime) -> list[Self]:
         """Rounds that wait to be closed or settled at this instant, oldest deadline first."""
         ended = sa.and_(cls.status == "open", cls.deadline < as_of)
