@@ -245,7 +245,7 @@ def _tell_of_readers(quiet: Taken, beside: Taken) -> None:
 
 
 def _agrees(pledged: Taken) -> bool:
-    """Whether each accepted pledge is a row, and none has two card pages; says how fast the others are made. Whoever was
+    """Whether each accepted pledge is a row, and none has two card pages; says how fast the others are made. Who was
     told that something failed may have a row as well, and a page."""
     then, begun = rows(), time.monotonic()
     time.sleep(10)
