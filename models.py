@@ -15,8 +15,9 @@ import itertools
 import re
 import secrets
 import sqlite3
+import threading
 import unicodedata
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -131,7 +132,10 @@ def prepare_engine(engine: sa.Engine) -> None:
     """Make each connection safe for money: see begin_writing."""
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
+        turns = _Turns()
+        sa.event.listen(engine, "begin", turns.take)
         sa.event.listen(engine, "begin", _begin_sqlite)
+        sa.event.listen(engine, "checkin", turns.give_back)
     else:
         sa.event.listen(engine, "do_connect", _reach_postgresql)
         sa.event.listen(engine, "connect", _prepare_postgresql)
@@ -143,6 +147,53 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # The driver's own BEGIN is deferred, and loses updates.
     for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=10000", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+class _Turns:
+    """In which the threads of one process write to SQLite: first come, first served.
+
+    SQLite has no queue. Whoever finds it locked sleeps, for up to a tenth of a second, and tries again; among many,
+    some never find it free and give up after ten seconds, while others come again and again. Between processes
+    SQLite's own lock decides, as it does for whoever has waited for a turn as long as one waits for that lock.
+    """
+
+    def __init__(self) -> None:
+        self._door = threading.Lock()
+        self._taken = False
+        # Each of them is released when its turn has come.
+        self._waiting: deque[threading.Lock] = deque()
+
+    def take(self, connection: sa.Connection) -> None:
+        """A connection keeps its turn until it is back in the pool, which it is once its transaction has ended."""
+        if _writing.get() and not connection.info.get("has_turn"):
+            connection.info["has_turn"] = self._comes(within=10 if _patient.get() else 0.2)
+
+    def give_back(self, _connection: object, record: Any) -> None:
+        if record.info.pop("has_turn", False):
+            self._pass_on()
+
+    def _comes(self, within: float) -> bool:
+        with self._door:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        if mine.acquire(timeout=within):
+            return True
+        with self._door:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                return False
+        return True
+
+    def _pass_on(self) -> None:
+        with self._door:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -2610,6 +2661,12 @@ class Round(Base):
     def hold(cls, round_id: int) -> Self:
         """The round, freshly read, with its row locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == round_id).with_for_update()
+        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+
+    @classmethod
+    def hold_newest(cls, case_id: int) -> Self:
+        """The round that the page of this case speaks of, held; see `hold`."""
+        found = sa.select(cls).where(cls.case_id == case_id).order_by(cls.id.desc()).limit(1).with_for_update()
         return db.session.scalars(found.execution_options(populate_existing=True)).one()
 
     @classmethod

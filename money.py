@@ -3,6 +3,7 @@
 Money is an integer number of pence everywhere else.
 """
 
+import functools
 import re
 from decimal import Decimal
 
@@ -31,8 +32,14 @@ def pounds(pence: int, language: str = "") -> str:
 
 def figure(pence: int, language: str = "") -> str:
     """The same without the sign of the currency, as somebody would type it into a form."""
+    return _figure(pence, language or _language())
+
+
+@functools.lru_cache(maxsize=4096)
+def _figure(pence: int, language: str) -> str:
+    """Kept, since a page may have hundreds of figures, and a pledge has four of the same in its agreement."""
     pattern = "#,##0" if pence % 100 == 0 else "#,##0.00"
-    return str(format_decimal(Decimal(pence) / 100, pattern, locale=language or _language()))
+    return str(format_decimal(Decimal(pence) / 100, pattern, locale=language))
 
 
 def _language() -> str:

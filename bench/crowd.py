@@ -245,7 +245,8 @@ def _tell_of_readers(quiet: Taken, beside: Taken) -> None:
 
 
 def _agrees(pledged: Taken) -> bool:
-    """Whether each accepted pledge is a row, and none has two card pages; says how fast the others are made."""
+    """Whether each accepted pledge is a row, and none has two card pages; says how fast the others are made. Who was
+    told that something failed may have a row as well, and a page."""
     then, begun = rows(), time.monotonic()
     time.sleep(10)
     now_ = rows()
@@ -257,7 +258,11 @@ def _agrees(pledged: Taken) -> bool:
           f"different: {now_['pages'] == now_['with a page']}; the worker then made {pace:.1f} a second\n"
           f"Stripe was asked {seen['asked']:,} times with {seen['keys']:,} keys; at most {seen['most_waiting']} waited "
           f"at once\ndoctor: {'clean' if doctor.returncode == 0 else doctor.stdout + doctor.stderr}")  # fmt: skip
-    return now_["rows"] == pledged.count and now_["pages"] == now_["with a page"] and doctor.returncode == 0
+    return (
+        pledged.count <= now_["rows"] <= pledged.count + len(pledged.wrong)
+        and now_["pages"] == now_["with a page"]
+        and doctor.returncode == 0
+    )
 
 
 def main() -> None:
@@ -266,6 +271,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of each of the two turns")
     parser.add_argument("--reads", type=float, default=200, help="a second, by all readers together")
     parser.add_argument("--latency", type=float, default=1.0, help="seconds until Stripe answers")
+    parser.add_argument(
+        "--at-once", type=int, default=24, help="CARD_PAGES_AT_ONCE; with 1 the worker makes nearly all"
+    )
     parser.add_argument("--database", default="", help="postgresql+psycopg://... for an empty one; else SQLite")
     parser.add_argument("--folder", default=str(ROOT / "var"), help="on the disk that is to be measured")
     asked = parser.parse_args()
@@ -276,7 +284,7 @@ def main() -> None:
         folder = Path(place)
         # nginx gives up root, and has to get at its files all the same.
         folder.chmod(0o755)
-        settings = settings_of(folder, asked.database)
+        settings = {**settings_of(folder, asked.database), "CARD_PAGES_AT_ONCE": str(asked.at_once)}
         fill(folder, **settings)
         programs = Programs(folder, ports=PORTS, processors="")
         app = application.create_app()

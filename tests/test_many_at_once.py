@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -26,10 +27,13 @@ from models import (
     Round,
     StripeEvent,
     User,
+    _patient,
+    _Turns,
     db,
 )
 from payments import ChargeFound
 from tests.crowd import at_once
+from tests.house import eventually
 from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
 
 SECOND = dt.timedelta(seconds=1)
@@ -37,6 +41,33 @@ MINUTE = dt.timedelta(minutes=1)
 
 
 # --- The counters ------------------------------------------------------------------------------------------
+
+
+def test_threads_take_turns_to_write_in_the_order_in_which_they_came() -> None:
+    """Where SQLite lets whoever is quickest go first. Who gives up leaves the line; who ends lets the next one in."""
+    turns, served = _Turns(), list[int]()
+    connections = [SimpleNamespace(info={}) for _ in range(6)]
+
+    def write(number: int) -> None:
+        _patient.set(number != 2)
+        turns.take(connections[number])  # type: ignore[arg-type]
+        served.append(number)
+        turns.give_back(None, connections[number])
+
+    turns.take(connections[0])  # type: ignore[arg-type]
+    turns.take(connections[0])  # type: ignore[arg-type]
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 6)]
+    for number, thread in enumerate(threads, start=1):
+        thread.start()
+        eventually(lambda number=number: len(turns._waiting) + len(served) >= number)  # type: ignore[misc]
+    # The second is not patient, and goes on to SQLite itself after a fifth of a second.
+    eventually(lambda: served == [2])
+    turns.give_back(None, connections[0])
+    for thread in threads:
+        thread.join()
+    assert served == [2, 1, 3, 4, 5]
+    assert not turns._taken
+    assert not any(connection.info for connection in connections)
 
 
 @pytest.mark.broken_books("the total is counted up without pledges")

@@ -4,7 +4,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from flask import current_app, redirect, url_for
@@ -107,17 +107,25 @@ def to_card_page(made: Pledge) -> AnyResponse:
     try:
         made.card_page_is_asked_for(now() + ASKING)
         db.session.commit()
-        page = payments.card_page(params, key)
-    except payments.StripeTrouble as trouble:
-        return _while_stripe_is_away(back, pledge_id, trouble, key)
+        page = _asked(params, key)
     finally:
+        # Before the next transaction, which may have to wait for others.
         waiting.places.release()
+    if isinstance(page, payments.StripeTrouble):
+        return _while_stripe_is_away(back, pledge_id, page, key)
     held = Pledge.hold(pledge_id)
     held.card_page_made(key, page.session_id, page.url)
     # Not this page but the one that the row names now: the terms may have changed while Stripe was asked.
     url = held.session_url if held.wants_card else None
     db.session.commit()
     return redirect(url or back, 303)
+
+
+def _asked(params: dict[str, Any], key: str) -> payments.CardPage | payments.StripeTrouble:
+    try:
+        return payments.card_page(params, key)
+    except payments.StripeTrouble as trouble:
+        return trouble
 
 
 class WaitingRoom:
@@ -139,7 +147,9 @@ def _waiting_room() -> WaitingRoom:
 def _leave_to_clock(made: Pledge, waiting: WaitingRoom, back: str) -> AnyResponse:
     """As many wait for Stripe as may. A pledge with a card already is to be taken up again by its supporter."""
     is_first = made.status == "started"
-    made.leave_card_page_to_clock(now())
+    if not made.awaits_page:
+        # Else it was left to the clock before, or somebody is at it.
+        made.leave_card_page_to_clock(now())
     db.session.commit()
     if is_first and time.monotonic() - waiting.rung_at >= RING_EVERY:
         waiting.rung_at = time.monotonic()

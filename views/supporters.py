@@ -91,7 +91,7 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         form.pence, str(form.name.data), str(form.email.data), str(form.shown_as.data), form.wants_updates.data,
         form.message.data or "", form.message_public.data,
     )  # fmt: skip
-    its_round = Round.hold(its_case.round.id)
+    its_round = Round.hold_newest(its_case.id)
     if request.form.get("promise", "") != its_round.promise_mark:
         form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
         return _pledge_page(its_case, form, 409)
