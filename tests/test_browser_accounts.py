@@ -153,7 +153,7 @@ def test_an_owner_sets_up_a_second_factor_and_logs_in_with_it_by_keyboard(house:
     assert saved.value.path().read_text(encoding="utf-8").splitlines()[3:] == codes and len(codes) == 10
     page.get_by_role("link", name="I have kept them").click()
     expect(page.get_by_role("main")).to_contain_text("Recovery codes that you have left: 10.")
-    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("button", name="Log out", exact=True).click()
 
     log_in(house, page, email)
     expect(page.get_by_role("heading", level=1)).to_have_text("One more step")

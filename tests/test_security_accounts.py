@@ -123,7 +123,7 @@ def test_the_eleventh_try_is_told_when_to_come_back_by_account_by_address_and_by
         ]
         for answer in asked:
             if answer.status_code == 429:
-                assert 800 < int(answer.headers["Retry-After"]) <= 901
+                assert 300 < int(answer.headers["Retry-After"]) <= 901
                 assert "set another password by letter" in summary(answer)[0][1]
         return [answer.status_code for answer in asked]
 
