@@ -127,7 +127,6 @@ class Settings(BaseSettings):
     rate_pledge: str = "30 per hour"
     rate_network: str = "300 per hour"
     rate_card_page: str = "10 per hour"
-    rate_confirmation: str = "10 per hour"
     breaker_refused: Annotated[int, Field(ge=1)] = 20
     breaker_unfinished: Annotated[int, Field(ge=1)] = 100
     same_card: Annotated[int, Field(ge=2)] = 3
@@ -213,8 +212,8 @@ class Settings(BaseSettings):
         return source
 
     @field_validator(
-        "rate_login", "rate_login_network", "rate_pledge", "rate_network", "rate_card_page", "rate_confirmation",
-        "rate_comment", "rate_letter", "rate_search",
+        "rate_login", "rate_login_network", "rate_pledge", "rate_network", "rate_card_page", "rate_comment",
+        "rate_letter", "rate_search",
     )  # fmt: skip
     @classmethod
     def _a_rate(cls, rate: str) -> str:

@@ -249,6 +249,9 @@ FAILURES_A_PAGE, FAILURES_AN_ADDRESS = 5, 10
 # So many may be refused that come from one network within an hour, and half as many more as were saved from there.
 FAILURES_A_NETWORK = 10
 FAILURES_WITHIN = dt.timedelta(hours=1)
+# While addresses are to be confirmed, so many of one network may be unanswered that were asked within an hour, and one
+# more for each that was answered.
+UNANSWERED_A_NETWORK = 3
 # A supporter who tried so many different cards, or a card that was refused so often elsewhere within a day, is odd.
 CARDS_TRIED, CARD_REFUSED, CARD_REFUSED_WITHIN = 3, 3, dt.timedelta(days=1)
 # What is known of refused cards is forgotten after so long.

@@ -3357,8 +3357,9 @@ class Pledge(Base):
         sa.Index("ix_pledges_round_id_confirmed_at_id", "round_id", "confirmed_at", "id"),
         # The staff's list.
         sa.Index("ix_pledges_round_id_id", "round_id", "id"),
-        # What was begun lately, which the breaker counts.
+        # What was begun lately, which the breaker counts; and from which network.
         sa.Index("ix_pledges_started_at", "started_at"),
+        sa.Index("ix_pledges_network_started_at", "network", "started_at"),
         # Who else has the same card.
         sa.Index("ix_pledges_round_id_card_mark", "round_id", "card_mark"),
         # Few come with a message.
@@ -4103,6 +4104,14 @@ class Pledge(Base):
         self._note("address_confirmed", as_of)
         if self.status == "held":
             self._confirm(as_of, "supporter")
+
+    @classmethod
+    def too_many_unanswered(cls, network: str, as_of: dt.datetime) -> bool:
+        """Whether a network must answer first: scripts never do, and of those who mean it most do within minutes."""
+        lately = sa.and_(cls.network == network, cls.started_at > as_of - law.FAILURES_WITHIN)
+        asked = sa.select(sa.func.count(cls.confirm_by), sa.func.count(cls.email_confirmed_at)).where(lately)
+        unanswered, answered = db.session.execute(asked).one()
+        return bool(unanswered >= law.UNANSWERED_A_NETWORK + answered)
 
     @classmethod
     def drop_unanswered(cls, as_of: dt.datetime) -> None:

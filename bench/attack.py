@@ -34,7 +34,7 @@ from tests.mailbox import text_of
 from tests.many_cards import OWN, REFUSED, STOLEN
 
 # What the house of the tests sets otherwise than production does.
-AS_IN_PRODUCTION = ("RATE_PLEDGE", "RATE_NETWORK", "RATE_CARD_PAGE", "RATE_CONFIRMATION", "RATE_LETTER", "SAME_CARD",
+AS_IN_PRODUCTION = ("RATE_PLEDGE", "RATE_NETWORK", "RATE_CARD_PAGE", "RATE_LETTER", "SAME_CARD",
                     "BREAKER_REFUSED", "BREAKER_UNFINISHED")  # fmt: skip
 SLUG = "under-attack"
 WORKS_ONE_IN = 50

@@ -455,8 +455,11 @@ def test_from_a_quarter_of_what_opens_the_breaker_on_a_saved_card_waits_for_its_
     limited(app, breaker_refused=8)
     case = a_case()
     keep()
-    early, late = (a_pledge(case_at(case.slug).round).id for _ in range(2))
-    keep()
+    ids = []
+    for _ in range(2):
+        ids.append(a_pledge(case_at(case.slug).round).id)
+        keep()
+    early, late = ids
     for pledge_id, cards, status in ((early, "ab", "confirmed"), (late, "c", "held")):
         refused(client, db.session.get_one(Pledge, pledge_id), *cards)
         assert saved(db.session.get_one(Pledge, pledge_id)).status == status
@@ -550,12 +553,21 @@ def test_forms_alone_however_many_keep_it_asking_and_never_have_pledging_rest(
 
 
 @pytest.mark.usefixtures("strict")
-def test_while_it_asks_a_network_may_ask_for_so_many_letters(app: Flask, client: FlaskClient, asked: Asked) -> None:
+def test_while_it_asks_a_network_may_leave_three_letters_unanswered_and_one_more_for_each_answer(
+    client: FlaskClient, asked: Asked
+) -> None:
     case = a_case()
-    limited(app, rate_confirmation="2 per hour")
     asks(case)
-    answers = [pledge(client, case.slug, address=f"192.0.2.{number}").status_code for number in range(1, 4)]
-    assert (answers, len(told("confirmation"))) == ([303, 303, 429], 2)
+    answers = [pledge(client, case.slug, address=f"192.0.2.{number}") for number in range(1, 5)]
+    assert ([one.status_code for one in answers], len(told("confirmation"))) == ([303, 303, 303, 429], 3)
+    assert answers[3].headers["Retry-After"] == "3600"
+    assert pledge(client, case.slug, address="192.0.3.1").status_code == 303
+    client.post(link_in(told("confirmation")[0]), headers=SAME_ORIGIN)
+    # Two wait now, and one has answered.
+    later = [pledge(client, case.slug, address=f"192.0.2.{number}").status_code for number in range(5, 8)]
+    assert later == [303, 303, 429]
+    with time_machine.travel(now() + HOUR + SECOND):
+        assert pledge(client, case.slug, address="192.0.2.9").status_code == 303
 
 
 @pytest.mark.usefixtures("strict")

@@ -318,7 +318,6 @@ _LIMITS = {
     "pledge": _limit("pledge", "pledge"),
     "network to account": _limit("pledges of a network", "network", lambda: str(g.account)),
     "card page to account": _limit("card page to account", "card_page", lambda: str(g.account)),
-    "confirmation to account": _limit("confirmations of a network", "confirmation", lambda: str(g.account)),
     "comment": _limit("comment", "comment"),
     "report": _limit("report", "comment"),
     "search": _limit("search", "search"),

@@ -168,15 +168,11 @@ def too_many_pages(its_case: Case, email: str, network: str) -> bool:
     """Whether somebody with this address and from this network must wait before another card page: for so many were
     asked for, or so many cards refused. A case that much is pledged for is no reason."""
     as_of = now()
-    asks = Breaker.state_for(its_case.id, as_of) != "closed"
-    if (
-        doors.too_many("pledge")
-        or doors.too_many("network", network)
-        or doors.too_many("card page", email)
-        or (asks and doors.too_many("confirmation", network))
-    ):
+    if doors.too_many("pledge") or doors.too_many("network", network) or doors.too_many("card page", email):
         return True
-    if CardFailure.too_many_from(network, as_of) or CardFailure.too_many_for(email, as_of):
+    asks = Breaker.state_for(its_case.id, as_of) != "closed"
+    unanswered = asks and Pledge.too_many_unanswered(network, as_of)
+    if unanswered or CardFailure.too_many_from(network, as_of) or CardFailure.too_many_for(email, as_of):
         g.retry_after = int(law.FAILURES_WITHIN.total_seconds())
         return True
     return False
