@@ -6,6 +6,7 @@ Each field below is an environment variable of the same name in capitals; `.env.
 import logging
 import os
 import re
+from collections.abc import Mapping, MutableMapping
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
@@ -43,6 +44,8 @@ SECRETS = (
 )  # fmt: skip
 # An origin as browsers write it, since forms are compared with it letter by letter.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+# What a log must not hold: an address, a private link, a key of Stripe's.
+_SECRET = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?<=/)[\w-]+\.[\w-]{20,}|\b(?:[sr]k_(?:live|test)|whsec)_\w+")
 _HTMX = re.compile(r"(https?:/)?/[^#\s\"'<>]+#sha384-[A-Za-z0-9+/]{64}")
 
 
@@ -376,6 +379,11 @@ def current() -> Settings:
     return settings
 
 
+def _without_secrets(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """The last defence: what another library says of its trouble may repeat what it was given."""
+    return {name: _SECRET.sub("[left out]", said) if isinstance(said, str) else said for name, said in line.items()}
+
+
 def start_logging(settings: Settings) -> None:
     """One line per state change, JSON in production. Callers pass ids only, never names, mail or tokens."""
     last = (
@@ -389,6 +397,7 @@ def start_logging(settings: Settings) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _without_secrets,
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -21,6 +21,7 @@ from rq.timeouts import BaseTimeoutException
 
 import config
 import payments
+from law import Refused
 from models import begin_reading, begin_writing, db, tables_are_ours
 
 log = structlog.get_logger()
@@ -28,6 +29,11 @@ T = TypeVar("T")
 # What RQ raises in a job that has run for JOB_TIMEOUT: it ends the job, while any other exception of one row is
 # noted on that row and the job goes on with the next.
 OutOfTime = BaseTimeoutException
+
+
+class Failed(Exception):
+    """A job of ours has failed. Our own log says where, without anybody's name or address."""
+
 
 # What may be rung, and where it lives.
 JOBS = {
@@ -120,7 +126,8 @@ def set_aside(thing: T, trouble: Exception, work: Callable[[T], object], put_bac
 
 
 def perform(job: str, row_id: int | None) -> None:
-    """Run one job of the list, in an application context of its own. Raises what the job raises."""
+    """Run one job of the list, in an application context of its own. Raises Failed for whatever the job raises,
+    but for what was refused in our own words."""
     run = getattr(import_module(JOBS[job]), job)
     _forget_ring(job, row_id)
     with current_app.app_context():
@@ -130,10 +137,14 @@ def perform(job: str, row_id: int | None) -> None:
         begin_writing()
         try:
             run() if row_id is None else run(row_id)
-        except Exception as trouble:
-            # RQ writes down where it broke, and only this line says in which of our jobs.
-            log.error("a job has failed", job=job, row=row_id, why=type(trouble).__name__)
+        except OutOfTime:
             raise
+        except Exception as trouble:
+            # Our log leaves out what is secret. RQ's does not, and it keeps what it is told in Redis.
+            log.error("a job has failed", job=job, row=row_id, exc_info=trouble)
+            if isinstance(trouble, Refused):
+                raise
+            raise Failed(f"{job} of {row_id}: {type(trouble).__name__}") from None
 
 
 def _may_work() -> bool:

@@ -113,6 +113,7 @@ def test_a_production_site_lets_nobody_play_with_its_deadlines(house: House) -> 
     production = {
         "ENVIRONMENT": "production", "SITE_URL": "https://standing.example", "STRIPE_API_BASE": "",
         "STRIPE_SECRET_KEY": "sk_live_" + "x" * 24, "STRIPE_WEBHOOK_SECRET": "whsec_" + "x" * 40,
+        "STRIPE_WORKER_KEY": "",
         "SECRET_KEY": "s" * 50, "LINK_SECRET": "l" * 50, "CHECKOUT_ORIGIN": "https://checkout.stripe.com",
         "MAIL_URL": "smtp://mail.standing.example", "CONTACT_EMAIL": "help@standing.example",
         "MAIL_FROM": "Standing <letters@standing.example>",

@@ -77,7 +77,8 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
         pytest.skip("nginx is not installed")
     for name in ("/var/cache/nginx/standing", "/srv/standing/static/"):
         assert name in CONF
-    written = CONF.replace("/var/cache/nginx", str(tmp_path)).replace("listen 80;", "listen 127.0.0.1:1080;")
+    folders = CONF.replace("/var/cache/nginx", str(tmp_path)).replace("/var/log/nginx", str(tmp_path))
+    written = folders.replace("listen 80;", "listen 127.0.0.1:1080;")
     written = re.sub(r"listen 443 ssl;|ssl_certificate.*;", "", written)
     (tmp_path / "standing.conf").write_text(written, encoding="utf-8")
     whole = (

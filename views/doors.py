@@ -59,8 +59,6 @@ TRIES_TO_COUNT = 5
 # Stripe signs its posts itself. Browsers report what a page did wrong without saying from where, or with our cookie,
 # and nothing comes of it but a line in the log. Nothing else may come from another site.
 FROM_ELSEWHERE = ("webhooks.stripe", "public.policy_report")
-# Posts that look nothing up, so that nobody waits for their lock.
-WITHOUT_BOOKS = ("public.policy_report",)
 # Where a browser reports to, and the name by which the policy calls it.
 REPORTS, REPORTS_TO = "/policy-reports", "policy"
 
@@ -114,18 +112,17 @@ def choose_transaction() -> None:
     """Reads never wait for writers; writers take their lock at once. Before the first query of a request."""
     if request.method in SAFE_METHODS:
         begin_reading()
-    elif request.endpoint in WITHOUT_BOOKS:
-        request.max_content_length = LARGEST_REPORT
-        begin_reading()
     else:
         # All that is sent is read before the lock is taken, or one slow sender would stop every other writer.
-        _admit_larger_body()
+        _admit_what_is_usual()
         request.get_data()
         begin_writing()
 
 
-def _admit_larger_body() -> None:
+def _admit_what_is_usual() -> None:
     """Whether somebody is logged in is read from the signed cookie alone; the guard looks into the books later."""
+    if request.endpoint == "public.policy_report":
+        request.max_content_length = LARGEST_REPORT
     if request.endpoint == "owners.save_draft" and session.get("_user_id"):
         request.max_content_length = request.max_form_memory_size = MEGABYTE
     if request.endpoint in ("owners.keep_picture", "owners.keep_update_picture") and session.get("_user_id"):
