@@ -19,8 +19,8 @@ STATES = {
     "confirmed": "Thank you, Ada Winter. Your pledge of £25 counts. A letter with the address of this page goes to "
                  "ada@example.org.",
     "cancelled": "Your pledge of £25 is cancelled. Your card is not charged, and never will be for this pledge.",
-    "held": "Thank you, Ada Winter. We look at your pledge of £25 before it counts. You will get a letter about it, and "
-            "need do nothing. If we have not let it count by the deadline, it ends, and you pay nothing.",
+    "held": "Thank you, Ada Winter. We look at your pledge of £25 before it counts. You will get a letter about it, "
+            "and need do nothing. If we have not let it count by the deadline, it ends, and you pay nothing.",
     "released": "This case did not reach its target. You are not charged, and never will be for this pledge of £25.",
     "due": "The case reached its target. Your card is being charged £25, once. You will get a letter.",
     "charging": "The case reached its target. Your card is being charged £25, once. You will get a letter.",
