@@ -4175,17 +4175,17 @@ class Pledge(Base):
     def held(cls, limit: int) -> list[Self]:
         """For staff: pledges to look at, those whose round ends first at the top. Not those that wait for their
         supporters."""
-        look_at = sa.and_(cls.status == "held", cls.held_because != "unconfirmed")
-        found = sa.select(cls).join(Round).where(look_at).order_by(Round.deadline, cls.id).limit(limit)
+        found = sa.select(cls).join(Round).where(cls.is_to_be_looked_at()).order_by(Round.deadline, cls.id).limit(limit)
         return list(db.session.scalars(found.options(sa.orm.joinedload(cls.round).joinedload(Round.case))))
+
+    @classmethod
+    def is_to_be_looked_at(cls) -> sa.ColumnElement[bool]:
+        return sa.and_(cls.status == "held", cls.held_because != "unconfirmed")
 
     @classmethod
     def remind_of_held(cls, as_of: dt.datetime) -> None:
         """Staff are told once, before a round ends, that pledges of it are still held: they are let go as it ends."""
-        soon = sa.and_(
-            cls.status == "held", cls.held_because != "unconfirmed", Round.status == "open",
-            Round.deadline <= as_of + law.REMIND_OF_HELD,
-        )  # fmt: skip
+        soon = sa.and_(cls.is_to_be_looked_at(), Round.status == "open", Round.deadline <= as_of + law.REMIND_OF_HELD)
         for case_id in list(db.session.scalars(sa.select(Round.case_id).join(cls).where(soon).distinct())):
             Letter.owe_staff("pledges_held", f"case:{case_id}:ends", as_of)
 
@@ -6318,10 +6318,14 @@ class Letter(Base):
         return sa.and_(cls.sent_at.is_(None), cls.trouble.not_in(("", WITHHELD)))
 
     @classmethod
-    def any_stuck(cls) -> bool:
-        """Whether a letter could not be sent, or a charge is in trouble: one question for the desk, not two lists."""
+    def signs_for_desk(cls, as_of: dt.datetime) -> tuple[bool, bool, int]:
+        """Whether a letter could not be sent or a charge is in trouble; whether a breaker is open; and how many pledges
+        are held: one question for the desk, not four lists."""
         stuck = sa.or_(sa.exists().where(cls._failed()), sa.exists().where(Pledge.is_troubled()))
-        return bool(db.session.scalar(sa.select(stuck)))
+        tried = sa.exists().where(Breaker.status != "closed", Breaker.until > as_of)
+        held = sa.select(sa.func.count()).select_from(Pledge).where(Pledge.is_to_be_looked_at())
+        found = db.session.execute(sa.select(stuck, tried, held.scalar_subquery())).one()
+        return bool(found[0]), bool(found[1]), int(found[2])
 
     @classmethod
     def claim(cls, letter_id: int, as_of: dt.datetime, lease: dt.timedelta) -> Self | None:

@@ -19,6 +19,8 @@ from jobs.post import send_letters
 from jobs.sweep import remind_owners
 from models import (
     DISPUTE_LETTERS,
+    Breaker,
+    CardsTried,
     Case,
     Comment,
     Dispute,
@@ -153,6 +155,27 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "The books since Saturday 31 October 2026, 7:00pm GMT were compared with Stripe's.",
         "- Pledge 1 is released, but Stripe's payment pi_1 is paid.",
     ),
+    "confirmation": (
+        "Confirm your £25 pledge",
+        "Somebody wants to pledge £25 for",
+        "If that is you, open this page and press its button. Only then can the pledge count:\nhttp",
+    ),
+    "looked_at": (
+        "We look at your £25 pledge",
+        "Thank you for your pledge of £25 for",
+        "it ends, and you pay nothing.",
+    ),
+    "not_released": (
+        "We did not take your £25 pledge",
+        "Your pledge of £25 for",
+        "we have not let it count. You are not charged",
+    ),
+    "card_testing": (
+        "Cards are being tried out",
+        "For the case “A case about data” many cards were refused",
+        "end it or let it go on longer:\nhttp",
+    ),
+    "pledges_held": ("Pledges to look at: A case about data", "Pledges for", "lets count by Saturday 31 October 2026"),
     "changed": (
         "Your pledge is now £15",
         "You have changed your pledge for",
@@ -406,6 +429,8 @@ def _pledging(kind: str, moderator: User, staff: User) -> None:
     elif kind == "stays_closing":
         its_round.trouble = "Stripe is away"
         Letter.owe(kind, its_round, "closing", now())
+    elif kind in OF_TRIED_CARDS:
+        _tried_cards(kind, made, staff)
     else:
         confirm(made, DEADLINE)
         if kind in CHANGES:
@@ -415,6 +440,23 @@ def _pledging(kind: str, moderator: User, staff: User) -> None:
         else:
             _go_on(kind, case, made)
             _after_the_charge(kind, made, staff)
+
+
+OF_TRIED_CARDS = ("confirmation", "card_testing", "looked_at", "not_released", "pledges_held")
+
+
+def _tried_cards(kind: str, made: Pledge, staff: User) -> None:
+    """What is written while cards are being tried out, and of a pledge that is held."""
+    if kind == "confirmation":
+        made.ask_confirmation(DEADLINE)
+        made.session_id = None
+    elif kind == "card_testing":
+        Breaker.hold(made.round.case_id, DEADLINE)._go("asks", CardsTried(21, 0, 0, 0), DEADLINE)
+    else:
+        made._keep_card(card_found(made, DEADLINE))
+        made._hold_back("same_card", DEADLINE)
+        if kind == "not_released":
+            made.refuse("Nobody answers.", db.session.merge(staff), DEADLINE)
 
 
 def _comment(kind: str, case: Case, moderator: User) -> None:

@@ -19,6 +19,8 @@ STATES = {
     "confirmed": "Thank you, Ada Winter. Your pledge of £25 counts. A letter with the address of this page goes to "
                  "ada@example.org.",
     "cancelled": "Your pledge of £25 is cancelled. Your card is not charged, and never will be for this pledge.",
+    "held": "Thank you, Ada Winter. We look at your pledge of £25 before it counts. You will get a letter about it, "
+            "and need do nothing. If we have not let it count by the deadline, it ends, and you pay nothing.",
     "released": "This case did not reach its target. You are not charged, and never will be for this pledge of £25.",
     "due": "The case reached its target. Your card is being charged £25, once. You will get a letter.",
     "charging": "The case reached its target. Your card is being charged £25, once. You will get a letter.",
@@ -43,6 +45,7 @@ def a_pledge_that_is(status: str, round_status: str = "open") -> Pledge:
     pledge = a_pledge(case.round, 2_500, email="ada@example.org")
     pledge.repair_until = dt.datetime(2022, 10, 16, 1, 0, tzinfo=dt.UTC)
     pledge.status, case.round.status = status, round_status
+    pledge.held_because = "same_card" if status == "held" else None
     if round_status == "missed":
         case.round.settled_at, case.round.settled_total_pence, case.round.settled_count = now(), 0, 0
     keep()
@@ -86,12 +89,14 @@ def test_each_state_of_a_pledge_is_told_in_words(client: FlaskClient, status: st
         "started": ["Continue to Stripe", "Change amount", "Cancel my pledge"],
         "abandoned": ["Continue to Stripe", "Change amount"],
         "confirmed": ["Use another card", "Cancel my pledge"],
+        "held": ["Cancel my pledge"],
     }.get(status, [])
     terms = ["Change the amount", "Change how you are shown", "Change the e-mail address"]
     assert [said(way) for way in page.select(".facts :is(a, button)")] == {
         "started": terms,
         "abandoned": terms,
         "confirmed": [*terms, "Send them to me"],
+        "held": [],
         "cancelled": [],
         "released": [],
         "dropped": [],

@@ -17,7 +17,6 @@ from jobs import doctor, reconcile, ring
 from law import N_, Refused
 from models import (
     Bounce,
-    Breaker,
     Case,
     Dispute,
     Examination,
@@ -68,10 +67,11 @@ def desk() -> str:
     words, rounds, results = _searched(), Round.in_trouble(), _results()
     cases, more = Case.begun(CASES_A_PAGE, words, request.args.get("after", ""))
     reviews = Case.in_review(REVIEWS_ON_THE_DESK + 1)
+    stuck, tried, held = Letter.signs_for_desk(_now())
     return render_template(
         "staff/desk.html",
         rounds=rounds,
-        off=results["off"] or rounds or Letter.any_stuck(),
+        off=results["off"] or rounds or stuck,
         examination=results["examination"],
         cases=cases,
         words=words,
@@ -79,8 +79,8 @@ def desk() -> str:
         reviews=reviews[:REVIEWS_ON_THE_DESK],
         more_reviews=len(reviews) > REVIEWS_ON_THE_DESK,
         changes=PromiseChange.waiting(_now()),
-        breakers=Breaker.open_ones(_now()),
-        held=len(Pledge.held(PLEDGES_A_PAGE + 1)),
+        tried=tried,
+        held=held,
         disputes=Dispute.listed(),
         failed=Refund.failed(),
     )
