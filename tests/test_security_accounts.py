@@ -1,6 +1,6 @@
 """Accounts: what is asked for before one is changed, who is told, and how often somebody may try to come in.
 
-The other rows of the list in docs/security-rows-1-19.md are shown where that list says.
+The other rows of the list in docs/security.md are shown where that list says.
 """
 
 import datetime as dt

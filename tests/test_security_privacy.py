@@ -1,5 +1,5 @@
 """What is kept of people and for how long, what they take with them, what is left of them once they are erased, and who
-sees which name. The rows of docs/security-rows-privacy.md name these tests."""
+sees which name. The rows of docs/security.md name these tests."""
 
 import datetime as dt
 import json

@@ -1,6 +1,6 @@
 """Log-ins: what their cookies are, how long they last, what ends them, and what their owner sees of them.
 
-The other rows of the list in docs/security-rows-1-19.md are shown where that list says.
+The other rows of the list in docs/security.md are shown where that list says.
 """
 
 import datetime as dt
