@@ -31,7 +31,7 @@ def test_a_session_is_made_from_exactly_what_the_product_asks_for(app: Flask, sa
         assert kept[name] == asked[name]
     assert kept.metadata.to_dict() == asked["metadata"]
     assert kept.setup_intent.description == "Pledge for A case about data"
-    assert kept.setup_intent.metadata.to_dict() == {"pledge_id": "17", "case_id": "1"}
+    assert kept.setup_intent.metadata.to_dict() == asked["setup_intent_data"]["metadata"]
     assert kept.setup_intent.status == "requires_payment_method"
 
 
