@@ -95,6 +95,10 @@ REFUND = (
     "INSERT INTO refunds (pledge_id, form_key, amount_pence, reason, status, asked_by_id, asked_at, code, tries) "
     f"VALUES (1, 'k', 500, 'asked', 'asking', 1, {LONG_AGO}, '', 0)"
 )
+ERASED = (
+    "INSERT INTO erasures (subject, letters, asked_by, asked_at, next_at, tries) "
+    f"VALUES ('pledge:1', '[]', 'supporter', {LONG_AGO}, {LONG_AGO}, 9)"
+)
 CHANGED = (
     "INSERT INTO promise_changes (round_id, status, old_deadline, new_deadline, old_target_pence, new_target_pence, "
     "reason, answer, asked_by_id, asked_at, decided_at) SELECT id, 'consented', deadline, deadline, target_pence, "
@@ -253,6 +257,7 @@ CORRUPTIONS: list[tuple[list[str], list[str]]] = [
     ([REFUND], ["Refund 1 of pledge 1 was asked for and never answered."]),
     ([UPDATE], ["Update 1 is scheduled, but its history ends with draft.",
                 "Update 1 waits to be published, and its time has long passed."]),
+    ([ERASED], ["Erasure 1, of pledge:1, is not finished."]),
 ]  # fmt: skip
 
 
