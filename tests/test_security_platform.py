@@ -127,7 +127,8 @@ def test_row_39_no_page_makes_the_server_ask_another_computer() -> None:
     }  # fmt: skip
     # The name of this machine stands in a lease.
     assert found == {
-        ("cli.py", "requests"), ("letters.py", "smtplib"), ("deadline_capture.py", "socket"), ("card_pages.py", "socket"),
+        ("cli.py", "requests"), ("letters.py", "smtplib"), ("deadline_capture.py", "socket"),
+        ("card_pages.py", "socket"),
     }  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def one_of_everything() -> dict[tuple[str, str], int]:
     pledge = a_known_supporter("charged")
     charge(pledge)
     a_case(slug="uncharged", target=600_000)
-    moderator = a_user("moderator")
+    moderator, person = a_user("moderator"), a_user("owner")
     begin_writing()
     its_round = Round.hold(case_at("uncharged").round.id)
     left = confirm(a_pledge(its_round, name=NAME, email=EMAIL))
@@ -175,8 +175,6 @@ def one_of_everything() -> dict[tuple[str, str], int]:
     asked = SignUp.ask(EMAIL, NAME, "canary hash", now())
     reset = PasswordReset.ask(EMAIL, now())
     invited = Invitation.send(f"invited.{EMAIL}", "owner", None, now())
-    person = a_user("owner", email=f"owner.{EMAIL}", name=NAME)
-    begin_writing()
     UserSession.begin(User.hold(person.id), "Canary browser", "192.0.2.0/24", now())  # type: ignore[arg-type]
     EmailChange.ask(db.session.merge(person), f"new.{EMAIL}", now())
     db.session.add(CardFailure(
