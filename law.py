@@ -240,6 +240,8 @@ BREAKER_MOVES: Mapping[str, frozenset[str]] = {
 }
 # What happened within so long is counted together, and what came of it holds for so long.
 BREAKER_WINDOW, BREAKER_LASTS = dt.timedelta(minutes=10), dt.timedelta(minutes=30)
+# Who has just begun is still typing a card: of those only every so many-th counts as unfinished.
+BREAKER_PATIENCE, OF_THE_IMPATIENT = dt.timedelta(minutes=3), 5
 # Staff may let it go on for so much longer; and once they have ended it, it rests for so long.
 BREAKER_PROLONGED, BREAKER_RESTS = dt.timedelta(hours=12), dt.timedelta(hours=2)
 # The whole site may see so many times what one case may.

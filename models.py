@@ -198,10 +198,13 @@ class _Turns:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     writing = _writing.get()
-    driver: Any = connection.connection.driver_connection
-    # By the driver itself, in a tenth of the time: these ask for no lock, so nothing can go wrong that has to be told.
-    driver.execute(f"PRAGMA busy_timeout={10_000 if _patient.get() else 200}")
-    driver.execute(f"PRAGMA query_only={'OFF' if writing else 'ON'}")
+    wanted = (10_000 if _patient.get() else 200, "OFF" if writing else "ON")
+    if connection.info.get("set to") != wanted:
+        # By the driver itself, in a tenth of the time: these ask for no lock, so nothing can go wrong with them.
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"PRAGMA busy_timeout={wanted[0]}")
+        driver.execute(f"PRAGMA query_only={wanted[1]}")
+        connection.info["set to"] = wanted
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN DEFERRED")
 
 
@@ -5214,14 +5217,17 @@ class Breaker(Base):
         since = as_of - law.BREAKER_WINDOW
         after = sa.func.coalesce(sa.func.sum(sa.case((CardFailure.confirmed, 1), else_=0)), 0)
         failures = sa.select(sa.func.count(), after).where(CardFailure.at > since)
+        types_still = sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > as_of - law.BREAKER_PATIENCE)
         begun = sa.select(
-            sa.func.count(), sa.func.count(Pledge.card_saved_at), sa.func.count(Pledge.confirmed_at)
+            sa.func.count(), sa.func.count(Pledge.card_saved_at), sa.func.count(Pledge.confirmed_at),
+            sa.func.count(sa.case((types_still, 1))),
         ).where(Pledge.started_at > since)  # fmt: skip
         if round_id is not None:
             failures, begun = failures.where(CardFailure.round_id == round_id), begun.where(Pledge.round_id == round_id)
         refused, refused_after = db.session.execute(failures).one()
-        started, with_card, counted = db.session.execute(begun).one()
-        return CardsTried(refused, int(refused_after), started - with_card, counted)
+        started, with_card, counted, young = db.session.execute(begun).one()
+        unfinished = started - with_card - young + young // law.OF_THE_IMPATIENT
+        return CardsTried(refused, int(refused_after), unfinished, counted)
 
     @classmethod
     def _are_tried(cls, case_id: int | None, seen: CardsTried) -> bool:

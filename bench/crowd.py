@@ -38,7 +38,9 @@ WORKER, SWEEP = "worker", "sweep"
 PORTS = {READERS: 18121, PLEDGES: 18122, PROXY: 18123, BELL: 18124, STRIPE: 18125}
 # So many connections share what readers ask for; every tenth asks for a page that nobody has asked for before.
 CONNECTIONS, ANEW = 40, 10
-RAISED = {"RATE_PLEDGE": "100000000 per hour"}
+RAISED = {
+    "RATE_PLEDGE": "100000000 per hour", "RATE_NETWORK": "100000000 per hour", "BREAKER_UNFINISHED": "100000000",
+}  # fmt: skip
 # For everybody at once the readers' pages may take so many times as long, and so many pledges a second are accepted.
 GOAL_RATIO, GOAL_RATE = 2.0, 400
 
