@@ -29,10 +29,12 @@ def mapped(name: str, said: str) -> str:
     return str(dict(lines)["default"]).strip('"')
 
 
-def where(method: str, path: str) -> str:
+def where(method: str, path: str, sought: str = "") -> str:
     """The process that a request is sent to."""
     said = mapped("where", method)
-    return mapped("reads_from", path) if said == "$reads_from" else said
+    if said == "$reads_from":
+        said = mapped("reads_from", sought)
+    return mapped("shown_by", path) if said == "$shown_by" else said
 
 
 def test_whoever_may_wait_for_stripe_or_writes_is_sent_to_the_process_for_pledges(app: Flask) -> None:
@@ -46,6 +48,8 @@ def test_whoever_may_wait_for_stripe_or_writes_is_sent_to_the_process_for_pledge
         name for name in app.view_functions if name.startswith("supporters.")
     }
     assert ("webhooks.stripe", "POST") in pledges
+    # Nor does anybody who reads wait behind those who search.
+    assert (where("GET", "/"), where("GET", "/", sought="water")) == ("readers", "pledges")
     assert {method for _, method in readers} == {"GET"}
     kept = {name for name, view in app.view_functions.items() if hasattr(view, "kept")}
     assert {(name, "GET") for name in kept} <= readers
