@@ -21,6 +21,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import requests
+
 from bench.crowd import PORTS, PROXY, read, settings_of, start_all
 from bench.speed import GZIP, ROOT, SLUG, Programs, fetched, fill
 
@@ -54,10 +56,10 @@ def _head(method: str, path: str, *more: str) -> bytes:
     ).encode()
 
 
-def _post(path: str, **form: str) -> bytes:
+def _post(path: str, cookie: str = "", **form: str) -> bytes:
     body = urllib.parse.urlencode(form).encode()
     kind = "Content-Type: application/x-www-form-urlencoded"
-    return _head("POST", path, kind, f"Content-Length: {len(body)}") + body
+    return _head("POST", path, kind, f"Cookie: {cookie}", f"Content-Length: {len(body)}") + body
 
 
 async def _slow_body(number: int, until: float, said: Said) -> None:
@@ -135,6 +137,21 @@ async def _log_in_once(number: int, until: float, said: Said) -> None:
     writer.close()
 
 
+# The cookie and the token of the owner of the case, who is an attacker as well.
+KNOWN: dict[str, str] = {}
+
+
+def log_in() -> dict[str, str]:
+    """As the owner of the case: what a form of theirs carries."""
+    browser = requests.Session()
+    browser.headers["Origin"] = f"http://{SITE}"
+    said = {"email": "owner@measured.example", "password": "a long password for measuring"}
+    browser.post(f"http://{SITE}/login", data=said, timeout=30).raise_for_status()
+    page = browser.get(f"http://{SITE}/owner/cases/{SLUG}/updates/new", timeout=30).text
+    token = re.findall(r'name="form_token" value="([^"]+)"', page)[0]
+    return {"form_token": token, "cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+
+
 Attack = Callable[[int, float, Said], Awaitable[None]]
 ATTACKS: dict[str, tuple[int, Attack]] = {
     "bodies that come a letter a second": (500, _slow_body),
@@ -146,15 +163,16 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
     "searches": (50, _again_and_again(lambda n, turn: _head("GET", f"/?q=word{n}x{turn}", "Accept-Encoding: gzip"))),
     "comments": (50, _again_and_again(lambda n, turn: _post(
         f"/cases/{SLUG}/comments", name="Ada", email=f"a{n}@storm.example", body=f"Words {turn}"))),
-    "previews of comments": (50, _again_and_again(lambda n, turn: _post(
-        f"/cases/{SLUG}/comments", name="Ada", email=f"a{n}@storm.example", body=f"Words {turn}", preview="y"))),
+    "previews by an owner": (50, _again_and_again(lambda n, turn: _post(
+        f"/owner/cases/{SLUG}/updates/1", title="News", body=f"Words {turn} " * 1_000, preview="y", **KNOWN))),
     "forgotten passwords": (50, _again_and_again(lambda n, turn: _post(
         "/forgotten-password", email=f"a{n}-{turn}@storm.example"))),
 }  # fmt: skip
 
 
-def attack(name: str, seconds: float) -> Said:
+def attack(name: str, seconds: float, known: dict[str, str]) -> Said:
     """In a process of its own."""
+    KNOWN.update(known)
     many, one = ATTACKS[name]
     said, until = Counter[str](), time.monotonic() + seconds
 
@@ -190,6 +208,7 @@ def main() -> None:
         try:
             start_all(programs, folder, settings, 1.0)
             fetched(f"http://{SITE}/cases/{SLUG}", GZIP)
+            known = log_in()
             print(f"Load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. {asked.reads:g} "
                   "reads a second.")  # fmt: skip
             with ProcessPoolExecutor(2) as others:
@@ -202,7 +221,7 @@ def main() -> None:
                 for name, (many, _) in ATTACKS.items():
                     if asked.only not in name:
                         continue
-                    attacking = others.submit(attack, name, asked.seconds)
+                    attacking = others.submit(attack, name, asked.seconds, known)
                     time.sleep(0.5)
                     beside = others.submit(read, asked.reads, asked.seconds - 1).result()
                     said = attacking.result()
