@@ -11,6 +11,7 @@ attack is bounded in number and in time.
 import argparse
 import asyncio
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -43,10 +44,8 @@ async def _status(reader: asyncio.StreamReader, within: float) -> str:
         return "no answer yet"
     except (asyncio.IncompleteReadError, ConnectionError):
         return "hung up"
-    length = next(
-        (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
-    )
-    await reader.read(length)
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    await reader.readexactly(int(length.group(1)) if length else 0)
     return head[9:12].decode()
 
 
