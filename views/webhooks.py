@@ -4,6 +4,7 @@ import datetime as dt
 import functools
 import io
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +93,8 @@ class Bell:
     """Rings for the inbox from a thread of its own: so Stripe does not wait for Redis, and many events that come
     together ring once. A ring that is lost with its process is found by the sweep, as any other."""
 
-    # The thread goes home when nobody has rung for so many seconds.
-    PATIENCE = 10.0
+    # The thread goes home when nobody has rung for so many seconds, and rings at most once in so many.
+    PATIENCE, PAUSE = 10.0, 0.05
 
     def __init__(self, app: Flask) -> None:
         self._app, self._wanted, self._is_there = app, threading.Event(), threading.Lock()
@@ -109,6 +110,7 @@ class Bell:
                 self._wanted.clear()
                 with self._app.app_context():
                     ring("drain_stripe_events")
+                time.sleep(self.PAUSE)
         finally:
             self._is_there.release()
         # Somebody may have rung just when we went.
