@@ -70,11 +70,12 @@ def _claim_by_object() -> list[tuple[bool, list[int]]] | None:
     left = []
     for (occurs, _), together in by_object.items():
         # The news of a charge that is being asked for right now is left: its asker knows before us, or dies.
-        later = pledges.asked_until(together) if occurs is _charge_changed else _now()
+        is_odd = pledges.cannot_read(together)
+        later = pledges.asked_until(together) if occurs is _charge_changed and not is_odd else _now()
         if later > _now():
             for event in together:
                 event.next_at, event.tries = later, event.tries - 1
-        elif occurs is None or all(pledges.know(event) for event in together):
+        elif occurs is None or (not is_odd and all(pledges.know(event) for event in together)):
             for event in together:
                 event.processed(_now())
         else:
@@ -87,11 +88,15 @@ class _Pledges:
     """The pledges that a batch of events may be about, found together, and what they know already."""
 
     def __init__(self, events: list[StripeEvent]) -> None:
-        self._noted = {
-            event.id: payments.pledge_of_charge(event.payload)
-            for event in events
-            if OCCURS.get(event.type) is _charge_changed
-        }
+        self._noted: dict[int, tuple[int | None, str]] = {}
+        self._odd = set[int]()
+        for event in events:
+            if OCCURS.get(event.type) is _charge_changed:
+                try:
+                    self._noted[event.id] = payments.pledge_of_charge(event.payload)
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    # It is worked on by itself, and put back with its trouble.
+                    self._odd.add(event.id)
         objects = {event.object_id for event in events if OCCURS.get(event.type) in KNOWN}
         ids = {number for number, _ in self._noted.values() if number is not None}
         about = sa.or_(Pledge.session_id.in_(objects), Pledge.payment_intent_id.in_(objects), Pledge.id.in_(ids))
@@ -103,8 +108,13 @@ class _Pledges:
     def of_card_page(self, event: StripeEvent) -> Pledge | None:
         return self._by_session.get(event.object_id)
 
+    def cannot_read(self, events: list[StripeEvent]) -> bool:
+        """Whether one of these is no payment as Stripe tells of it."""
+        return any(event.id in self._odd for event in events)
+
     def of_charge(self, event: StripeEvent) -> Pledge | None:
-        number, customer_id = self._noted[event.id]
+        known = self._noted.get(event.id)
+        number, customer_id = known if known is not None else payments.pledge_of_charge(event.payload)
         noted = self._by_id.get(number) if number is not None else None
         ours = noted if noted is not None and noted.customer_id == customer_id else None
         return self._by_charge.get(event.object_id) or ours

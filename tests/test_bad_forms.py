@@ -18,7 +18,7 @@ from tests.reading import read, said
 KEY = "k" * 32
 TERMS = {
     "amount": "other", "other_amount": "25", "name": "Ada Winter", "email": "ada@example.org", "agreed": "y",
-    "form_key": KEY, "message": "", "promise": "",
+    "form_key": KEY, "message": "", "promise": "", "shown_as": "name",
 }  # fmt: skip
 WORDS = {"name": "Ada Winter", "email": "ada@example.org", "body": "Good luck with your case."}
 TOO_LONG = "n" * 10_000
