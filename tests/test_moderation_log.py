@@ -51,11 +51,11 @@ def test_a_link_of_the_letter_opens_the_comment_for_its_moderator_alone_and_neve
     Letter.owe("comments_waiting", db.session.merge(moderator), "today", now())
     keep()
     (link,) = links_of(person)
+    mine, others = logged_in(app, moderator), logged_in(app, other)
     before = everything()
     stranger = client.get(link)
     assert stranger.status_code == 303 and stranger.location.startswith("/login?next=")
-    assert logged_in(app, other).get(link).status_code == 404
-    mine = logged_in(app, moderator)
+    assert others.get(link).status_code == 404
     for wrong in (f"{link}x", link.replace(f"/{person}-", f"/{person + 1}-"), "/moderation/letters/1-1-1.x"):
         assert mine.get(wrong).status_code == 404
     page = read(mine, link)
