@@ -315,6 +315,6 @@ def test_the_laws_hold_after_any_story(app: Flask) -> None:
                 raise
             reached |= {pledge.status for pledge in story.pledges} | {story.round.status}
         db.session.rollback()
-    # Nothing in these stories leads there; the state machine does, and for "held" the tests of cards that are tried out.
+    # Nothing in these stories leads there; the state machine does, and to "held" the tests of cards that are tried out.
     never = {"refunded", "disputed", "charged_back", "held"}
     assert reached == {*law.PLEDGE_MOVES, *law.ROUND_MOVES} - never

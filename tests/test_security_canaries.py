@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 from flask import Flask, has_app_context
 from flask.testing import FlaskClient
 from icalendar import Calendar
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
 import config
@@ -117,7 +117,7 @@ def room_of(app: Flask, address: str) -> str:
     """The endpoint behind an address, in any language; the address itself where nothing is."""
     try:
         return str(app.url_map.bind("").match(address.partition("?")[0].removeprefix("/fr"))[0])
-    except NotFound:
+    except HTTPException:
         return address
 
 
