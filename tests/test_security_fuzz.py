@@ -100,7 +100,8 @@ class Somebody:
             sent |= self._body(path, token)
         with not_for_ever():
             answer = self._open(browser, path, method, sent)
-        self._learn(path, answer.text if answer.mimetype == "text/html" else "")
+        can_be_read = answer.mimetype == "text/html" and not answer.content_encoding
+        self._learn(path, answer.text if can_be_read else "")
         answer.close()
         return f"{who} {method} {path[:90]} {sent!r}"[:600], answer.status_code
 
