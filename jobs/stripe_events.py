@@ -47,12 +47,12 @@ def drain_stripe_events() -> None:
                 return
             if taken is None or looks.under_way >= BATCH:
                 _settle(looks, LOOK_FOR_MORE)
-    finally:
         left = looks.take_back()
         while looks.under_way:
             _settle(looks, LOOK_FOR_MORE)
-        looks.end()
         _give_back(left)
+    finally:
+        looks.end()
     ring("drain_stripe_events")
 
 
