@@ -140,9 +140,12 @@ def _look(app: Flask, event_ids: list[int]) -> None:
 
 def _process(event_ids: list[int]) -> None:
     """Look at the object of these events, and write down what it is like now. Commits."""
-    newest = _events(event_ids)[-1]
+    waiting = [event for event in _events(event_ids) if event.processed_at is None]
     db.session.commit()
-    OCCURS[newest.type](newest)
+    if not waiting:
+        # Whoever took them after our lease was over has done it, and their words are forgotten.
+        return
+    OCCURS[waiting[-1].type](waiting[-1])
     for event in _events(event_ids):
         event.processed(_now())
     db.session.commit()

@@ -198,6 +198,20 @@ def test_an_event_that_nobody_can_read_keeps_no_other_from_being_worked_on(sandb
     assert (waiting(), status(pledge_id)) == (0, "confirmed")
 
 
+def test_news_that_somebody_else_has_worked_on_meanwhile_is_no_trouble(sandbox: SandboxProcess) -> None:
+    """Its lease was over, and what it said is forgotten."""
+    due_pledge(sandbox, DECLINES_LATER)
+    deadline_capture.charge_due()
+    news_comes("payment_intent.payment_failed")
+    (event,) = StripeEvent.claim(now(), HOUR, 1)
+    event.processed(now())
+    number = event.id
+    db.session.commit()
+    stripe_events._process([number])
+    event = db.session.get_one(StripeEvent, number)
+    assert (event.trouble, event.payload, looks(sandbox)[0]) == ("", "", 0)
+
+
 # --- In every order ----------------------------------------------------------------------------------------
 
 
