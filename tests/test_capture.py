@@ -565,7 +565,8 @@ def steps_of_a_capture(count: int) -> int:
 def capturer_of(house: House) -> "subprocess.Popen[bytes]":
     """A process that captures, by itself, as on another machine."""
     code = "import app, jobs; a = app.create_app(); a.app_context().push(); jobs.perform('charge_due', None)"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=house.environment)
+    environment = {**house.environment, "STRIPE_SECRET_KEY": house.environment["STRIPE_WORKER_KEY"]}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
 
 
 def test_a_capturer_that_dies_in_the_middle_is_replaced_and_each_pledge_charged_once(house: House) -> None:
