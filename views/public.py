@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 import law
 from jobs import ring
-from models import Case, Comment, Picture, db
+from models import Case, Comment, Picture, begin_reading, db
 from views import doors, front_cache, hypermedia, languages
 from views.forms import CommentForm
 from views.words import time_left
@@ -237,6 +237,8 @@ def _case_page(its_case: Case, form: CommentForm) -> str:
 
 
 def _comment_again(its_case: Case, form: CommentForm, status: int) -> Response:
+    # Nothing was written, and nobody who writes has to wait while the page is drawn.
+    begin_reading()
     return hypermedia.invalid("cases/comment_form.html", "cases/_comment_form.html", status, form=form, case=its_case)
 
 
