@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 import hmac
-import ipaddress
 import threading
 from typing import Any
 
@@ -18,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import law
 from jobs import ring
 from models import Case, Comment, Picture, begin_reading, db
-from views import doors, front_cache, hypermedia, languages
+from views import doors, front_cache, hypermedia, languages, visitors
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -258,9 +257,7 @@ def _shown(its_case: Case) -> dict[str, Any]:
 
 def network_of_today(as_of: dt.datetime) -> str:
     """A mark for the network that this request came from. It is another one each day, and leads back to nobody."""
-    address = ipaddress.ip_address(request.remote_addr or "::")
-    part = ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False)
-    words = f"network\0{as_of.date()}\0{part}"
+    words = f"network\0{as_of.date()}\0{visitors.network(24, 64) or 'nowhere'}"
     secret = str(current_app.config["LINK_SECRETS"][0])
     return hmac.new(secret.encode(), words.encode(), hashlib.sha256).hexdigest()[:24]
 
