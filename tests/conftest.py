@@ -342,6 +342,11 @@ def _skip(how: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
+def nginx() -> str:
+    return _needs("nginx", "What we ship for nginx is tested with it: apt-get install nginx-light")
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     path = _needs("chromium", "Browser tests need Chromium: apt-get install chromium")
     from playwright.sync_api import expect, sync_playwright

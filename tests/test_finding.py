@@ -133,7 +133,7 @@ def test_an_owner_has_a_page_of_their_public_cases_and_nobody_else_has_one(clien
     link = page.select_one("main a:-soup-contains('All cases of Defend Digital Me')")
     assert link
     assert titles(client, str(link["href"])) == ["Whose data?"]
-    for number in (newcomer.id, a_user("staff").id, 99_999):
+    for number in (newcomer.id, a_user("staff").id, 99_999, 0):
         read(client, f"/owners/{number}", status=404)
 
 

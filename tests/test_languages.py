@@ -123,7 +123,11 @@ def test_a_page_in_french_leads_to_pages_in_french_and_to_itself_in_english(clie
 @pytest.mark.parametrize(
     ("address", "status", "led_to"),
     [
-        ("/fr", 200, ""),
+        ("/fr", 301, "/fr/"),
+        ("/fr?show=live", 301, "/fr/?show=live"),
+        ("/fr/cases.atom", 301, "/cases.atom"),
+        ("/fr/sitemap.xml", 301, "/sitemap.xml"),
+        ("/fr/static/icon.svg?v=1", 301, "/static/icon.svg?v=1"),
         ("/fr/", 200, ""),
         ("/fr/cases", 301, "/fr/"),
         ("/fr/owner", 303, "/fr/login?next=/fr/owner"),
@@ -183,7 +187,7 @@ def test_the_agreement_is_kept_as_it_was_read_and_the_books_stay_english(app: Fl
     client.post("/fr/cases/agreed-in-french/pledges", data=form | typed)
     pledge = db.session.scalars(sa.select(Pledge).filter_by(email="agreed-in-french@example.org")).one()
     (agreement,) = pledge.agreements
-    assert agreement.words.startswith("J’autorise Standing Test à débiter ma carte de 25\N{NBSP}£ une seule fois")
+    assert agreement.words.startswith("J’autorise Standing Test à prélever 25\N{NBSP}£ sur ma carte, une seule fois")
     link = confirm(a_pledge(pledge.round, 2_500)).link()
     keep()
     answer = client.post(f"/fr/pledges/{link}/amount", data={"amount": "20", "agreed": "y", "promise": form["promise"]})

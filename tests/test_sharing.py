@@ -6,6 +6,7 @@ import io
 import json
 from typing import Any
 from urllib.parse import quote
+from urllib.robotparser import RobotFileParser
 from xml.etree import ElementTree as ET
 
 import icalendar
@@ -157,6 +158,16 @@ def test_the_deadline_comes_into_a_calendar_in_utc_and_moves_there_when_it_moves
     assert moved["uid"] == event["uid"] and moved.decoded("sequence") > event.decoded("sequence")
 
 
+def test_of_a_cancelled_case_the_calendar_is_told(client: FlaskClient) -> None:
+    case = a_case(slug="taken-back")
+    (event,) = icalendar.Calendar.from_ical(client.get("/cases/taken-back/deadline.ics").data).walk("VEVENT")
+    assert "status" not in event
+    case.cancel("Its owner took it back.", "test", now())
+    keep()
+    (event,) = icalendar.Calendar.from_ical(client.get("/cases/taken-back/deadline.ics").data).walk("VEVENT")
+    assert str(event["status"]) == "CANCELLED"
+
+
 def test_a_title_can_write_no_line_of_its_own_into_a_calendar(client: FlaskClient) -> None:
     case = a_case(title=SPITEFUL)
     (event,) = icalendar.Calendar.from_ical(client.get(f"/cases/{case.slug}/deadline.ics").data).walk("VEVENT")
@@ -165,6 +176,7 @@ def test_a_title_can_write_no_line_of_its_own_into_a_calendar(client: FlaskClien
 
 def test_feeds_name_public_cases_and_updates_for_everyone_and_nothing_else(client: FlaskClient) -> None:
     case, owner = a_case(slug="the-case", title=SPITEFUL), a_user("owner")
+    case_at("the-case").summary = "Costs < £5 <img src=https://evil.example/x.gif>"
     a_draft(owner, slug="the-draft")
     a_case(slug="hidden-one").show_as("hidden", "", "An order.", a_user("staff"), now())
     keep()
@@ -172,7 +184,8 @@ def test_feeds_name_public_cases_and_updates_for_everyone_and_nothing_else(clien
     keep()
     (entry,) = entries(client.get("/cases.atom"))
     assert (entry["title"], entry["summary"], entry["link"]) == (
-        SPITEFUL.replace("\r\n", "\n"), "In short.", f"{SITE}/cases/the-case",
+        SPITEFUL.replace("\r\n", "\n"), "Costs &lt; £5 &lt;img src=https://evil.example/x.gif&gt;",
+        f"{SITE}/cases/the-case",
     )  # fmt: skip
     case_at("the-case").publish_update(db.session.merge(case.owner), "We won", "**Bold** <script>x</script>", now())
     keep()
@@ -193,6 +206,32 @@ def test_the_site_map_and_robots_name_what_may_be_found(client: FlaskClient) -> 
     robots = client.get("/robots.txt")
     assert robots.mimetype == "text/plain"
     assert "Disallow: /pledges/" in robots.text and robots.text.endswith(f"Sitemap: {SITE}/sitemap.xml\n")
+    rules = RobotFileParser()
+    rules.parse(robots.text.splitlines())
+    may_be_read = ("/", "/owners/1", "/fr/owners/1", "/cases/the-case", "/topics/planning", "/privacy", "/cases.atom")
+    assert [path for path in may_be_read if not rules.can_fetch("*", path)] == []
+    closed = (
+        "/owner/cases/the-case",
+        "/fr/owner/",
+        "/staff",
+        "/login",
+        "/account",
+        "/moderation",
+        "/c/1",
+        "/pledges/x",
+    )
+    assert [path for path in closed if rules.can_fetch("*", path)] == []
+
+
+def test_each_page_for_everybody_names_its_one_address_and_no_other_page_does(client: FlaskClient) -> None:
+    case = a_case(slug="the-case")
+    for asked, named in (
+        ("/?utm_source=x&show=live", "/?show=live"), (f"/owners/{case.owner_id}?x=1", f"/owners/{case.owner_id}"),
+        ("/fr/cases/the-case?x=1", "/fr/cases/the-case"), ("/privacy?x", "/privacy"),
+    ):  # fmt: skip
+        assert [one["href"] for one in read(client, asked).select("link[rel=canonical]")] == [SITE + named]
+    for other in ("/login", "/cases/the-case/pledge", "/pledges/find"):
+        assert read(client, other).select("link[rel=canonical]") == []
 
 
 def test_the_poster_and_its_code_lead_to_the_case_by_a_short_address(client: FlaskClient) -> None:
@@ -206,6 +245,8 @@ def test_the_poster_and_its_code_lead_to_the_case_by_a_short_address(client: Fla
     # Another label makes another code, and one that is none makes that of the plain address.
     plain, odd, other = (client.get(f"/cases/{case.slug}/qr.svg{via}").data for via in ("", "?via=<X>", "?via=stall"))
     assert plain == odd != other
+    # On a page with dark colours too it is dark on light.
+    assert b'fill="#fff"' in plain
 
 
 def test_a_visit_by_a_short_address_is_counted_by_its_label_without_a_cookie(app: Flask, client: FlaskClient) -> None:

@@ -26,7 +26,7 @@ from wtforms.validators import ValidationError
 import config
 from law import N_, Refused
 from models import ROLES, Busy, User, begin_reading, begin_writing, db, is_away
-from views import front_cache, hypermedia, visitors
+from views import front_cache, hypermedia, languages, visitors
 from views.forms import readable
 
 log = structlog.get_logger()
@@ -84,6 +84,7 @@ def watch(app: Flask) -> None:
     app.before_request(choose_transaction)
     app.before_request(_refuse_gibberish)
     app.before_request(_refuse_cross_site)
+    app.before_request(languages.lead_to_its_address)
     app.after_request(
         functools.partial(_headers, _policy(settings, app.config["SITE_CSS"], app.config["SCRIPTS"].values()))
     )
@@ -134,7 +135,7 @@ class RowNumber(IntegerConverter):
     """The number of a row in an address. One that no database can hold is no page, instead of an error there."""
 
     def __init__(self, url_map: Map) -> None:
-        super().__init__(url_map, max=2**31 - 1)
+        super().__init__(url_map, min=1, max=2**31 - 1)
 
 
 def _refuse_gibberish() -> None:

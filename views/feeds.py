@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import make_response, render_template
 from flask.wrappers import Response
+from markupsafe import escape
 
 import config
 from models import Case
@@ -30,8 +31,8 @@ def cases_feed() -> Response:
     for one in Case.newest(NEWEST):
         address = whole("public.case", slug=one.slug)
         feed.add_item(
-            title=one.title, link=address, description=one.summary, unique_id=address, author_name=one.owner.name,
-            pubdate=one.live_at, updateddate=one.live_at,
+            title=one.title, link=address, description=str(escape(one.summary)), unique_id=address,
+            author_name=one.owner.name, pubdate=one.live_at, updateddate=one.live_at,
         )  # fmt: skip
     return _feed(feed)
 
@@ -71,7 +72,11 @@ def site_map() -> Response:
 @front_cache.keeps()
 def robots() -> Response:
     """Everything public may be read; forms and private links hold nothing to be found."""
-    kept_out = ("/login", "/owner", "/moderation", "/staff", "/pledges/", "/comments/", "/c/", "/cases/*/pledge")
+    # Each is a beginning, and /owners/ is for everybody.
+    kept_out = (
+        "/login", "/account", "/owner/", "/owner$", "/moderation", "/staff", "/pledges/", "/comments/", "/c/",
+        "/cases/*/pledge",
+    )  # fmt: skip
     lines = [
         "User-agent: *",
         *(f"Disallow: {before}{path}" for before in languages.PREFIXES for path in kept_out),

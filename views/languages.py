@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from flask import Flask, current_app, g, has_request_context, request
+from flask import Flask, current_app, g, has_request_context, redirect, request, url_for
 from flask_babel import Babel
 from markupsafe import Markup
+from werkzeug.wrappers import Response as AnyResponse
 
 import config
 
@@ -23,7 +24,7 @@ ENGLISH, *OTHERS = LANGUAGES
 PREFIXES = ("", *(f"/{one}" for one in OTHERS))
 # What the address of a page may begin with, as a pattern.
 ANY_PREFIX = f"(?:/(?:{'|'.join(OTHERS)}))?"
-IN_ENVIRON = "standing.language"
+IN_ENVIRON, IS_BARE = "standing.language", "standing.language.bare"
 # For machines, or the same in every language: these have one address, whatever language the page is in that names them.
 ONE_ADDRESS = {
     "static", "webhooks.stripe", "public.picture", "public.favicon", "public.health", "public.robots",
@@ -46,7 +47,20 @@ def teach(app: Flask) -> None:
     app.add_template_global(asked_for, "language")
     app.add_template_global(in_other_languages)
     app.add_template_global(alternates)
+    app.add_template_global(canonical)
     app.add_template_global(as_typed)
+
+
+def lead_to_its_address() -> AnyResponse | None:
+    """What has one address is not read under another one, where it would be kept, and listed, a second time."""
+    if asked_for() == ENGLISH or request.method not in ("GET", "HEAD") or request.endpoint is None:
+        return None
+    is_bare = request.environ.get(IS_BARE) and request.endpoint == "public.home"
+    if request.endpoint not in ONE_ADDRESS and not is_bare:
+        return None
+    address = url_for(request.endpoint, **request.view_args or {})
+    asked = request.query_string.decode("ascii", "replace")
+    return redirect(f"{address}?{asked}" if asked else address, 301)
 
 
 def asked_for() -> str:
@@ -70,6 +84,11 @@ def alternates() -> list[tuple[str, str]]:
         return []
     site = config.current().site_url
     return [*((one, site + _address_in(one)) for one in LANGUAGES), ("x-default", site + _address_in(ENGLISH))]
+
+
+def canonical() -> str:
+    """The one whole address of a page that is for everybody, without what makes no difference to it; "" of others."""
+    return config.current().site_url + _address_in(asked_for()) if _is_got() and _known_names() is not None else ""
 
 
 def as_typed() -> Markup:
@@ -126,5 +145,7 @@ class LanguageOfAddress:
         first, _, rest = path.partition("/")
         if first in OTHERS:
             above = asked.get("SCRIPT_NAME", "")
-            asked = {**asked, "SCRIPT_NAME": f"{above}/{first}", "PATH_INFO": f"/{rest}", IN_ENVIRON: first}
+            is_bare = path == first
+            asked = {**asked, "SCRIPT_NAME": f"{above}/{first}", "PATH_INFO": f"/{rest}", IN_ENVIRON: first,
+                     IS_BARE: is_bare}  # fmt: skip
         return self.app(asked, start_response)

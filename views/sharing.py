@@ -115,7 +115,7 @@ def qr_code(slug: str) -> AnyResponse:
 
     kept = io.BytesIO()
     segno.make(short_address(found(slug), _label()), error="m", micro=False).save(
-        kept, kind="svg", xmldecl=False, scale=4, border=4, omitsize=False, svgclass=None, lineclass=None
+        kept, kind="svg", xmldecl=False, light="#fff", scale=4, border=4, omitsize=False, svgclass=None, lineclass=None
     )
     return _for_elsewhere(kept.getvalue(), "image/svg+xml")
 
@@ -140,6 +140,8 @@ def deadline(slug: str) -> AnyResponse:
     calendar, entry, alarm = icalendar.Calendar(), icalendar.Event(), icalendar.Alarm()
     calendar.add("prodid", f"-//{config.current().site_name}//EN")
     calendar.add("version", "2.0")
+    if its_case.status == "cancelled":
+        entry.add("status", "CANCELLED")
     entry.add("uid", f"round-{its_round.id}@{urlsplit(config.current().site_url).hostname}")
     entry.add("sequence", its_round.version)
     entry.add("dtstamp", now())

@@ -47,6 +47,13 @@ OF_MOVEMENTS = {
     "refund": lazy_pgettext("movement", "refund"),
     "dispute": lazy_pgettext("movement", "dispute"),
 }
+OF_ATTEMPTS = {
+    "asking": lazy_pgettext("attempt", "being asked for"),
+    "succeeded": lazy_pgettext("attempt", "charged"),
+    "declined": lazy_pgettext("attempt", "refused"),
+    "action_required": lazy_pgettext("attempt", "the bank asks for approval"),
+    "unknown": lazy_pgettext("attempt", "without an answer"),
+}
 OF_REFUNDS = {
     "asking": lazy_pgettext("refund", "being asked for"),
     "pending": lazy_pgettext("refund", "on its way"),
@@ -67,6 +74,7 @@ OF_PAGES = {
 OF = {
     "case": OF_CASES, "round": OF_ROUNDS, "dispute": OF_DISPUTES, "invitation": OF_INVITATIONS, "change": OF_CHANGES,
     "movement": OF_MOVEMENTS, "refund": OF_REFUNDS, "page": OF_PAGES, "role": OF_ROLES,
+    "attempt": OF_ATTEMPTS,
 }  # fmt: skip
 
 
