@@ -177,6 +177,7 @@ def test_a_title_can_write_no_line_of_its_own_into_a_calendar(client: FlaskClien
 def test_feeds_name_public_cases_and_updates_for_everyone_and_nothing_else(client: FlaskClient) -> None:
     case, owner = a_case(slug="the-case", title=SPITEFUL), a_user("owner")
     case_at("the-case").summary = "Costs < £5 <img src=https://evil.example/x.gif>"
+    keep()
     a_draft(owner, slug="the-draft")
     a_case(slug="hidden-one").show_as("hidden", "", "An order.", a_user("staff"), now())
     keep()
