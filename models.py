@@ -2667,10 +2667,11 @@ class Round(Base):
         return db.session.scalars(found.execution_options(populate_existing=True)).one()
 
     @classmethod
-    def hold_newest(cls, case_id: int) -> Self:
-        """The round that the page of this case speaks of, held; see `hold`."""
-        found = sa.select(cls).where(cls.case_id == case_id).order_by(cls.id.desc()).limit(1).with_for_update()
-        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+    def hold_at(cls, slug: str) -> Round | None:
+        """The round that the public page at this address speaks of, held, with what a pledge needs to know of its case;
+        None where strangers see no case. See `hold`."""
+        held: Round | None = db.session.scalar(_held_at(), {"slug": slug})
+        return held if held is not None and held.case.is_public else None
 
     @classmethod
     def past_deadline(cls, as_of: dt.datetime) -> list[Self]:
@@ -2758,31 +2759,32 @@ class Round(Base):
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, shown_as: str,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
-                     message_public: bool = False, language: str = ENGLISH, network: str = "") -> Pledge:  # fmt: skip
+                     message_public: bool = False, language: str = ENGLISH, network: str = "",
+                     lookout: Lookout | None = None) -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
-        While cards are being tried out it waits for its supporter to confirm the address. Needs the round to be held.
-        Raises Refused when the round has ended.
+        While cards are being tried out it waits for its supporter to confirm the address. Needs the round to be held,
+        and what was looked up since, if something was. Raises Refused when the round has ended.
         """
-        known = db.session.scalar(sa.select(Pledge).where(Pledge.form_key == form_key))
+        lookout = lookout or Lookout.of(self, form_key, email, network, as_of)
+        known = db.session.get(Pledge, lookout.known_id) if lookout.known_id else None
         if known is not None and known.round_id != self.id:
             raise Refused(gettext("This form belongs to another case. Open the page of the case and pledge there."))
         if known is not None and (self.is_open(as_of) or known.status not in ("started", "abandoned")):
             return known
         if not self.is_open(as_of):
             raise Refused(gettext("This case has closed: it takes no more pledges."))
-        self.require_pledging(as_of)
+        self.require_pledging(as_of, lookout)
         pledge = Pledge(
-            round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
-            session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
-            retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language, network=network,
-            confirm_no=0,
+            id=lookout.next_id, round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key,
+            status="started", session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True,
+            refused_softly=False, retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language,
+            network=network, confirm_no=0,
         )  # fmt: skip
-        asks = Breaker.asks_one_more(self, as_of)
+        asks = Breaker.asks_one_more(self, lookout, as_of)
         pledge.promise(amount_pence, name, email, shown_as, wants_updates, as_of)
         pledge.say(message, message_public)
         db.session.add(pledge)
-        db.session.flush()
         Event.write(pledge, "started", "supporter", as_of, after="started")
         if asks:
             pledge.ask_confirmation(as_of)
@@ -2952,10 +2954,10 @@ class Round(Base):
             as_of,
         )
 
-    def require_pledging(self, as_of: dt.datetime) -> None:
+    def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
         """Raises Refused while staff have paused pledging, or taken the case out of sight, and while it rests since
         cards are being tried out. What was pledged stands, and may be cancelled."""
-        if Breaker.state_for(self.case_id, as_of) == "paused":
+        if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
             raise Refused(
                 gettext(
                     "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were "
@@ -3025,6 +3027,15 @@ class Round(Base):
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.ROUND_MOVES, to, by, as_of)
         self.version += 1
+
+
+@functools.cache
+def _held_at() -> sa.Select[Any]:
+    """The question of Round.hold_at, which is kept: to put it together anew takes longer than to answer it."""
+    found = sa.select(Round).join(Round.case).where(Case.slug == sa.bindparam("slug")).order_by(Round.id.desc())
+    known = sa.orm.contains_eager(Round.case)
+    known = known.load_only(Case.slug, Case.title, Case.status, Case.visibility, Case.pledging_paused)
+    return found.limit(1).options(known).with_for_update(of=Round).execution_options(populate_existing=True)
 
 
 # What has become of a request, for staff who were about to decide it.
@@ -5127,10 +5138,15 @@ class CardFailure(Base):
     @classmethod
     def too_many_from(cls, network: str, as_of: dt.datetime) -> bool:
         """Whether cards are tried out from a network, which may be that of a library or of all who telephone."""
-        since = as_of - law.FAILURES_WITHIN
-        refused = cls._count(cls.network == network, cls.at > since) if network else 0
-        if refused <= law.FAILURES_A_NETWORK:
+        refused = cls._count(cls.network == network, cls.at > as_of - law.FAILURES_WITHIN) if network else 0
+        return cls.are_tried_from(network, refused, as_of)
+
+    @classmethod
+    def are_tried_from(cls, network: str, refused: int, as_of: dt.datetime) -> bool:
+        """Whether so many refused cards are more than all who come from this network would have."""
+        if refused <= law.FAILURES_A_NETWORK or not network:
             return False
+        since = as_of - law.FAILURES_WITHIN
         counted = sa.select(sa.func.count()).where(
             Pledge.started_at > since, Pledge.network == network, Pledge.confirmed_at.is_not(None)
         )
@@ -5154,6 +5170,12 @@ class CardsTried:
     refused_after: int
     unfinished: int
     saved: int
+
+    @classmethod
+    def counted(cls, refused: int, refused_after: int, begun: int, with_card: int, saved: int, young: int) -> Self:
+        """Of the `young` ones without a card, whose supporters may be typing still, only some count as unfinished."""
+        unfinished = begun - with_card - young + young // law.OF_THE_IMPATIENT
+        return cls(int(refused), int(refused_after), unfinished, saved)
 
     def __str__(self) -> str:
         return f"{self.refused} refused, {self.unfinished} unfinished, {self.saved} saved"
@@ -5188,11 +5210,12 @@ class Breaker(Base):
         return next((state for state in ("paused", "asks") if state in found), "closed")
 
     @classmethod
-    def asks_one_more(cls, its_round: Round, as_of: dt.datetime) -> bool:
+    def asks_one_more(cls, its_round: Round, lookout: Lookout, as_of: dt.datetime) -> bool:
         """Whether whoever pledges now must confirm the address first. Needs the round to be held."""
-        if cls.state_for(its_round.case_id, as_of) == "closed":
-            cls.weigh(its_round, as_of)
-        return cls.state_for(its_round.case_id, as_of) != "closed"
+        if lookout.state != "closed":
+            return True
+        tried = cls.weigh(its_round, as_of, (lookout.on_case, lookout.on_site))
+        return tried and cls.state_for(its_round.case_id, as_of) != "closed"
 
     @classmethod
     def is_watchful(cls, its_round: Round, as_of: dt.datetime) -> bool:
@@ -5200,34 +5223,26 @@ class Breaker(Base):
         a quarter of the refused cards on that open it, so that hardly one that works slips through before."""
         if cls.state_for(its_round.case_id, as_of) != "closed":
             return True
-        seen, (most_refused, most_unfinished) = cls._seen(its_round.id, as_of), cls._most(its_round.case_id)
+        (seen, _), (most_refused, most_unfinished) = cls._seen(its_round.id, as_of), cls._most(its_round.case_id)
         return law.cards_are_tried(seen.refused, seen.unfinished, seen.saved, most_refused // 4, most_unfinished)
 
     @classmethod
-    def weigh(cls, its_round: Round, as_of: dt.datetime) -> None:
+    def weigh(cls, its_round: Round, as_of: dt.datetime, seen: tuple[CardsTried, CardsTried] | None = None) -> bool:
         """Open the breaker of a case, or the site's, if cards are being tried out; further if they are in spite of
-        confirmed addresses. Needs the round to be held."""
-        for case_id, round_id in ((its_round.case_id, its_round.id), (None, None)):
-            seen = cls._seen(round_id, as_of)
-            if cls._are_tried(case_id, seen) or cls._are_tried_still(case_id, seen):
-                cls.hold(case_id, as_of)._open(seen, as_of)
+        confirmed addresses. Needs the round to be held. Returns whether they are."""
+        on_case, on_site = seen or cls._seen(its_round.id, as_of)
+        tried = False
+        for case_id, there in ((its_round.case_id, on_case), (None, on_site)):
+            if cls._are_tried(case_id, there) or cls._are_tried_still(case_id, there):
+                cls.hold(case_id, as_of)._open(there, as_of)
+                tried = True
+        return tried
 
     @classmethod
-    def _seen(cls, round_id: int | None, as_of: dt.datetime) -> CardsTried:
-        since = as_of - law.BREAKER_WINDOW
-        after = sa.func.coalesce(sa.func.sum(sa.case((CardFailure.confirmed, 1), else_=0)), 0)
-        failures = sa.select(sa.func.count(), after).where(CardFailure.at > since)
-        types_still = sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > as_of - law.BREAKER_PATIENCE)
-        begun = sa.select(
-            sa.func.count(), sa.func.count(Pledge.card_saved_at), sa.func.count(Pledge.confirmed_at),
-            sa.func.count(sa.case((types_still, 1))),
-        ).where(Pledge.started_at > since)  # fmt: skip
-        if round_id is not None:
-            failures, begun = failures.where(CardFailure.round_id == round_id), begun.where(Pledge.round_id == round_id)
-        refused, refused_after = db.session.execute(failures).one()
-        started, with_card, counted, young = db.session.execute(begun).one()
-        unfinished = started - with_card - young + young // law.OF_THE_IMPATIENT
-        return CardsTried(refused, int(refused_after), unfinished, counted)
+    def _seen(cls, round_id: int | None, as_of: dt.datetime) -> tuple[CardsTried, CardsTried]:
+        """For one round and for the whole site, in one question that looks at each row once."""
+        found = db.session.execute(_cards_tried(), moments(as_of) | {"round": round_id}).one()
+        return CardsTried.counted(*found[:6]), CardsTried.counted(*found[6:])
 
     @classmethod
     def _are_tried(cls, case_id: int | None, seen: CardsTried) -> bool:
@@ -5275,7 +5290,8 @@ class Breaker(Base):
         over = sa.select(cls.case_id).where(cls.status != "closed", cls.until <= as_of)
         for case_id in list(db.session.scalars(over)):
             case = db.session.get(Case, case_id) if case_id is not None else None
-            seen, breaker = cls._seen(case.round.id if case else None, as_of), cls.hold(case_id, as_of)
+            on_case, on_site = cls._seen(case.round.id if case else None, as_of)
+            seen, breaker = on_case if case else on_site, cls.hold(case_id, as_of)
             if cls._are_tried(case_id, seen) or cls._are_tried_still(case_id, seen):
                 breaker._open(seen, as_of)
             elif breaker.until <= as_of:
@@ -5304,6 +5320,116 @@ class Breaker(Base):
     def _require_open(self, as_of: dt.datetime) -> None:
         if self.status == "closed" or self.until <= as_of:
             raise Refused(gettext("This has ended by itself, so nothing was done."))
+
+
+@dataclass(frozen=True)
+class Lookout:
+    """What the books say before somebody pledges, found in one question while the round is held: see decision 44."""
+
+    # What holds by the breakers: closed, asks or paused; and what they weigh.
+    state: str
+    on_case: CardsTried
+    on_site: CardsTried
+    # How many cards were refused lately from the network, and for the address.
+    refused_from: int
+    refused_for: int
+    # The pledge that the same form has made before, and the number of the next one.
+    known_id: int | None
+    next_id: int
+    promise_mark: str
+
+    @classmethod
+    def of(cls, its_round: Round, form_key: str, email: str, network: str, as_of: dt.datetime) -> Self:
+        asked = moments(as_of) | {
+            "round": its_round.id, "form_key": form_key, "network": network, "scope": Breaker._scope(its_round.case_id),
+            "email_mark": secret_mark("email", email.lower()),
+        }  # fmt: skip
+        found = db.session.execute(_lookout(db.engine.dialect.name), asked).one()
+        worst, refused_from, refused_for, known_id, next_id, change_id = found[12:]
+        return cls(
+            STATES_OF_BREAKERS[worst or 0], CardsTried.counted(*found[:6]), CardsTried.counted(*found[6:12]),
+            refused_from, refused_for, known_id, next_id, f"promise_change:{change_id}" if change_id else "",
+        )  # fmt: skip
+
+    def must_wait(self, network: str, as_of: dt.datetime) -> bool:
+        """Whether so many cards were refused for the address, or from the network, or so many letters are unanswered
+        there, that nobody should be led to another card page."""
+        if self.state != "closed" and Pledge.too_many_unanswered(network, as_of):
+            return True
+        too_many_for = self.refused_for >= law.FAILURES_AN_ADDRESS
+        return too_many_for or CardFailure.are_tried_from(network, self.refused_from, as_of)
+
+
+# The worse one holds.
+STATES_OF_BREAKERS = ("closed", "asks", "paused")
+
+
+def moments(as_of: dt.datetime) -> dict[str, Any]:
+    """From when on the questions below look back."""
+    return {
+        "as_of": as_of, "since": as_of - law.BREAKER_WINDOW, "young": as_of - law.BREAKER_PATIENCE,
+        "within": as_of - law.FAILURES_WITHIN,
+    }  # fmt: skip
+
+
+def _moment(name: str) -> sa.BindParameter[dt.datetime]:
+    return sa.bindparam(name, type_=Instant())
+
+
+@functools.cache
+def _cards_tried() -> sa.Select[Any]:
+    """What CardsTried counts, six figures for one round and six for all. Kept, as _held_at is."""
+    of_failures = (sa.true(), CardFailure.confirmed)
+    of_pledges = (
+        sa.true(), Pledge.card_saved_at.is_not(None), Pledge.confirmed_at.is_not(None),
+        sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > _moment("young")),
+    )  # fmt: skip
+    parts = []
+    for table, at, counted in (
+        (CardFailure, CardFailure.at, of_failures), (Pledge, Pledge.started_at, of_pledges),
+    ):  # fmt: skip
+        of_round = table.round_id == sa.bindparam("round", type_=sa.Integer)
+        figures = [
+            sa.func.count(sa.case((sa.and_(which, what), 1))).label(f"{name}_{number}")
+            for name, which in (("round", of_round), ("all", sa.true()))
+            for number, what in enumerate(counted)
+        ]
+        parts.append(sa.select(*figures).where(at > _moment("since")).subquery())
+    failures, pledges = (part.c for part in parts)
+    columns = [
+        column
+        for name in ("round", "all")
+        for part in (failures, pledges)
+        for column in part
+        if column.name.startswith(name)
+    ]
+    return sa.select(*columns).select_from(parts[0].join(parts[1], sa.true()))
+
+
+@functools.cache
+def _lookout(dialect: str) -> sa.Select[Any]:
+    """The question of Lookout. Kept, as _held_at is."""
+    ends = sa.case({state: number for number, state in enumerate(STATES_OF_BREAKERS)}, value=Breaker.status)
+    scopes = sa.or_(Breaker.scope == "site", Breaker.scope == sa.bindparam("scope"))
+    refused = sa.select(sa.func.count()).select_from(CardFailure).where(CardFailure.at > _moment("within"))
+    known = sa.select(Pledge.id).where(Pledge.form_key == sa.bindparam("form_key"))
+    change = sa.select(PromiseChange.id).where(
+        PromiseChange.round_id == sa.bindparam("round", type_=sa.Integer), PromiseChange.status == "consented"
+    )
+    # Drawn before, so that what speaks of the pledge can be written with it, and nothing of it changed afterwards.
+    following = (
+        sa.select(sa.func.coalesce(sa.func.max(Pledge.id), 0) + 1).scalar_subquery()
+        if dialect == "sqlite"
+        else sa.func.nextval("pledges_id_seq")
+    )
+    return _cards_tried().add_columns(
+        sa.select(sa.func.max(ends)).where(scopes, Breaker.until > _moment("as_of")).scalar_subquery(),
+        refused.where(CardFailure.network == sa.bindparam("network")).scalar_subquery(),
+        refused.where(CardFailure.email_mark == sa.bindparam("email_mark")).scalar_subquery(),
+        known.scalar_subquery(),
+        following,
+        change.order_by(PromiseChange.id).limit(1).scalar_subquery(),
+    )
 
 
 class OldCard(Base):
