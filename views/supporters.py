@@ -168,7 +168,7 @@ def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, in
 def too_many_pages(email: str, network: str) -> bool:
     """Whether so many card pages were asked for from here, or for this address, that somebody must wait before another
     one. A case that much is pledged for is no reason."""
-    return doors.too_many("pledge") or doors.too_many("network", network) or doors.too_many("card page", email)
+    return doors.any_too_many(("pledge", ""), ("network", network), ("card page", email))
 
 
 def _must_wait(slug: str, form: PledgeForm) -> tuple[str, int]:
