@@ -5202,12 +5202,6 @@ class CardsTried:
     unfinished: int
     saved: int
 
-    @classmethod
-    def counted(cls, refused: int, refused_after: int, begun: int, with_card: int, saved: int, young: int) -> Self:
-        """Of the `young` ones without a card, whose supporters may be typing still, only some count as unfinished."""
-        unfinished = begun - with_card - young + young // law.OF_THE_IMPATIENT
-        return cls(int(refused), int(refused_after), unfinished, saved)
-
     def __str__(self) -> str:
         return f"{self.refused} refused, {self.unfinished} unfinished, {self.saved} saved"
 
@@ -5245,8 +5239,14 @@ class Breaker(Base):
         """Whether whoever pledges now must confirm the address first. Needs the round to be held."""
         if lookout.state != "closed":
             return True
-        tried = cls.weigh(its_round, as_of, (lookout.on_case, lookout.on_site))
-        return tried and cls.state_for(its_round.case_id, as_of) != "closed"
+        if Headroom.is_left(its_round, lookout, as_of):
+            return False
+        begun = Begun.of(its_round.id, as_of)
+        seen = tuple(one.with_refused(*refused) for one, refused in zip(begun, lookout.refused, strict=True))
+        if cls.weigh(its_round, as_of, (seen[0], seen[1])):
+            return cls.state_for(its_round.case_id, as_of) != "closed"
+        Headroom.keep(its_round, lookout, begun, as_of)
+        return False
 
     @classmethod
     def is_watchful(cls, its_round: Round, as_of: dt.datetime) -> bool:
@@ -5271,9 +5271,10 @@ class Breaker(Base):
 
     @classmethod
     def _seen(cls, round_id: int | None, as_of: dt.datetime) -> tuple[CardsTried, CardsTried]:
-        """For one round and for the whole site, in one question that looks at each row once."""
-        found = db.session.execute(_cards_tried(), moments(as_of) | {"round": round_id}).one()
-        return CardsTried.counted(*found[:6]), CardsTried.counted(*found[6:])
+        """For one round and for the whole site."""
+        refused = db.session.execute(sa.select(*_refused_lately().c), moments(as_of) | {"round": round_id}).one()
+        on_case, on_site = Begun.of(round_id, as_of)
+        return on_case.with_refused(*refused[:2]), on_site.with_refused(*refused[2:])
 
     @classmethod
     def _are_tried(cls, case_id: int | None, seen: CardsTried) -> bool:
@@ -5354,14 +5355,85 @@ class Breaker(Base):
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The pledges that were begun within the breaker's window, of one round or of all."""
+
+    begun: int
+    with_card: int
+    saved: int
+    # Those without a card whose supporters may be typing still.
+    young: int
+    # How many of these will count as any other within GLANCE; and how many of the saved will lie before the window.
+    ageing: int
+    leaving: int
+
+    @classmethod
+    def of(cls, round_id: int | None, as_of: dt.datetime) -> tuple[Self, Self]:
+        """Of a round, and of the whole site, in one question that looks at each row once."""
+        found = db.session.execute(_begun_lately(), moments(as_of) | {"round": round_id}).one()
+        return cls(*found[:6]), cls(*found[6:])
+
+    @property
+    def unfinished(self) -> int:
+        return self.begun - self.with_card - self.young + self.young // law.OF_THE_IMPATIENT
+
+    def with_refused(self, refused: int, refused_after: int) -> CardsTried:
+        return CardsTried(refused, int(refused_after), self.unfinished, self.saved)
+
+
+# How long a count of what was begun is good for a comparison that leaves room for all that may have happened since.
+GLANCE = dt.timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """So many more pledges may be begun before it can make a difference to weigh them: see decision 44.
+
+    In a crowd there are tens of thousands of them within the window, and to count them for each one that comes would
+    take longer than all else. What is kept here only says that nothing can have opened since; what opens a breaker is
+    always counted.
+    """
+
+    since: dt.datetime
+    # The number of the last pledge for which that is so, and how many are saved at least, on the case and the site.
+    until_id: int
+    saved: tuple[int, int]
+
+    @classmethod
+    def is_left(cls, its_round: Round, lookout: Lookout, as_of: dt.datetime) -> bool:
+        known: Self | None = _headroom().get(its_round.id)
+        if known is None or not known.since <= as_of <= known.since + GLANCE or lookout.next_id > known.until_id:
+            return False
+        sums = zip((its_round.case_id, None), known.saved, lookout.refused, strict=True)
+        return not any(
+            Breaker._are_tried(case_id, CardsTried(refused, after, 0, saved))
+            for case_id, saved, (refused, after) in sums
+        )
+
+    @classmethod
+    def keep(cls, its_round: Round, lookout: Lookout, begun: tuple[Begun, Begun], as_of: dt.datetime) -> None:
+        """After they were weighed and found light. Each that is begun from now on counts as one without a card."""
+        saved = tuple(one.saved - one.leaving for one in begun)
+        sums = zip((its_round.case_id, None), begun, saved, strict=True)
+        room = [Breaker._most(case_id)[1] + 2 * least - one.unfinished - one.ageing for case_id, one, least in sums]
+        _headroom()[its_round.id] = cls(as_of, lookout.next_id + min(room), (saved[0], saved[1]))
+
+
+def _headroom() -> dict[int, Any]:
+    """By round, in this process."""
+    known: dict[int, Any] = current_app.extensions.setdefault("headroom", {})
+    return known
+
+
+@dataclass(frozen=True)
 class Lookout:
     """What the books say before somebody pledges, found in one question while the round is held: see decision 44."""
 
-    # What holds by the breakers: closed, asks or paused; and what they weigh.
+    # What holds by the breakers: closed, asks or paused. How many cards were refused within their window, and how many
+    # of these after the address was confirmed, on the case and on the site.
     state: str
-    on_case: CardsTried
-    on_site: CardsTried
-    # How many cards were refused lately from the network, and for the address.
+    refused: tuple[tuple[int, int], tuple[int, int]]
+    # How many were refused lately from the network, and for the address.
     refused_from: int
     refused_for: int
     # The pledge that the same form has made before, and the number of the next one.
@@ -5376,10 +5448,10 @@ class Lookout:
             "email_mark": secret_mark("email", email.lower()),
         }  # fmt: skip
         found = db.session.execute(_lookout(db.engine.dialect.name), asked).one()
-        worst, refused_from, refused_for, known_id, next_id, change_id = found[12:]
+        worst, refused_from, refused_for, known_id, next_id, change_id = found[4:]
         return cls(
-            STATES_OF_BREAKERS[worst or 0], CardsTried.counted(*found[:6]), CardsTried.counted(*found[6:12]),
-            refused_from, refused_for, known_id, next_id, f"promise_change:{change_id}" if change_id else "",
+            STATES_OF_BREAKERS[worst or 0], ((found[0], found[1]), (found[2], found[3])), refused_from, refused_for,
+            known_id, next_id, f"promise_change:{change_id}" if change_id else "",
         )  # fmt: skip
 
     def must_wait(self, network: str, as_of: dt.datetime) -> bool:
@@ -5396,10 +5468,11 @@ STATES_OF_BREAKERS = ("closed", "asks", "paused")
 
 
 def moments(as_of: dt.datetime) -> dict[str, Any]:
-    """From when on the questions below look back."""
-    return {
-        "as_of": as_of, "since": as_of - law.BREAKER_WINDOW, "young": as_of - law.BREAKER_PATIENCE,
-        "within": as_of - law.FAILURES_WITHIN,
+    """Between which the questions below look."""
+    since, young = as_of - law.BREAKER_WINDOW, as_of - law.BREAKER_PATIENCE
+    within = as_of - law.FAILURES_WITHIN
+    return {"as_of": as_of, "since": since, "young": young, "within": within} | {
+        "leaving": since + GLANCE, "ageing": young + GLANCE,
     }  # fmt: skip
 
 
@@ -5407,40 +5480,36 @@ def _moment(name: str) -> sa.BindParameter[dt.datetime]:
     return sa.bindparam(name, type_=Instant())
 
 
+def _counts(table: Any, *what: Any) -> list[Any]:
+    """How many rows of a table are all that, in one round; then the same in all."""
+    here = table.round_id == sa.bindparam("round", type_=sa.Integer)
+    scopes = ((sa.and_(here, one) for one in what), what)
+    return [sa.func.count(sa.case((one, 1))).label(f"n{n}") for n, one in enumerate(itertools.chain(*scopes))]
+
+
 @functools.cache
-def _cards_tried() -> sa.Select[Any]:
-    """What CardsTried counts, six figures for one round and six for all. Kept, as _held_at is."""
-    of_failures = (sa.true(), CardFailure.confirmed)
-    of_pledges = (
-        sa.true(), Pledge.card_saved_at.is_not(None), Pledge.confirmed_at.is_not(None),
-        sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > _moment("young")),
+def _begun_lately() -> sa.Select[Any]:
+    """The question of Begun. Kept, as _held_at is."""
+    young = sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > _moment("young"))
+    saved = Pledge.confirmed_at.is_not(None)
+    figures = _counts(
+        Pledge, sa.true(), Pledge.card_saved_at.is_not(None), saved, young,
+        sa.and_(young, Pledge.started_at <= _moment("ageing")), sa.and_(saved, Pledge.started_at <= _moment("leaving")),
     )  # fmt: skip
-    parts = []
-    for table, at, counted in (
-        (CardFailure, CardFailure.at, of_failures), (Pledge, Pledge.started_at, of_pledges),
-    ):  # fmt: skip
-        of_round = table.round_id == sa.bindparam("round", type_=sa.Integer)
-        figures = [
-            sa.func.count(sa.case((sa.and_(which, what), 1))).label(f"{name}_{number}")
-            for name, which in (("round", of_round), ("all", sa.true()))
-            for number, what in enumerate(counted)
-        ]
-        parts.append(sa.select(*figures).where(at > _moment("since")).subquery())
-    failures, pledges = (part.c for part in parts)
-    columns = [
-        column
-        for name in ("round", "all")
-        for part in (failures, pledges)
-        for column in part
-        if column.name.startswith(name)
-    ]
-    return sa.select(*columns).select_from(parts[0].join(parts[1], sa.true()))
+    return sa.select(*figures).where(Pledge.started_at > _moment("since"))
+
+
+@functools.cache
+def _refused_lately() -> sa.Subquery:
+    """The cards that were refused within the window, and those of them after an address was confirmed."""
+    figures = _counts(CardFailure, sa.true(), CardFailure.confirmed)
+    return sa.select(*figures).where(CardFailure.at > _moment("since")).subquery()
 
 
 @functools.cache
 def _lookout(dialect: str) -> sa.Select[Any]:
     """The question of Lookout. Kept, as _held_at is."""
-    ends = sa.case({state: number for number, state in enumerate(STATES_OF_BREAKERS)}, value=Breaker.status)
+    worse = sa.case({state: number for number, state in enumerate(STATES_OF_BREAKERS)}, value=Breaker.status)
     scopes = sa.or_(Breaker.scope == "site", Breaker.scope == sa.bindparam("scope"))
     refused = sa.select(sa.func.count()).select_from(CardFailure).where(CardFailure.at > _moment("within"))
     known = sa.select(Pledge.id).where(Pledge.form_key == sa.bindparam("form_key"))
@@ -5453,8 +5522,9 @@ def _lookout(dialect: str) -> sa.Select[Any]:
         if dialect == "sqlite"
         else sa.func.nextval("pledges_id_seq")
     )
-    return _cards_tried().add_columns(
-        sa.select(sa.func.max(ends)).where(scopes, Breaker.until > _moment("as_of")).scalar_subquery(),
+    return sa.select(
+        *_refused_lately().c,
+        sa.select(sa.func.max(worse)).where(scopes, Breaker.until > _moment("as_of")).scalar_subquery(),
         refused.where(CardFailure.network == sa.bindparam("network")).scalar_subquery(),
         refused.where(CardFailure.email_mark == sa.bindparam("email_mark")).scalar_subquery(),
         known.scalar_subquery(),

@@ -278,7 +278,7 @@ def any_too_many(*tries: tuple[str, str]) -> bool:
 
 
 # Counts at each key until one is over its limit: the number of that one, or 0. ARGV has a limit and seconds for each.
-_COUNT_IN_TURN = """
+_COUNT_IN_TURN = b"""
 for number, key in ipairs(KEYS) do
   local tries = redis.call("incrby", key, 1)
   if tries == 1 then redis.call("expire", key, ARGV[2 * number]) end
