@@ -299,6 +299,25 @@ def _insert_once(table: sa.Table, dialect: str, columns: tuple[str, ...]) -> Any
     return _insert(table, dialect).values({name: sa.bindparam(name) for name in columns}).on_conflict_do_nothing()
 
 
+def write_new() -> None:
+    """Store what was added to the session, row by row in that order, and let the session forget it: in a third of the
+    time of a flush, which looks for what hangs on what. Only for rows that know their keys and are not needed after
+    the commit."""
+    new = list(db.session.new)
+    connection = db.session.connection()
+    for row in new:
+        db.session.expunge(row)
+        table = cast("sa.Table", row.__table__)
+        values = {name: value for name, value in vars(row).items() if name in table.c}
+        connection.execute(_insert_plain(table, tuple(values)), values)
+
+
+@functools.cache
+def _insert_plain(table: sa.Table, columns: tuple[str, ...]) -> Any:
+    """The statement, which is kept; see _insert_once."""
+    return sa.insert(table).values({name: sa.bindparam(name) for name in columns})
+
+
 def _insert(table: Any, dialect: str) -> Any:
     """An INSERT that may give way to a row that is there. Each database's kind is loaded where it is spoken."""
     return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
@@ -2674,10 +2693,11 @@ class Round(Base):
         return db.session.scalars(found.execution_options(populate_existing=True)).one()
 
     @classmethod
-    def hold_newest(cls, case_id: int) -> Self:
-        """The round that the page of this case speaks of, held; see `hold`."""
-        found = sa.select(cls).where(cls.case_id == case_id).order_by(cls.id.desc()).limit(1).with_for_update()
-        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+    def hold_at(cls, slug: str) -> Round | None:
+        """The round that the public page at this address speaks of, held, with what a pledge needs to know of its case;
+        None where strangers see no case. See `hold`."""
+        held: Round | None = db.session.scalar(_held_at(), {"slug": slug})
+        return held if held is not None and held.case.is_public else None
 
     @classmethod
     def past_deadline(cls, as_of: dt.datetime) -> list[Self]:
@@ -2765,31 +2785,32 @@ class Round(Base):
 
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, shown_as: str,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
-                     message_public: bool = False, language: str = ENGLISH, network: str = "") -> Pledge:  # fmt: skip
+                     message_public: bool = False, language: str = ENGLISH, network: str = "",
+                     lookout: Lookout | None = None) -> Pledge:  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
-        While cards are being tried out it waits for its supporter to confirm the address. Needs the round to be held.
-        Raises Refused when the round has ended.
+        While cards are being tried out it waits for its supporter to confirm the address. Needs the round to be held,
+        and what was looked up since, if something was. Raises Refused when the round has ended.
         """
-        known = db.session.scalar(sa.select(Pledge).where(Pledge.form_key == form_key))
+        lookout = lookout or Lookout.of(self, form_key, email, network, as_of)
+        known = db.session.get(Pledge, lookout.known_id) if lookout.known_id else None
         if known is not None and known.round_id != self.id:
             raise Refused(gettext("This form belongs to another case. Open the page of the case and pledge there."))
         if known is not None and (self.is_open(as_of) or known.status not in ("started", "abandoned")):
             return known
         if not self.is_open(as_of):
             raise Refused(gettext("This case has closed: it takes no more pledges."))
-        self.require_pledging(as_of)
+        self.require_pledging(as_of, lookout)
         pledge = Pledge(
-            round=self, public_id=secrets.token_hex(10), link_version=1, form_key=form_key, status="started",
-            session_no=0, refunded_pence=0, tries=0, started_at=as_of, awaits_card=True, refused_softly=False,
-            retried=0, reminded=0, stop_trying=False, came_from=came_from, language=language, network=network,
-            confirm_no=0,
+            id=lookout.next_id, round=self, round_id=self.id, public_id=secrets.token_hex(10), link_version=1,
+            form_key=form_key, status="started", session_no=0, refunded_pence=0, tries=0, started_at=as_of,
+            awaits_card=True, refused_softly=False, retried=0, reminded=0, stop_trying=False, came_from=came_from,
+            language=language, network=network, confirm_no=0,
         )  # fmt: skip
-        asks = Breaker.asks_one_more(self, as_of)
+        asks = Breaker.asks_one_more(self, lookout, as_of)
         pledge.promise(amount_pence, name, email, shown_as, wants_updates, as_of)
         pledge.say(message, message_public)
         db.session.add(pledge)
-        db.session.flush()
         Event.write(pledge, "started", "supporter", as_of, after="started")
         if asks:
             pledge.ask_confirmation(as_of)
@@ -2959,10 +2980,10 @@ class Round(Base):
             as_of,
         )
 
-    def require_pledging(self, as_of: dt.datetime) -> None:
+    def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
         """Raises Refused while staff have paused pledging, or taken the case out of sight, and while it rests since
         cards are being tried out. What was pledged stands, and may be cancelled."""
-        if Breaker.state_for(self.case_id, as_of) == "paused":
+        if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
             raise Refused(
                 gettext(
                     "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were "
@@ -3032,6 +3053,15 @@ class Round(Base):
     def _move(self, to: str, by: str, as_of: dt.datetime) -> None:
         move(self, law.ROUND_MOVES, to, by, as_of)
         self.version += 1
+
+
+@functools.cache
+def _held_at() -> sa.Select[Any]:
+    """The question of Round.hold_at, which is kept: to put it together anew takes longer than to answer it."""
+    found = sa.select(Round).join(Round.case).where(Case.slug == sa.bindparam("slug")).order_by(Round.id.desc())
+    known = sa.orm.contains_eager(Round.case)
+    known = known.load_only(Case.slug, Case.title, Case.status, Case.visibility, Case.pledging_paused)
+    return found.limit(1).options(known).with_for_update(of=Round).execution_options(populate_existing=True)
 
 
 # What has become of a request, for staff who were about to decide it.
@@ -3465,10 +3495,10 @@ class Pledge(Base):
     @classmethod
     def hold(cls, pledge_id: int) -> Self:
         """The pledge, freshly read, with its round's row and its own locked until the transaction ends."""
-        round_id = db.session.scalars(sa.select(cls.round_id).where(cls.id == pledge_id)).one()
-        Round.hold(round_id)
-        found = sa.select(cls).where(cls.id == pledge_id).with_for_update()
-        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+        its_round, itself = _held_pledge()
+        db.session.scalars(its_round, {"pledge": pledge_id}).one()
+        held: Self = db.session.scalars(itself, {"pledge": pledge_id}).one()
+        return held
 
     @classmethod
     def by_link(cls, link: str, purpose: str = "pledge") -> Self | None:
@@ -3605,7 +3635,7 @@ class Pledge(Base):
         if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
             raise Refused(gettext("A pledge is at least £5 and at most £10,000."))
         agreement = Agreement(
-            version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
+            pledge_id=self.id, version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
             deadline=self.round.deadline, target_pence=self.round.target_pence,
             words=self.round.agreement(pounds(amount_pence)), agreed_at=as_of,
         )  # fmt: skip
@@ -4873,6 +4903,18 @@ class Pledge(Base):
             self.came_from = ""
 
 
+@functools.cache
+def _held_pledge() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """The two questions of Pledge.hold: its round first, as everybody takes the two locks. Kept, as _held_at is."""
+    number = sa.bindparam("pledge", type_=sa.Integer)
+    its_round = Round.id == sa.select(Pledge.round_id).where(Pledge.id == number).scalar_subquery()
+    fresh = {"populate_existing": True}
+    return (
+        sa.select(Round).where(its_round).with_for_update().execution_options(**fresh),
+        sa.select(Pledge).where(Pledge.id == number).with_for_update().execution_options(**fresh),
+    )
+
+
 class Agreement(Base):
     """What a supporter agreed to, in the very words. Rows are only ever added; a pledge says itself which one holds."""
 
@@ -5134,10 +5176,15 @@ class CardFailure(Base):
     @classmethod
     def too_many_from(cls, network: str, as_of: dt.datetime) -> bool:
         """Whether cards are tried out from a network, which may be that of a library or of all who telephone."""
-        since = as_of - law.FAILURES_WITHIN
-        refused = cls._count(cls.network == network, cls.at > since) if network else 0
-        if refused <= law.FAILURES_A_NETWORK:
+        refused = cls._count(cls.network == network, cls.at > as_of - law.FAILURES_WITHIN) if network else 0
+        return cls.are_tried_from(network, refused, as_of)
+
+    @classmethod
+    def are_tried_from(cls, network: str, refused: int, as_of: dt.datetime) -> bool:
+        """Whether so many refused cards are more than all who come from this network would have."""
+        if refused <= law.FAILURES_A_NETWORK or not network:
             return False
+        since = as_of - law.FAILURES_WITHIN
         counted = sa.select(sa.func.count()).where(
             Pledge.started_at > since, Pledge.network == network, Pledge.confirmed_at.is_not(None)
         )
@@ -5195,11 +5242,18 @@ class Breaker(Base):
         return next((state for state in ("paused", "asks") if state in found), "closed")
 
     @classmethod
-    def asks_one_more(cls, its_round: Round, as_of: dt.datetime) -> bool:
+    def asks_one_more(cls, its_round: Round, lookout: Lookout, as_of: dt.datetime) -> bool:
         """Whether whoever pledges now must confirm the address first. Needs the round to be held."""
-        if cls.state_for(its_round.case_id, as_of) == "closed":
-            cls.weigh(its_round, as_of)
-        return cls.state_for(its_round.case_id, as_of) != "closed"
+        if lookout.state != "closed":
+            return True
+        if Headroom.is_left(its_round, lookout, as_of):
+            return False
+        begun = Begun.of(its_round.id, as_of)
+        seen = tuple(one.with_refused(*refused) for one, refused in zip(begun, lookout.refused, strict=True))
+        if cls.weigh(its_round, as_of, (seen[0], seen[1])):
+            return cls.state_for(its_round.case_id, as_of) != "closed"
+        Headroom.keep(its_round, lookout, begun, as_of)
+        return False
 
     @classmethod
     def is_watchful(cls, its_round: Round, as_of: dt.datetime) -> bool:
@@ -5207,34 +5261,27 @@ class Breaker(Base):
         a quarter of the refused cards on that open it, so that hardly one that works slips through before."""
         if cls.state_for(its_round.case_id, as_of) != "closed":
             return True
-        seen, (most_refused, most_unfinished) = cls._seen(its_round.id, as_of), cls._most(its_round.case_id)
+        (seen, _), (most_refused, most_unfinished) = cls._seen(its_round.id, as_of), cls._most(its_round.case_id)
         return law.cards_are_tried(seen.refused, seen.unfinished, seen.saved, most_refused // 4, most_unfinished)
 
     @classmethod
-    def weigh(cls, its_round: Round, as_of: dt.datetime) -> None:
+    def weigh(cls, its_round: Round, as_of: dt.datetime, seen: tuple[CardsTried, CardsTried] | None = None) -> bool:
         """Open the breaker of a case, or the site's, if cards are being tried out; further if they are in spite of
-        confirmed addresses. Needs the round to be held."""
-        for case_id, round_id in ((its_round.case_id, its_round.id), (None, None)):
-            seen = cls._seen(round_id, as_of)
-            if cls._are_tried(case_id, seen) or cls._are_tried_still(case_id, seen):
-                cls.hold(case_id, as_of)._open(seen, as_of)
+        confirmed addresses. Needs the round to be held. Returns whether they are."""
+        on_case, on_site = seen or cls._seen(its_round.id, as_of)
+        tried = False
+        for case_id, there in ((its_round.case_id, on_case), (None, on_site)):
+            if cls._are_tried(case_id, there) or cls._are_tried_still(case_id, there):
+                cls.hold(case_id, as_of)._open(there, as_of)
+                tried = True
+        return tried
 
     @classmethod
-    def _seen(cls, round_id: int | None, as_of: dt.datetime) -> CardsTried:
-        since = as_of - law.BREAKER_WINDOW
-        after = sa.func.coalesce(sa.func.sum(sa.case((CardFailure.confirmed, 1), else_=0)), 0)
-        failures = sa.select(sa.func.count(), after).where(CardFailure.at > since)
-        types_still = sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > as_of - law.BREAKER_PATIENCE)
-        begun = sa.select(
-            sa.func.count(), sa.func.count(Pledge.card_saved_at), sa.func.count(Pledge.confirmed_at),
-            sa.func.count(sa.case((types_still, 1))),
-        ).where(Pledge.started_at > since)  # fmt: skip
-        if round_id is not None:
-            failures, begun = failures.where(CardFailure.round_id == round_id), begun.where(Pledge.round_id == round_id)
-        refused, refused_after = db.session.execute(failures).one()
-        started, with_card, counted, young = db.session.execute(begun).one()
-        unfinished = started - with_card - young + young // law.OF_THE_IMPATIENT
-        return CardsTried(refused, int(refused_after), unfinished, counted)
+    def _seen(cls, round_id: int | None, as_of: dt.datetime) -> tuple[CardsTried, CardsTried]:
+        """For one round and for the whole site."""
+        refused = db.session.execute(sa.select(*_refused_lately().c), moments(as_of) | {"round": round_id}).one()
+        on_case, on_site = Begun.of(round_id, as_of)
+        return on_case.with_refused(*refused[:2]), on_site.with_refused(*refused[2:])
 
     @classmethod
     def _are_tried(cls, case_id: int | None, seen: CardsTried) -> bool:
@@ -5282,7 +5329,8 @@ class Breaker(Base):
         over = sa.select(cls.case_id).where(cls.status != "closed", cls.until <= as_of)
         for case_id in list(db.session.scalars(over)):
             case = db.session.get(Case, case_id) if case_id is not None else None
-            seen, breaker = cls._seen(case.round.id if case else None, as_of), cls.hold(case_id, as_of)
+            on_case, on_site = cls._seen(case.round.id if case else None, as_of)
+            seen, breaker = on_case if case else on_site, cls.hold(case_id, as_of)
             if cls._are_tried(case_id, seen) or cls._are_tried_still(case_id, seen):
                 breaker._open(seen, as_of)
             elif breaker.until <= as_of:
@@ -5311,6 +5359,185 @@ class Breaker(Base):
     def _require_open(self, as_of: dt.datetime) -> None:
         if self.status == "closed" or self.until <= as_of:
             raise Refused(gettext("This has ended by itself, so nothing was done."))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The pledges that were begun within the breaker's window, of one round or of all."""
+
+    begun: int
+    with_card: int
+    saved: int
+    # Those without a card whose supporters may be typing still.
+    young: int
+    # How many of these will count as any other within GLANCE; and how many of the saved will lie before the window.
+    ageing: int
+    leaving: int
+
+    @classmethod
+    def of(cls, round_id: int | None, as_of: dt.datetime) -> tuple[Self, Self]:
+        """Of a round, and of the whole site, in one question that looks at each row once."""
+        found = db.session.execute(_begun_lately(), moments(as_of) | {"round": round_id}).one()
+        return cls(*found[:6]), cls(*found[6:])
+
+    @property
+    def unfinished(self) -> int:
+        return self.begun - self.with_card - self.young + self.young // law.OF_THE_IMPATIENT
+
+    def with_refused(self, refused: int, refused_after: int) -> CardsTried:
+        return CardsTried(refused, int(refused_after), self.unfinished, self.saved)
+
+
+# How long a count of what was begun is good for a comparison that leaves room for all that may have happened since.
+GLANCE = dt.timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """So many more pledges may be begun before it can make a difference to weigh them: see decision 44.
+
+    In a crowd there are tens of thousands of them within the window, and to count them for each one that comes would
+    take longer than all else. What is kept here only says that nothing can have opened since; what opens a breaker is
+    always counted.
+    """
+
+    since: dt.datetime
+    # The number of the last pledge for which that is so, and how many are saved at least, on the case and the site.
+    until_id: int
+    saved: tuple[int, int]
+
+    @classmethod
+    def is_left(cls, its_round: Round, lookout: Lookout, as_of: dt.datetime) -> bool:
+        known: Self | None = _headroom().get(its_round.id)
+        if known is None or not known.since <= as_of <= known.since + GLANCE or lookout.next_id > known.until_id:
+            return False
+        sums = zip((its_round.case_id, None), known.saved, lookout.refused, strict=True)
+        return not any(
+            Breaker._are_tried(case_id, CardsTried(refused, after, 0, saved))
+            for case_id, saved, (refused, after) in sums
+        )
+
+    @classmethod
+    def keep(cls, its_round: Round, lookout: Lookout, begun: tuple[Begun, Begun], as_of: dt.datetime) -> None:
+        """After they were weighed and found light. Each that is begun from now on counts as one without a card."""
+        saved = tuple(one.saved - one.leaving for one in begun)
+        sums = zip((its_round.case_id, None), begun, saved, strict=True)
+        room = [Breaker._most(case_id)[1] + 2 * least - one.unfinished - one.ageing for case_id, one, least in sums]
+        _headroom()[its_round.id] = cls(as_of, lookout.next_id + min(room), (saved[0], saved[1]))
+
+
+def _headroom() -> dict[int, Any]:
+    """By round, in this process."""
+    known: dict[int, Any] = current_app.extensions.setdefault("headroom", {})
+    return known
+
+
+@dataclass(frozen=True)
+class Lookout:
+    """What the books say before somebody pledges, found in one question while the round is held: see decision 44."""
+
+    # What holds by the breakers: closed, asks or paused. How many cards were refused within their window, and how many
+    # of these after the address was confirmed, on the case and on the site.
+    state: str
+    refused: tuple[tuple[int, int], tuple[int, int]]
+    # How many were refused lately from the network, and for the address.
+    refused_from: int
+    refused_for: int
+    # The pledge that the same form has made before, and the number of the next one.
+    known_id: int | None
+    next_id: int
+    promise_mark: str
+
+    @classmethod
+    def of(cls, its_round: Round, form_key: str, email: str, network: str, as_of: dt.datetime) -> Self:
+        asked = moments(as_of) | {
+            "round": its_round.id, "form_key": form_key, "network": network, "scope": Breaker._scope(its_round.case_id),
+            "email_mark": secret_mark("email", email.lower()),
+        }  # fmt: skip
+        found = db.session.execute(_lookout(db.engine.dialect.name), asked).one()
+        worst, refused_from, refused_for, known_id, next_id, change_id = found[4:]
+        return cls(
+            STATES_OF_BREAKERS[worst or 0], ((found[0], found[1]), (found[2], found[3])), refused_from, refused_for,
+            known_id, next_id, f"promise_change:{change_id}" if change_id else "",
+        )  # fmt: skip
+
+    def must_wait(self, network: str, as_of: dt.datetime) -> bool:
+        """Whether so many cards were refused for the address, or from the network, or so many letters are unanswered
+        there, that nobody should be led to another card page."""
+        if self.state != "closed" and Pledge.too_many_unanswered(network, as_of):
+            return True
+        too_many_for = self.refused_for >= law.FAILURES_AN_ADDRESS
+        return too_many_for or CardFailure.are_tried_from(network, self.refused_from, as_of)
+
+
+# The worse one holds.
+STATES_OF_BREAKERS = ("closed", "asks", "paused")
+
+
+def moments(as_of: dt.datetime) -> dict[str, Any]:
+    """Between which the questions below look."""
+    since, young = as_of - law.BREAKER_WINDOW, as_of - law.BREAKER_PATIENCE
+    within = as_of - law.FAILURES_WITHIN
+    return {"as_of": as_of, "since": since, "young": young, "within": within} | {
+        "leaving": since + GLANCE, "ageing": young + GLANCE,
+    }  # fmt: skip
+
+
+def _moment(name: str) -> sa.BindParameter[dt.datetime]:
+    return sa.bindparam(name, type_=Instant())
+
+
+def _counts(table: Any, *what: Any) -> list[Any]:
+    """How many rows of a table are all that, in one round; then the same in all."""
+    here = table.round_id == sa.bindparam("round", type_=sa.Integer)
+    scopes = ((sa.and_(here, one) for one in what), what)
+    return [sa.func.count(sa.case((one, 1))).label(f"n{n}") for n, one in enumerate(itertools.chain(*scopes))]
+
+
+@functools.cache
+def _begun_lately() -> sa.Select[Any]:
+    """The question of Begun. Kept, as _held_at is."""
+    young = sa.and_(Pledge.card_saved_at.is_(None), Pledge.started_at > _moment("young"))
+    saved = Pledge.confirmed_at.is_not(None)
+    figures = _counts(
+        Pledge, sa.true(), Pledge.card_saved_at.is_not(None), saved, young,
+        sa.and_(young, Pledge.started_at <= _moment("ageing")), sa.and_(saved, Pledge.started_at <= _moment("leaving")),
+    )  # fmt: skip
+    return sa.select(*figures).where(Pledge.started_at > _moment("since"))
+
+
+@functools.cache
+def _refused_lately() -> sa.Subquery:
+    """The cards that were refused within the window, and those of them after an address was confirmed."""
+    figures = _counts(CardFailure, sa.true(), CardFailure.confirmed)
+    return sa.select(*figures).where(CardFailure.at > _moment("since")).subquery()
+
+
+@functools.cache
+def _lookout(dialect: str) -> sa.Select[Any]:
+    """The question of Lookout. Kept, as _held_at is."""
+    worse = sa.case({state: number for number, state in enumerate(STATES_OF_BREAKERS)}, value=Breaker.status)
+    scopes = sa.or_(Breaker.scope == "site", Breaker.scope == sa.bindparam("scope"))
+    refused = sa.select(sa.func.count()).select_from(CardFailure).where(CardFailure.at > _moment("within"))
+    known = sa.select(Pledge.id).where(Pledge.form_key == sa.bindparam("form_key"))
+    change = sa.select(PromiseChange.id).where(
+        PromiseChange.round_id == sa.bindparam("round", type_=sa.Integer), PromiseChange.status == "consented"
+    )
+    # Drawn before, so that what speaks of the pledge can be written with it, and nothing of it changed afterwards.
+    following = (
+        sa.select(sa.func.coalesce(sa.func.max(Pledge.id), 0) + 1).scalar_subquery()
+        if dialect == "sqlite"
+        else sa.func.nextval("pledges_id_seq")
+    )
+    return sa.select(
+        *_refused_lately().c,
+        sa.select(sa.func.max(worse)).where(scopes, Breaker.until > _moment("as_of")).scalar_subquery(),
+        refused.where(CardFailure.network == sa.bindparam("network")).scalar_subquery(),
+        refused.where(CardFailure.email_mark == sa.bindparam("email_mark")).scalar_subquery(),
+        known.scalar_subquery(),
+        following,
+        change.order_by(PromiseChange.id).limit(1).scalar_subquery(),
+    )
 
 
 class OldCard(Base):

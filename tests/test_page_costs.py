@@ -1,9 +1,11 @@
 """The pages of a house that was used for long: each costs a few queries, and as many as in a small house."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
+import time_machine
 from argon2 import PasswordHasher
 from bs4 import BeautifulSoup
 from flask import Flask
@@ -11,12 +13,14 @@ from flask.testing import FlaskClient
 
 import app as application
 import models
+import payments
 from bench import pages
 from bench.growth import copies_of_pledge, sqlites_steps
 from demo import big
 from jobs import doctor
 from law import Refused
 from models import Case, Comment, Day, Letter, Pledge, Round, Tally, begin_writing, db
+from payments import CardPage
 from tests.charged import SECOND
 from tests.doorway import logged_in
 from tests.made import a_case, a_user, keep, now
@@ -251,3 +255,65 @@ def test_tallies_say_what_the_rows_say_loose_or_folded(app: Flask) -> None:
     # What is not kept is not counted either.
     db.session.rollback()
     assert its_round.figures() == before
+
+
+def _pledge(client: FlaskClient, slug: str, number: int) -> str:
+    """Where it leads to."""
+    typed = {
+        "amount": "25", "name": "Ada Winter", "email": f"ada{number}@costs.example", "agreed": "y",
+        "form_key": f"of-a-pledge-that-costs-{number:04}",
+    }  # fmt: skip
+    sent = client.post(f"/cases/{slug}/pledges", data=typed, headers={"Sec-Fetch-Site": "same-origin"})
+    assert sent.status_code == 303
+    return str(sent.location)
+
+
+@pytest.fixture
+def quick_stripe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payments, "card_page", lambda _, key: CardPage(f"cs_{key}", "https://checkout.stripe.com/c/1"))
+
+
+@pytest.mark.usefixtures("quick_stripe")
+def test_to_take_a_pledge_costs_five_queries_and_three_more_when_stripe_has_answered(
+    app: Flask, client: FlaskClient
+) -> None:
+    """The first of each second also counts what was begun before, for all that come within that second."""
+    slug = a_case().slug
+    keep()
+    costs = {}
+    with time_machine.travel(now(), tick=False):
+        for number, what in enumerate(("first", "on to Stripe", "left to the clock")):
+            if what == "left to the clock":
+                app.extensions["waiting_room"].places = threading.BoundedSemaphore(1)
+                app.extensions["waiting_room"].places.acquire()
+            with pages.counted() as sent:
+                led = _pledge(client, slug, number)
+                begin_writing()
+            costs[what] = len(sent), led.startswith("/pledges/")
+    assert costs == {"first": (9, False), "on to Stripe": (8, False), "left to the clock": (5, True)}
+
+
+@pytest.mark.only_on("sqlite", why="SQLite's own steps are counted, which are the same on every machine")
+@pytest.mark.usefixtures("quick_stripe")
+def test_to_take_a_pledge_takes_no_more_steps_when_two_thousand_were_begun_in_these_ten_minutes(
+    client: FlaskClient,
+) -> None:
+    case = a_case(pledged=[2_500])
+    one, slug = case.round.pledges("confirmed")[0].id, case.slug
+    keep()
+
+    def steps(number: int) -> int:
+        """Of the second within one second, in thousands."""
+        with time_machine.travel(now(), tick=False):
+            _pledge(client, slug, number)
+            with sqlites_steps() as taken:
+                _pledge(client, slug, number + 1)
+                begin_writing()
+        return taken.thousands
+
+    few = steps(1)
+    begin_writing()
+    copies_of_pledge(one, 2_000)
+    keep()
+    with time_machine.travel(now() + 2 * SECOND):
+        assert steps(3) <= few + 1

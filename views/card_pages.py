@@ -17,7 +17,7 @@ import payments
 from jobs import ring
 from jobs.card_pages import ASKING
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
-from models import Pledge, begin_writing, db
+from models import Pledge, begin_writing, db, write_new
 from money import pounds
 from views import hypermedia
 from views.public import now
@@ -95,7 +95,7 @@ def to_card_page(made: Pledge) -> AnyResponse:
     pledge_id, url, params, key = made.id, made.session_url, made.session_params, made.session_key
     if not made.wants_card or params is None or url is not None:
         url = url if made.wants_card else None
-        db.session.commit()
+        _commit(made)
         if url is None:
             # It may wait for its address to be confirmed.
             ring("send_letters")
@@ -106,7 +106,7 @@ def to_card_page(made: Pledge) -> AnyResponse:
         return _leave_to_clock(made, waiting, back)
     try:
         made.card_page_is_asked_for(now() + ASKING)
-        db.session.commit()
+        _commit(made)
         page = _asked(params, key)
     finally:
         # Before the next transaction, which may have to wait for others.
@@ -119,6 +119,13 @@ def to_card_page(made: Pledge) -> AnyResponse:
     url = held.session_url if held.wants_card else None
     db.session.commit()
     return redirect(url or back, 303)
+
+
+def _commit(made: Pledge) -> None:
+    """One that was begun just now is stored as it is: nobody looks at this object again."""
+    if made in db.session.new:
+        write_new()
+    db.session.commit()
 
 
 def _asked(params: dict[str, Any], key: str) -> payments.CardPage | payments.StripeTrouble:
@@ -150,7 +157,7 @@ def _leave_to_clock(made: Pledge, waiting: WaitingRoom, back: str) -> AnyRespons
     if not made.awaits_page:
         # Else it was left to the clock before, or somebody is at it.
         made.leave_card_page_to_clock(now())
-    db.session.commit()
+    _commit(made)
     if is_first and time.monotonic() - waiting.rung_at >= RING_EVERY:
         waiting.rung_at = time.monotonic()
         ring("make_card_pages")

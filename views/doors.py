@@ -3,9 +3,11 @@
 import base64
 import functools
 import hashlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import redis
@@ -19,6 +21,8 @@ from flask_limiter import Limiter
 from flask_limiter.errors import RateLimitExceeded
 from flask_login import LoginManager, current_user
 from flask_wtf.csrf import generate_csrf, validate_csrf
+from limits import RateLimitItem, parse_many
+from limits.storage import RedisStorage
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter, Map
 from wtforms.validators import ValidationError
@@ -253,16 +257,57 @@ def too_many(kind: str, account: str = "") -> bool:
 
     The answer then says when to come back, in its Retry-After.
     """
-    # The key stands in Redis, which need not know who has an account here.
-    g.account = hashlib.sha256(account.casefold().encode()).hexdigest()
-    one_more = _LIMITS[f"{kind} to account" if account else kind]
     try:
-        _count_in_spite_of_trouble(one_more)
+        _count_in_spite_of_trouble(_limit_of(kind, account).one_more)
     except RateLimitExceeded:
         limit = limiter.current_limit
         come_back_in(max(1, limit.reset_at - int(time.time())) if limit else 60)
         return True
     return False
+
+
+def any_too_many(*tries: tuple[str, str]) -> bool:
+    """As too_many for each (kind, account) in turn, until one is too many; in one question to Redis instead of many."""
+    storage = limiter.limiter.storage
+    if isinstance(storage, RedisStorage):
+        try:
+            return _any_too_many_in(storage, tries)
+        except redis.RedisError as away:
+            # Flask-Limiter then counts in its own memory. To have it find that out as well would take as long again.
+            limiter._storage_dead = True
+            log.warning("tries are counted one by one", why=type(away).__name__)
+    return any(too_many(kind, account) for kind, account in tries)
+
+
+# Counts at each key until one is over its limit: the number of that one, or 0. ARGV has a limit and seconds for each.
+_COUNT_IN_TURN = b"""
+for number, key in ipairs(KEYS) do
+  local tries = redis.call("incrby", key, 1)
+  if tries == 1 then redis.call("expire", key, ARGV[2 * number]) end
+  if tries > tonumber(ARGV[2 * number - 1]) then return number end
+end
+return 0
+"""
+
+
+def _any_too_many_in(storage: RedisStorage, tries: Iterable[tuple[str, str]]) -> bool:
+    """At the keys at which Flask-Limiter counts the same tries when they come one by one."""
+    counted = []
+    for limit in itertools.starmap(_limit_of, tries):
+        counted += [(item, limit.key(), limit.name) for item in _rates(limit.rate())]
+    keys = [storage.prefixed_key(item.key_for(*of)) for item, *of in counted]
+    limits = [number for item, *_ in counted for number in (item.amount, item.get_expiry())]
+    over = int(storage.get_connection().register_script(_COUNT_IN_TURN)(keys, limits))
+    if over:
+        item, *of = counted[over - 1]
+        come_back_in(max(1, int(limiter.limiter.get_window_stats(item, *of).reset_time + 1) - int(time.time())))
+    return over > 0
+
+
+@functools.cache
+def _rates(rate: str) -> list[RateLimitItem]:
+    """In the order in which Flask-Limiter looks at them."""
+    return sorted(parse_many(rate))
 
 
 def come_back_in(seconds: int) -> None:
@@ -290,8 +335,27 @@ def may_write_to(email: str) -> bool:
     return True
 
 
-def _limit(name: str, kind: str, key: Callable[[], str] = visitors.address) -> Callable[[], None]:
-    """A function that raises RateLimitExceeded when it is called too often; the rate is read at each call."""
+@dataclass(frozen=True)
+class _Limit:
+    """Under which name tries are counted, for whom, and how often one may: the rate is read at each call."""
+
+    name: str
+    kind: str
+    key: Callable[[], str]
+    # Counts one more, and raises RateLimitExceeded when that is too many.
+    one_more: Callable[[], None]
+
+    def rate(self) -> str:
+        return str(getattr(config.current(), f"rate_{self.kind}"))
+
+
+def _limit_of(kind: str, account: str) -> _Limit:
+    # The key stands in Redis, which need not know who has an account here.
+    g.account = hashlib.sha256(account.casefold().encode()).hexdigest()
+    return _LIMITS[f"{kind} to account" if account else kind]
+
+
+def _limit(name: str, kind: str, key: Callable[[], str] = visitors.address) -> _Limit:
 
     def one_more() -> None:
         """Flask-Limiter counts the calls."""
@@ -302,7 +366,7 @@ def _limit(name: str, kind: str, key: Callable[[], str] = visitors.address) -> C
     counted: Callable[[], None] = limiter.shared_limit(
         lambda: str(getattr(config.current(), f"rate_{kind}")), scope=name, key_func=key
     )(one_more)
-    return counted
+    return _Limit(name, kind, key, counted)
 
 
 _LIMITS = {

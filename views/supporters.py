@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy as sa
-from flask import Blueprint, abort, g, redirect, render_template, request
+from flask import Blueprint, abort, redirect, render_template, request
 from flask.wrappers import Response
 from flask_babel import gettext
 from flask_login import current_user
@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 import law
 from jobs.stripe_events import look_again_at_card
-from models import AddressChange, Breaker, CardFailure, Case, Pledge, Round, db
+from models import AddressChange, Breaker, Case, Lookout, Pledge, Round, begin_reading, db
 from views import doors, hypermedia, languages, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
 from views.counting import count_source
@@ -77,28 +77,29 @@ def pledge_form(slug: str) -> tuple[str, int]:
 
 @supporters.post("/cases/<slug>/pledges")
 def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
-    its_case, form = found(slug), PledgeForm(request.form)
+    form = PledgeForm(request.form)
     if not form.validate():
         form.form_key.data = form.form_key.data if not form.form_key.errors else secrets.token_urlsafe(24)
-        return _pledge_page(its_case, form, 422)
-    network = network_of_today(now())
-    if too_many_pages(its_case, str(form.email.data), network):
-        form.email.errors = [
-            gettext("Many pledges came from your network or address. Please wait an hour, then send this again.")
-        ]
-        return _pledge_page(its_case, form, 429)
+        return _form_again(slug, form, 422)
+    network, form_key, email = network_of_today(now()), str(form.form_key.data), str(form.email.data)
+    # Before the books are opened: whoever writes there keeps all others from it meanwhile.
+    if too_many_pages(email, network):
+        return _must_wait(slug, form)
+    its_round = Round.hold_at(slug) or abort(404)
+    lookout = Lookout.of(its_round, form_key, email, network, now())
+    if lookout.must_wait(network, now()):
+        doors.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
+        return _must_wait(slug, form)
+    if request.form.get("promise", "") != lookout.promise_mark:
+        form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
+        return _form_again(slug, form, 409)
     terms = Terms(
-        form.pence, str(form.name.data), str(form.email.data), str(form.shown_as.data), form.wants_updates.data,
+        form.pence, str(form.name.data), email, str(form.shown_as.data), form.wants_updates.data,
         form.message.data or "", form.message_public.data,
     )  # fmt: skip
-    its_round = Round.hold_newest(its_case.id)
-    if request.form.get("promise", "") != its_round.promise_mark:
-        form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
-        return _pledge_page(its_case, form, 409)
-    came_from = law.known_source(str(form.came_from.data or ""))
     made = its_round.start_pledge(
-        form_key=str(form.form_key.data), **terms._asdict(), as_of=now(), came_from=came_from,
-        language=languages.asked_for(), network=network,
+        form_key=form_key, **terms._asdict(), as_of=now(), came_from=law.known_source(str(form.came_from.data or "")),
+        language=languages.asked_for(), network=network, lookout=lookout,
     )  # fmt: skip
     if made.session_no == 0:
         note_card_page(made)
@@ -164,18 +165,23 @@ def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, in
     return render_template("pledges/form.html", case=its_case, round=its_round, form=form, as_of=as_of), status
 
 
-def too_many_pages(its_case: Case, email: str, network: str) -> bool:
-    """Whether somebody with this address and from this network must wait before another card page: for so many were
-    asked for, or so many cards refused. A case that much is pledged for is no reason."""
-    as_of = now()
-    if doors.too_many("pledge") or doors.too_many("network", network) or doors.too_many("card page", email):
-        return True
-    asks = Breaker.state_for(its_case.id, as_of) != "closed"
-    unanswered = asks and Pledge.too_many_unanswered(network, as_of)
-    if unanswered or CardFailure.too_many_from(network, as_of) or CardFailure.too_many_for(email, as_of):
-        g.retry_after = int(law.FAILURES_WITHIN.total_seconds())
-        return True
-    return False
+def too_many_pages(email: str, network: str) -> bool:
+    """Whether so many card pages were asked for from here, or for this address, that somebody must wait before another
+    one. A case that much is pledged for is no reason."""
+    return doors.any_too_many(("pledge", ""), ("network", network), ("card page", email))
+
+
+def _must_wait(slug: str, form: PledgeForm) -> tuple[str, int]:
+    form.email.errors = [
+        gettext("Many pledges came from your network or address. Please wait an hour, then send this again.")
+    ]
+    return _form_again(slug, form, 429)
+
+
+def _form_again(slug: str, form: PledgeForm, status: int) -> tuple[str, int]:
+    """The form with all that was typed into it. It is only read for that, so nobody who writes has to wait."""
+    begin_reading()
+    return _pledge_page(found(slug), form, status)
 
 
 def _came_from() -> str:
