@@ -26,7 +26,7 @@ import sqlalchemy as sa
 import app as application
 import payments
 from bench.speed import BELL, KEPT, PORTS, SLUG, Programs, fill, news, settings_of, valkey
-from jobs import stripe_events
+from jobs import inbox
 from models import Case, Pledge, Round, StripeEvent, begin_writing, db
 
 DEADLINE_BRINGS = ("payment_intent.created", "payment_intent.succeeded", "charge.succeeded")
@@ -73,7 +73,7 @@ def _empty_it(known: int, looks: int) -> None:
             saved = _pledges("started", some)
             _store(("checkout.session.completed", f"cs_{number}", number) for number in saved)
             with mock.patch.object(
-                payments, "look_at_card_page", lambda session, takes=takes: _looked_at(session, takes)
+                payments, "look_at_card_page", lambda session, _settings, takes=takes: _looked_at(session, takes)
             ):
                 reached = _drained()
             left = db.session.scalar(
@@ -149,7 +149,7 @@ def _drained() -> float:
     waited, begun = _waiting(), time.perf_counter()
     while _waiting():
         begin_writing()
-        stripe_events.drain_stripe_events()
+        inbox.drain_stripe_events()
     return waited / (time.perf_counter() - begun)
 
 

@@ -37,7 +37,7 @@ class Failed(Exception):
 
 # What may be rung, and where it lives.
 JOBS = {
-    "drain_stripe_events": "jobs.stripe_events",
+    "drain_stripe_events": "jobs.inbox",
     "settle_round": "jobs.deadline_capture",
     "charge_due": "jobs.deadline_capture",
     "make_card_pages": "jobs.card_pages",
