@@ -306,14 +306,17 @@ def _insert(table: Any, dialect: str) -> Any:
 
 @dataclass
 class Gathered:
-    """What the verbs of many rows only add: letters, and what is counted by the day. See `all_together`."""
+    """What the verbs of many rows only add: letters, lines of books, what is counted by the day. See `all_together`."""
 
     letters: list[dict[str, Any]] = field(default_factory=list)
+    lines: defaultdict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     # (round, day): pledges and pence; (round, day, source, what): how many more.
     days: defaultdict[tuple[int, dt.date], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     sources: Counter[tuple[int, dt.date, str, str]] = field(default_factory=Counter)
 
     def write(self) -> None:
+        for table, lines in self.lines.items():
+            db.session.execute(sa.insert(cast("sa.Table", table.__table__)), lines)
         if self.letters:
             insert = _insert_once(cast("sa.Table", Letter.__table__), db.engine.dialect.name, tuple(self.letters[0]))
             db.session.execute(insert, self.letters)
@@ -341,6 +344,14 @@ def _gathered() -> Gathered | None:
     """Where to put what can wait for the end of `all_together`; None outside of it."""
     found: Gathered | None = db.session.info.get("gathered")
     return found
+
+
+def _add_line(table: type[Base], **values: Any) -> None:
+    """Add a row that nobody reads in the same transaction."""
+    if (gathered := _gathered()) is not None:
+        gathered.lines[table].append(values)
+    else:
+        db.session.add(table(**values))
 
 
 Row = TypeVar("Row", bound=Base)
@@ -4211,7 +4222,7 @@ class Pledge(Base):
         saved = [(pledge, found) for pledge, found in saved if found.saved_at is not None]
         if not saved:
             return set()
-        marks = {pledge.id: secret_mark("card", found.fingerprint) if found.fingerprint else "" for pledge, found in saved}
+        marks = {one.id: secret_mark("card", found.fingerprint) if found.fingerprint else "" for one, found in saved}
         earliest = min(found.saved_at for _, found in saved if found.saved_at is not None)
         shared = cls._shared_cards([(pledge.round_id, marks[pledge.id]) for pledge, _ in saved])
         watched = {its_round.id for its_round in {pledge.round for pledge, _ in saved}
@@ -4574,11 +4585,9 @@ class Pledge(Base):
             raise ValueError(f"pledge {self.id}: Stripe took {found.amount_pence}, not {self.amount_pence}")
         self._move("charged", "stripe", as_of)
         self.next_at = self.repair_until = self.bank_url = None
-        db.session.add(
-            Movement(
-                case_id=self.round.case_id, pledge_id=self.id, kind="charge", amount_pence=self.amount_pence,
-                stripe_id=found.charge_id, at=as_of,
-            )
+        _add_line(
+            Movement, case_id=self.round.case_id, pledge_id=self.id, kind="charge", amount_pence=self.amount_pence,
+            stripe_id=found.charge_id, at=as_of,
         )  # fmt: skip
         Letter.owe("charged", self, "charged", as_of)
         if self.round.case.status == "cancelled":
@@ -6319,7 +6328,7 @@ class StripeEvent(Base):
         """When Stripe's clock saw these cards saved, as far as their events have reached us."""
         saved = sa.and_(cls.object_id.in_(list(setup_intent_ids)), cls.type == "setup_intent.succeeded")
         found = sa.select(cls.object_id, sa.func.min(cls.created_at)).where(saved).group_by(cls.object_id)
-        return {name: at for name, at in db.session.execute(found)}
+        return {row[0]: row[1] for row in db.session.execute(found)}
 
     @classmethod
     def alike(cls, event: StripeEvent) -> list[Self]:
@@ -6567,9 +6576,9 @@ class Event(Base):
     def write(cls, subject: Any, what: str, who: str, at: dt.datetime, *, before: str | None = None,
               after: str | None = None, note: str = "") -> None:  # fmt: skip
         kind = subject.__tablename__.rstrip("s")
-        db.session.add(
-            cls(subject_kind=kind, subject_id=subject.id, case_id=cls._case_of(subject), what=what, who=who, at=at,
-                before=before, after=after, note=note)
+        _add_line(
+            cls, subject_kind=kind, subject_id=subject.id, case_id=cls._case_of(subject), what=what, who=who, at=at,
+            before=before, after=after, note=note,
         )  # fmt: skip
 
     @classmethod

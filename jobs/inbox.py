@@ -150,8 +150,8 @@ class Batch:
     def asked_until(self, events: list[StripeEvent]) -> dt.datetime:
         """Until when one of these charges is somebody's who asks for it; now, when it is nobody's."""
         about = [self.pledge(event) for event in events if event.id in self._noted]
-        asked = [pledge.next_at for pledge in about if pledge and pledge.status == "charging" and pledge.next_at]
-        return max([*asked, _now()])
+        asked: list[dt.datetime] = [pledge.next_at for pledge in about if pledge and pledge.status == "charging"]
+        return max([_now(), *filter(None, asked)])
 
     def knows(self, event: StripeEvent) -> bool:
         """Whether our row says already what the event tells, or there is none, so that nobody has to look."""

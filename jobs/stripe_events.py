@@ -74,12 +74,12 @@ def _write_cards(looked: list[tuple[Look, payments.CardFound]]) -> list[Look]:
     known, further = [], []
     for look, found in looked:
         pledge = pledges[look.pledge_id]
-        if _has_deadline(found, pledge) and found.saved_at is None:
-            if found.setup_intent_id not in saved_at:
-                further.append(dataclasses.replace(look, complete=found, since=_search_from(pledge)))
-                continue
-            found = dataclasses.replace(found, saved_at=saved_at[found.setup_intent_id])
-        known.append((pledge, found))
+        if found.saved_at is not None or not _has_deadline(found, pledge):
+            known.append((pledge, found))
+        elif found.setup_intent_id in saved_at:
+            known.append((pledge, dataclasses.replace(found, saved_at=saved_at[found.setup_intent_id])))
+        else:
+            further.append(dataclasses.replace(look, complete=found, since=_search_from(pledge)))
     above_doubt = Pledge.above_doubt(known, _now())
     for pledge, found in known:
         pledge.apply_card(found, _now(), pledge.id in above_doubt)

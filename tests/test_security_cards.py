@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 import law
 import letters
 import payments
-from jobs import deadline_capture, stripe_events
+from jobs import deadline_capture, inbox
 from jobs import sweep as the_sweep
 from law import Refused
 from models import Breaker, CardFailure, CardsTried, Case, Event, Letter, Pledge, Round, User, begin_writing, db
@@ -124,7 +124,7 @@ def refused(browser: FlaskClient, of: Pledge, *cards: str, page: str = "", key: 
         answer = browser.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
         assert answer.status_code == 200
     begin_writing()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     look_anew()
 
 
@@ -258,7 +258,7 @@ def test_stripes_own_news_of_a_refused_card_is_counted_once_without_asking_strip
     for _ in range(2):
         client.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
     begin_writing()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     look_anew()
     (failure,) = db.session.scalars(sa.select(CardFailure))
     fingerprint = event.data.object["last_setup_error"]["payment_method"]["card"]["fingerprint"]
@@ -282,7 +282,7 @@ def test_the_way_back_from_stripe_believes_nothing_of_its_address(
     """Somebody who has saved no card opens the address that a saved card leads to, with all that could be wished."""
     case, looked = a_case(), []
 
-    def still_open(session_id: str) -> payments.CardFound:
+    def still_open(session_id: str, *_: object) -> payments.CardFound:
         looked.append(session_id)
         return payments.CardFound(session_id, False, False, STRIPE, "seti_1", None, None, None, None)
 
