@@ -6314,14 +6314,26 @@ class StripeEvent(Base):
         )  # fmt: skip
 
     @classmethod
-    def claim(cls, as_of: dt.datetime, lease: dt.timedelta, limit: int) -> list[Self]:
-        """The oldest events that wait, taken so that nobody else works on them until the lease is over."""
-        found = sa.select(cls).where(cls.processed_at.is_(None), cls.next_at <= as_of).order_by(cls.id).limit(limit)
-        events = list(db.session.scalars(found.with_for_update(skip_locked=True)))
-        for event in events:
-            event.next_at = as_of + lease
-            event.tries += 1
+    def claim(cls, as_of: dt.datetime, lease: dt.timedelta, limit: int) -> list[Any]:
+        """The oldest events that wait, taken so that nobody else works on them until the lease is over: of each its
+        id, type, object_id and payload."""
+        told = sa.select(cls.id, cls.type, cls.object_id, cls.payload)
+        found = told.where(cls.processed_at.is_(None), cls.next_at <= as_of).order_by(cls.id).limit(limit)
+        events = list(db.session.execute(found.with_for_update(skip_locked=True)))
+        cls._change_all([event.id for event in events], next_at=as_of + lease, tries=cls.tries + 1)
         return events
+
+    @classmethod
+    def leave(cls, event_ids: list[int], until: dt.datetime) -> None:
+        """They were claimed, but nobody has worked on them: from then on they wait again, as if nothing had been."""
+        cls._change_all(event_ids, next_at=until, tries=cls.tries - 1)
+
+    @classmethod
+    def _change_all(cls, event_ids: list[int], **values: Any) -> None:
+        """With one statement, and not in the session, which knows none of them. What somebody else has worked on
+        meanwhile stays as it is."""
+        waiting = sa.update(cls).where(cls.id.in_(event_ids), cls.processed_at.is_(None)).values(**values)
+        db.session.execute(waiting.execution_options(synchronize_session=False))
 
     @classmethod
     def cards_saved_at(cls, setup_intent_ids: Iterable[str]) -> dict[str, dt.datetime]:
@@ -6336,16 +6348,10 @@ class StripeEvent(Base):
         found = sa.select(cls).where(cls.object_id == event.object_id, cls.type == event.type)
         return list(db.session.scalars(found.order_by(cls.created_at, cls.id)))
 
-    def processed(self, as_of: dt.datetime) -> None:
-        """Nobody reads again what it said, and it may name a person."""
-        self.processed_at, self.trouble, self.payload = as_of, "", ""
-
     @classmethod
-    def all_processed(cls, event_ids: list[int], as_of: dt.datetime) -> None:
-        """As `processed`, for many at once. Silent for what somebody else has worked on meanwhile."""
-        waiting = sa.update(cls).where(cls.id.in_(event_ids), cls.processed_at.is_(None))
-        done = waiting.values(processed_at=as_of, trouble="", payload="")
-        db.session.execute(done.execution_options(synchronize_session=False))
+    def processed(cls, event_ids: list[int], as_of: dt.datetime) -> None:
+        """Nobody reads again what they said, and they may name a person."""
+        cls._change_all(event_ids, processed_at=as_of, trouble="", payload="")
 
     def try_again(self, trouble: str, as_of: dt.datetime) -> None:
         """Put it back with a growing pause, at most ten minutes."""

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 LEASE = dt.timedelta(seconds=60)
 # So many events are taken at once. Those about one object are worked on together, with one look at it.
-BATCH = 100
+BATCH = 200
 # Answers are gathered for so many seconds before they are written down, and it is looked whether more came in.
 GATHER = 0.5
 
@@ -76,24 +76,23 @@ def _claim(looks: Looks) -> bool:
     """Take the oldest events that wait, and have their objects looked at where they tell something new. Whether there
     were any. Commits."""
     batch = Batch(StripeEvent.claim(_now(), LEASE, BATCH))
-    wanted = []
+    wanted: list[Look] = []
+    known: list[int] = []
     for kind, events in batch.by_object():
-        later = batch.asked_until(events)
-        if later > _now():
+        ids = [event.id for event in events]
+        asked_until = batch.asked_until(events)
+        if asked_until is not None:
             # The news of a charge that is being asked for right now is left: its asker knows before us, or dies.
-            for event in events:
-                event.next_at, event.tries = later, event.tries - 1
+            StripeEvent.leave(ids, asked_until)
         elif kind is None or all(batch.knows(event) for event in events):
-            for event in events:
-                event.processed(_now())
+            known += ids
         else:
             pledge = batch.pledge(events[-1])
-            ids = tuple(event.id for event in events)
-            wanted.append(Look(kind, ids, events[-1].object_id, pledge.id if pledge else None))
-    unreadable = [(event.id, trouble) for event, trouble in batch.unreadable]
-    were_any = bool(batch.events)
+            wanted.append(Look(kind, tuple(ids), events[-1].object_id, pledge.id if pledge else None))
+    if known:
+        StripeEvent.processed(known, _now())
     db.session.commit()
-    for event_id, trouble in unreadable:
+    for event_id, trouble in batch.unreadable:
         set_aside([event_id], trouble, payments.pledge_of_charge, _put_back)
     for look in wanted:
         if isinstance(look.kind, Alone) and not look.kind.asks:
@@ -101,7 +100,7 @@ def _claim(looks: Looks) -> bool:
             by_itself(list(look.event_ids), _process, _put_back)
         else:
             looks.add([look])
-    return were_any
+    return bool(batch.events)
 
 
 class Batch:
@@ -110,17 +109,17 @@ class Batch:
     COLUMNS = (Pledge.id, Pledge.session_id, Pledge.payment_intent_id, Pledge.customer_id, Pledge.status,
                Pledge.awaits_card, Pledge.card_saved_at, Pledge.next_at)  # fmt: skip
 
-    def __init__(self, events: list[StripeEvent]) -> None:
+    def __init__(self, events: list[Any]) -> None:
         self.events = events
-        # They are put back with their trouble, each by itself.
-        self.unreadable: list[tuple[StripeEvent, Exception]] = []
+        # The numbers of those that are put back, with their trouble, each by itself.
+        self.unreadable: list[tuple[int, Exception]] = []
         self._noted: dict[int, tuple[int | None, str]] = {}
         for event in events:
             if OCCURS.get(event.type) is CHARGE_CHANGED:
                 try:
                     self._noted[event.id] = payments.pledge_of_charge(event.payload)
                 except (ValueError, KeyError, TypeError, AttributeError) as trouble:
-                    self.unreadable.append((event, trouble))
+                    self.unreadable.append((event.id, trouble))
         objects = {event.object_id for event in events if OCCURS.get(event.type) in KNOWS}
         ids = {number for number, _ in self._noted.values() if number is not None}
         about = sa.or_(Pledge.session_id.in_(objects), Pledge.payment_intent_id.in_(objects), Pledge.id.in_(ids))
@@ -129,16 +128,16 @@ class Batch:
         self._by_charge = {pledge.payment_intent_id: pledge for pledge in found}
         self._by_id = {pledge.id: pledge for pledge in found}
 
-    def by_object(self) -> Iterable[tuple[Alone | Together | None, list[StripeEvent]]]:
+    def by_object(self) -> Iterable[tuple[Alone | Together | None, list[Any]]]:
         """Those that can be read, the oldest first; those about one object, of one kind, are together."""
-        unreadable = {event for event, _ in self.unreadable}
-        found: dict[tuple[Alone | Together | None, str], list[StripeEvent]] = {}
+        unreadable = {event_id for event_id, _ in self.unreadable}
+        found: dict[tuple[Alone | Together | None, str], list[Any]] = {}
         for event in self.events:
-            if event not in unreadable:
+            if event.id not in unreadable:
                 found.setdefault((OCCURS.get(event.type), event.object_id), []).append(event)
         return [(kind, events) for (kind, _), events in found.items()]
 
-    def pledge(self, event: StripeEvent) -> Any | None:
+    def pledge(self, event: Any) -> Any | None:
         """The row of the pledge whose card page or payment this is about; None where it is nobody's of ours."""
         if event.id not in self._noted:
             return self._by_session.get(event.object_id)
@@ -147,27 +146,27 @@ class Batch:
         ours = noted if noted is not None and noted.customer_id == customer_id else None
         return self._by_charge.get(event.object_id) or ours
 
-    def asked_until(self, events: list[StripeEvent]) -> dt.datetime:
-        """Until when one of these charges is somebody's who asks for it; now, when it is nobody's."""
+    def asked_until(self, events: list[Any]) -> dt.datetime | None:
+        """Until when one of these charges is somebody's who asks for it right now; None when it is nobody's."""
         about = [self.pledge(event) for event in events if event.id in self._noted]
-        asked: list[dt.datetime] = [pledge.next_at for pledge in about if pledge and pledge.status == "charging"]
-        return max([_now(), *filter(None, asked)])
+        asked = [pledge.next_at for pledge in about if pledge and pledge.status == "charging" and pledge.next_at]
+        return max((until for until in asked if until > _now()), default=None)
 
-    def knows(self, event: StripeEvent) -> bool:
+    def knows(self, event: Any) -> bool:
         """Whether our row says already what the event tells, or there is none, so that nobody has to look."""
         knows = KNOWS.get(OCCURS[event.type])
         pledge = self.pledge(event)
         return knows is not None and (pledge is None or knows(event, pledge))
 
 
-def _card_page_known(event: StripeEvent, pledge: Any) -> bool:
+def _card_page_known(event: Any, pledge: Any) -> bool:
     """The supporter's way back, or the closing of the round, was quicker than this event."""
     if pledge.awaits_card:
         return False
     return pledge.card_saved_at is not None or (pledge.status, event.type) == ("abandoned", "checkout.session.expired")
 
 
-def _charge_known(event: StripeEvent, pledge: Any) -> bool:
+def _charge_known(event: Any, pledge: Any) -> bool:
     """The answer to our own request was quicker, or what the event speaks of was overtaken since.
 
     Only of the very payment that the pledge has: what is told of a second one is always looked at.
@@ -178,7 +177,7 @@ def _charge_known(event: StripeEvent, pledge: Any) -> bool:
     return pledge.status in law.PAID_PLEDGES if paid else pledge.status in law.FINAL_PLEDGES
 
 
-KNOWS: dict[Alone | Together, Callable[[StripeEvent, Any], bool]] = {
+KNOWS: dict[Alone | Together, Callable[[Any, Any], bool]] = {
     CARD_PAGE_ENDED: _card_page_known,
     CHARGE_CHANGED: _charge_known,
 }
@@ -205,7 +204,7 @@ def _process(event_ids: list[int]) -> None:
     # Whoever took them after our lease was over has done it, and their words are forgotten.
     if isinstance(kind, Alone):
         kind.look(waiting[-1])
-        StripeEvent.all_processed(event_ids, _now())
+        StripeEvent.processed(event_ids, _now())
         db.session.commit()
 
 
@@ -242,8 +241,8 @@ def _write_all(kind: Together, looked: list[tuple[Look, Any]]) -> list[Look]:
     with all_together():
         further = kind.write_down(looked)
     unclear = {look.event_ids for look in further}
-    done = [look.event_ids for look, _ in looked if look.event_ids not in unclear]
-    StripeEvent.all_processed([*itertools.chain.from_iterable(done)], _now())
+    done = [event_id for look, _ in looked if look.event_ids not in unclear for event_id in look.event_ids]
+    StripeEvent.processed(done, _now())
     db.session.commit()
     for job in kind.rings:
         ring(job)
@@ -272,8 +271,7 @@ def _put_back(event_ids: list[int], why: str) -> None:
 
 def _give_back(left: list[Look]) -> None:
     """This slice of time is over: whoever comes next need not wait for the lease of what was not worked on."""
-    for event in _events([event_id for look in left for event_id in look.event_ids]):
-        event.next_at, event.tries = _now(), event.tries - 1
+    StripeEvent.leave([event_id for look in left for event_id in look.event_ids], _now())
     db.session.commit()
 
 

@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from jobs import deadline_capture, inbox, stripe_events
 from models import REFUSED, Letter, Movement, Pledge, StripeEvent, db
 from tests.at_stripe import DECLINES_LATER, calls, claimed, saved_card, sdk
 from tests.backup import back_up, restore
-from tests.made import a_case, now
+from tests.made import a_case, a_pledge, confirm, now
 from tests.sandbox_process import SandboxProcess
 from tests.test_reconcile import a_pledge_at_stripe, settle
 
@@ -201,16 +202,94 @@ def test_an_event_that_nobody_can_read_keeps_no_other_from_being_worked_on(sandb
 
 def test_news_that_somebody_else_has_worked_on_meanwhile_is_no_trouble(sandbox: SandboxProcess) -> None:
     """Its lease was over, and what it said is forgotten."""
-    due_pledge(sandbox, DECLINES_LATER)
-    deadline_capture.charge_due()
-    news_comes("payment_intent.payment_failed")
+    StripeEvent.store(
+        event_id="evt_refused", kind="setup_intent.setup_failed", object_id="seti_1", created_at=now(), as_of=now(),
+        payload=json.dumps({"data": {"object": {"metadata": {}}}}),
+    )  # fmt: skip
     (event,) = StripeEvent.claim(now(), HOUR, 1)
-    event.processed(now())
-    number = event.id
+    StripeEvent.processed([event.id], now())
     db.session.commit()
-    inbox._process([number])
-    event = db.session.get_one(StripeEvent, number)
-    assert (event.trouble, event.payload, looks(sandbox)[0]) == ("", "", 0)
+    inbox._process([event.id])
+    event = db.session.get_one(StripeEvent, event.id)
+    assert (event.trouble, event.payload, event.tries) == ("", "", 1)
+
+
+# --- Many at once ------------------------------------------------------------------------------------------
+
+
+def five_payments_that_nobody_wrote_down(sandbox: SandboxProcess) -> dict[int, str]:
+    """Five pledges of £25 of one round, asked for by somebody who died, and paid at Stripe; the payment of each."""
+    its_round = a_case(target=12_500).round
+    for number in range(5):
+        customer, method = saved_card(sandbox)
+        pledge = a_pledge(its_round, 2_500, email=f"one-of-five-{number}@example.org")
+        confirm(pledge)
+        pledge.customer_id, pledge.payment_method_id = customer, method
+    settle(its_round)
+    paid = {one.pledge_id: payments.charge(config.current(), one.params, one.key) for one in claimed()}
+    db.session.execute(sa.update(Pledge).values(next_at=now() - HOUR))
+    news_comes("payment_intent.succeeded")
+    return {pledge_id: str(found.payment_intent_id) for pledge_id, found in paid.items()}
+
+
+def test_an_odd_one_in_the_middle_of_a_batch_holds_up_nobody_and_what_it_began_is_undone(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe says of the third of five that it took another amount. To write down all five together fails."""
+    ids, look = five_payments_that_nobody_wrote_down(sandbox), payments.look_at_charge
+    odd = sorted(ids)[2]
+
+    def look_oddly(payment_id: str, settings: config.Settings) -> payments.ChargeFound:
+        found = look(payment_id, settings)
+        return replace(found, amount_pence=2_600) if payment_id == ids[odd] else found
+
+    with monkeypatch.context() as oddly:
+        oddly.setattr(payments, "look_at_charge", look_oddly)
+        inbox.drain_stripe_events()
+    charged = [pledge_id for pledge_id in sorted(ids) if status(pledge_id) == "charged"]
+    assert (len(charged), status(odd)) == (4, "charging")
+    (event,) = db.session.scalars(sa.select(StripeEvent).where(StripeEvent.processed_at.is_(None)))
+    assert (event.trouble, event.tries) == ("ValueError", 1)
+    told = db.session.scalars(sa.select(Letter.subject).where(Letter.kind == "charged").order_by(Letter.id))
+    assert sorted(told) == sorted(f"pledge:{pledge_id}" for pledge_id in charged)
+    moved = db.session.execute(sa.select(Movement.pledge_id, Movement.amount_pence).order_by(Movement.pledge_id))
+    assert [tuple(one) for one in moved] == [(pledge_id, 2_500) for pledge_id in charged]
+    db.session.commit()
+    with time_machine.travel(now() + dt.timedelta(seconds=10)):
+        inbox.drain_stripe_events()
+    assert (status(odd), waiting()) == ("charged", 0)
+
+
+class Killed(BaseException):
+    """kill -9: nothing of ours catches it, and what was not committed is gone."""
+
+
+@pytest.mark.parametrize("dies_at", [(Pledge, "hold_all"), (StripeEvent, "processed")],
+                         ids=["before it writes", "before the commit"])  # fmt: skip
+def test_whoever_dies_between_looking_and_writing_down_leaves_all_of_it_to_the_next(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, dies_at: tuple[type, str]
+) -> None:
+    ids = five_payments_that_nobody_wrote_down(sandbox)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(*dies_at, die)
+        with pytest.raises(Killed):
+            inbox.drain_stripe_events()
+    db.session.rollback()
+    forget_calls(sandbox)
+    # What the dead one had taken is his for a minute.
+    inbox.drain_stripe_events()
+    assert ({status(pledge_id) for pledge_id in ids}, waiting(), looks(sandbox)) == ({"charging"}, 5, (0, 0))
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Movement)) == 0
+    db.session.commit()
+    with time_machine.travel(now() + dt.timedelta(seconds=61)):
+        inbox.drain_stripe_events()
+    assert ({status(pledge_id) for pledge_id in ids}, waiting(), looks(sandbox)) == ({"charged"}, 0, (5, 0))
+    told = db.session.scalars(sa.select(Letter.subject).where(Letter.kind == "charged"))
+    assert sorted(told) == sorted(f"pledge:{pledge_id}" for pledge_id in ids)
 
 
 # --- In every order ----------------------------------------------------------------------------------------
