@@ -6333,7 +6333,8 @@ class StripeEvent(Base):
         """With one statement, and not in the session, which knows none of them. What somebody else has worked on
         meanwhile stays as it is."""
         waiting = sa.update(cls).where(cls.id.in_(event_ids), cls.processed_at.is_(None)).values(**values)
-        db.session.execute(waiting.execution_options(synchronize_session=False))
+        if event_ids:
+            db.session.execute(waiting.execution_options(synchronize_session=False))
 
     @classmethod
     def cards_saved_at(cls, setup_intent_ids: Iterable[str]) -> dict[str, dt.datetime]:

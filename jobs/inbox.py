@@ -89,8 +89,7 @@ def _claim(looks: Looks) -> bool:
         else:
             pledge = batch.pledge(events[-1])
             wanted.append(Look(kind, tuple(ids), events[-1].object_id, pledge.id if pledge else None))
-    if known:
-        StripeEvent.processed(known, _now())
+    StripeEvent.processed(known, _now())
     db.session.commit()
     for event_id, trouble in batch.unreadable:
         set_aside([event_id], trouble, payments.pledge_of_charge, _put_back)

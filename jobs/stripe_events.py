@@ -113,18 +113,22 @@ def _card_refused(event: StripeEvent) -> None:
     refused = [(one, *payments.refused_card(one.payload)) for one in StripeEvent.alike(event) if one.payload]
     _, number, page, _ = refused[-1]
     pledge_id = db.session.scalar(sa.select(Pledge.id).where(Pledge.public_id == number)) if number else None
-    if pledge_id is None:
-        db.session.commit()
-        return
-    pledge = Pledge.hold(pledge_id)
-    for one, _, _, fingerprint in refused:
-        CardFailure.write(one, pledge, fingerprint)
-    Breaker.weigh(pledge.round, _now())
-    enough = CardFailure.on_page(event.object_id) >= law.FAILURES_A_PAGE
-    session_id = pledge.session_id if enough and pledge.awaits_card and pledge.session_key == page else None
+    if pledge_id is not None:
+        pledge = Pledge.hold(pledge_id)
+        for one, _, _, fingerprint in refused:
+            CardFailure.write(one, pledge, fingerprint)
+        Breaker.weigh(pledge.round, _now())
+        _close_page_of_many_refusals(pledge, page, CardFailure.on_page(event.object_id))
+    db.session.commit()
+
+
+def _close_page_of_many_refusals(pledge: Pledge, page: str, refusals: int) -> None:
+    """Commits what was counted. Only the page that its pledge has now is closed."""
+    is_to_close = refusals >= law.FAILURES_A_PAGE and pledge.awaits_card and pledge.session_key == page
+    pledge_id, session_id = pledge.id, pledge.session_id
     db.session.commit()
     ring("send_letters")
-    if session_id is not None:
+    if is_to_close and session_id is not None:
         apply_card(pledge_id, with_saved_at(payments.expire_card_page(session_id), pledge_id))
 
 
