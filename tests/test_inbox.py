@@ -271,8 +271,9 @@ def test_whoever_dies_between_looking_and_writing_down_leaves_all_of_it_to_the_n
 ) -> None:
     ids = five_payments_that_nobody_wrote_down(sandbox)
 
-    def die(*_: object) -> None:
-        raise Killed
+    def die(those: list[int], *_: object) -> None:
+        if those:
+            raise Killed
 
     with monkeypatch.context() as killed:
         killed.setattr(*dies_at, die)
