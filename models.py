@@ -17,7 +17,7 @@ import secrets
 import sqlite3
 import threading
 import unicodedata
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -321,6 +321,56 @@ def _insert_plain(table: sa.Table, columns: tuple[str, ...]) -> Any:
 def _insert(table: Any, dialect: str) -> Any:
     """An INSERT that may give way to a row that is there. Each database's kind is loaded where it is spoken."""
     return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
+
+
+@dataclass
+class Gathered:
+    """What the verbs of many rows only add: letters, lines of books, what is counted by the day. See `all_together`."""
+
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    lines: defaultdict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    # (round, day): pledges and pence; (round, day, source, what): how many more.
+    days: defaultdict[tuple[int, dt.date], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    sources: Counter[tuple[int, dt.date, str, str]] = field(default_factory=Counter)
+
+    def write(self) -> None:
+        for table, lines in self.lines.items():
+            db.session.execute(sa.insert(cast("sa.Table", table.__table__)), lines)
+        if self.letters:
+            insert = _insert_once(cast("sa.Table", Letter.__table__), db.engine.dialect.name, tuple(self.letters[0]))
+            db.session.execute(insert, self.letters)
+        for (round_id, day), (pledges, pence) in self.days.items():
+            Day.add(round_id, day, pledges, pence)
+        for (round_id, day, name, what), more in self.sources.items():
+            Source.add(round_id, day, name, what, more)
+
+
+@contextmanager
+def all_together() -> Iterator[None]:
+    """Within it many rows are changed by their verbs, and the database is told of all of it at the end: one by one it
+    takes ten times as long. What a verb has changed is seen on the rows, but by a query only after a flush."""
+    with db.session.no_autoflush:
+        gathered = db.session.info["gathered"] = Gathered()
+        try:
+            yield
+        finally:
+            del db.session.info["gathered"]
+        db.session.flush()
+        gathered.write()
+
+
+def _gathered() -> Gathered | None:
+    """Where to put what can wait for the end of `all_together`; None outside of it."""
+    found: Gathered | None = db.session.info.get("gathered")
+    return found
+
+
+def _add_line(table: type[Base], **values: Any) -> None:
+    """Add a row that nobody reads in the same transaction."""
+    if (gathered := _gathered()) is not None:
+        gathered.lines[table].append(values)
+    else:
+        db.session.add(table(**values))
 
 
 Row = TypeVar("Row", bound=Base)
@@ -2110,6 +2160,8 @@ class Case(Base):
         of today, `trapped` says that a field which no reader sees was filled in.
         """
         self.require_comments()
+        # Where many rows are changed together nothing is sent by itself, and here others are looked for.
+        db.session.flush()
         said = "\0".join((name.casefold(), email.casefold(), " ".join(body.split())))
         digest = hashlib.sha256(said.encode()).hexdigest()
         is_new = insert_once(
@@ -3206,10 +3258,18 @@ class Day(Base):
     @classmethod
     def count(cls, its_round: Round, pence: int, pledges: int, as_of: dt.datetime) -> None:
         """Needs the round to be held."""
-        found = (cls.round_id == its_round.id, cls.day == law.day_of(as_of, its_round.zone))
-        today = db.session.scalar(sa.select(cls).where(*found))
+        day = law.day_of(as_of, its_round.zone)
+        if (gathered := _gathered()) is not None:
+            sums = gathered.days[its_round.id, day]
+            sums[:] = sums[0] + pledges, sums[1] + pence
+        else:
+            cls.add(its_round.id, day, pledges, pence)
+
+    @classmethod
+    def add(cls, round_id: int, day: dt.date, pledges: int, pence: int) -> None:
+        today = db.session.scalar(sa.select(cls).where(cls.round_id == round_id, cls.day == day))
         if today is None:
-            today = cls(round_id=its_round.id, day=law.day_of(as_of, its_round.zone), pledges=0, pence=0)
+            today = cls(round_id=round_id, day=day, pledges=0, pence=0)
             db.session.add(today)
         today.pledges += pledges
         today.pence += pence
@@ -3238,18 +3298,27 @@ class Source(Base):
 
     @classmethod
     def count(cls, its_round: Round, name: str, what: str, as_of: dt.datetime) -> None:
-        """One more `visited`, `opened` or `confirmed`. A day takes so many names and no more, so that nobody can
-        fill the table; whoever comes later with a new one is counted among the others."""
+        """One more `visited`, `opened` or `confirmed`."""
         day = law.day_of(as_of, its_round.zone)
-        of_day = sa.and_(cls.round_id == its_round.id, cls.day == day)
+        if (gathered := _gathered()) is not None:
+            gathered.sources[its_round.id, day, name, what] += 1
+        else:
+            cls.add(its_round.id, day, name, what, 1)
+
+    @classmethod
+    def add(cls, round_id: int, day: dt.date, name: str, what: str, more: int) -> None:
+        """A day takes so many names and no more, so that nobody can fill the table; whoever comes later with a new
+        one is counted among the others."""
+        of_day = sa.and_(cls.round_id == round_id, cls.day == day)
         for called in (name, law.OTHER_SOURCES):
-            one_more = sa.update(cls).where(of_day, cls.name == called).values({what: getattr(cls, what) + 1})
-            if db.session.execute(one_more.execution_options(synchronize_session=False)).rowcount:  # type: ignore[attr-defined]
+            so_many_more = sa.update(cls).where(of_day, cls.name == called).values({what: getattr(cls, what) + more})
+            so_many_more = so_many_more.execution_options(synchronize_session=False)
+            if db.session.execute(so_many_more).rowcount:  # type: ignore[attr-defined]
                 return
             known = db.session.scalar(sa.select(sa.func.count()).where(of_day)) or 0
             if known < law.SOURCES_A_DAY or called == law.OTHER_SOURCES:
-                insert_once(cls, round_id=its_round.id, day=day, name=called, visited=0, opened=0, confirmed=0)
-                db.session.execute(one_more.execution_options(synchronize_session=False))
+                insert_once(cls, round_id=round_id, day=day, name=called, visited=0, opened=0, confirmed=0)
+                db.session.execute(so_many_more)
                 return
 
     @classmethod
@@ -3841,14 +3910,14 @@ class Pledge(Base):
         """Whether a card saved on the open card page would be put to use."""
         return self.awaits_card and self.status in ("started", "confirmed", *REFUSED)
 
-    def apply_card(self, found: CardFound, as_of: dt.datetime) -> None:
+    def apply_card(self, found: CardFound, as_of: dt.datetime, above_doubt: bool = False) -> None:
         """Take in what Stripe says of this pledge's card page. Safe twice; needs the round to be held.
 
         Occurs when a webhook, the return page or the closing round looks at the session. The card counts
         only if Stripe's clock saw it saved by the deadline; later ones are released and the supporter is
         told. A card saved for a pledge that had already ended is noted so that it can be removed, and the
         supporter is told why the pledge ended. A pledge that has a card already gets the new one instead,
-        if it can still be used.
+        if it can still be used. Who applies many has looked before whether one is `above_doubt`.
         """
         if found.session_id != self.session_id:
             return
@@ -3860,7 +3929,7 @@ class Pledge(Base):
         elif self.status == "started" and found.saved_at is not None:
             self._keep_card(found)
             if self.round.status in ("open", "closing") and law.in_time(found.saved_at, self.round.deadline):
-                self._confirm_or_hold(as_of)
+                self._confirm_or_hold(as_of, above_doubt)
             else:
                 self.release("too_late", "stripe", as_of)
         elif self.status in ("released", "cancelled") and found.payment_method_id and not self.card_saved_at:
@@ -3934,7 +4003,12 @@ class Pledge(Base):
             self._require_repairable(as_of)
             self._require_charges()
 
-    def _confirm_or_hold(self, as_of: dt.datetime) -> None:
+    def _confirm_or_hold(self, as_of: dt.datetime, above_doubt: bool) -> None:
+        if above_doubt:
+            self._confirm(as_of)
+            return
+        # What others have got in the same transaction is looked at as well.
+        db.session.flush()
         asks = self.email_confirmed_at is None and Breaker.is_watchful(self.round, as_of)
         if doubt := self._doubt() or ("unconfirmed" if asks else ""):
             self._hold_back(doubt, as_of)
@@ -4174,6 +4248,42 @@ class Pledge(Base):
         if self.card_mark and CardFailure.elsewhere(self, saved_at) >= law.CARD_REFUSED:
             return "card_refused"
         return "network" if CardFailure.too_many_from(self.network, saved_at) else ""
+
+    @classmethod
+    def above_doubt(cls, saved: list[tuple[Self, CardFound]], as_of: dt.datetime) -> set[int]:
+        """Those of many held pledges, with the cards that were found for them, that count without a further look.
+
+        By the questions of `_confirm_or_hold`, asked for all at once and more strictly: who is not among these may
+        count all the same. The breaker need not be weighed for each: whoever gets a card only calms it.
+        """
+        saved = [(pledge, found) for pledge, found in saved if found.saved_at is not None]
+        if not saved:
+            return set()
+        marks = {one.id: secret_mark("card", found.fingerprint) if found.fingerprint else "" for one, found in saved}
+        earliest = min(found.saved_at for _, found in saved if found.saved_at is not None)
+        shared = cls._shared_cards([(pledge.round_id, marks[pledge.id]) for pledge, _ in saved])
+        watched = {its_round.id for its_round in {pledge.round for pledge, _ in saved}
+                   if Breaker.is_watchful(its_round, as_of)}  # fmt: skip
+        tried = CardFailure.often({pledge.id for pledge, _ in saved}, set(marks.values()) - {""},
+                                  {pledge.network for pledge, _ in saved} - {""}, earliest)  # fmt: skip
+        return {
+            pledge.id
+            for pledge, _ in saved
+            if not (pledge.round_id in watched and pledge.email_confirmed_at is None)
+            if (pledge.round_id, marks[pledge.id]) not in shared
+            if not tried & {pledge.id, marks[pledge.id], pledge.network}
+        }
+
+    @classmethod
+    def _shared_cards(cls, here: list[tuple[int, str]]) -> set[tuple[int, str]]:
+        """Those of these (round, mark of a card) that so many pledges have, these counted in, that it may be odd."""
+        have = Counter(one for one in here if one[1])
+        for round_id in {round_id for round_id, _ in have}:
+            marks = [mark for its_round, mark in have if its_round == round_id]
+            known = sa.select(cls.card_mark, sa.func.count()).where(cls.round_id == round_id, cls.card_mark.in_(marks))
+            for mark, number in db.session.execute(known.group_by(cls.card_mark)):
+                have[round_id, str(mark)] += number
+        return {one for one, number in have.items() if number >= current_app.config["STANDING"].same_card}
 
     def _others_with_its_card(self) -> int:
         """How many other people's pledges for the same case that card is behind."""
@@ -4512,11 +4622,9 @@ class Pledge(Base):
             raise ValueError(f"pledge {self.id}: Stripe took {found.amount_pence}, not {self.amount_pence}")
         self._move("charged", "stripe", as_of)
         self.next_at = self.repair_until = self.bank_url = None
-        db.session.add(
-            Movement(
-                case_id=self.round.case_id, pledge_id=self.id, kind="charge", amount_pence=self.amount_pence,
-                stripe_id=found.charge_id, at=as_of,
-            )
+        _add_line(
+            Movement, case_id=self.round.case_id, pledge_id=self.id, kind="charge", amount_pence=self.amount_pence,
+            stripe_id=found.charge_id, at=as_of,
         )  # fmt: skip
         Letter.owe("charged", self, "charged", as_of)
         if self.round.case.status == "cancelled":
@@ -5167,6 +5275,20 @@ class CardFailure(Base):
         """How often the card of a pledge was refused for others lately."""
         since = cls.at > as_of - law.CARD_REFUSED_WITHIN
         return cls._count(cls.card_mark == pledge.card_mark, since, cls.pledge_id != pledge.id)
+
+    @classmethod
+    def often(cls, pledge_ids: set[int], cards: set[str], networks: set[str], as_of: dt.datetime) -> set[int | str]:
+        """Those of many pledges, marks of cards and networks at which so many cards were refused that it may be odd;
+        for a quick look at all of them, before a closer one at each."""
+        found: set[int | str] = set()
+        for column, among, enough, since in (
+            (cls.pledge_id, pledge_ids, law.CARDS_TRIED, EPOCH),
+            (cls.card_mark, cards, law.CARD_REFUSED, as_of - law.CARD_REFUSED_WITHIN),
+            (cls.network, networks, law.FAILURES_A_NETWORK + 1, as_of - law.FAILURES_WITHIN),
+        ):
+            refused = sa.select(column).where(column.in_(among), cls.at > since).group_by(column)
+            found |= set(db.session.scalars(refused.having(sa.func.count() >= enough))) if among else set()
+        return found
 
     @classmethod
     def too_many_for(cls, email: str, as_of: dt.datetime) -> bool:
@@ -6426,20 +6548,34 @@ class StripeEvent(Base):
         )  # fmt: skip
 
     @classmethod
-    def claim(cls, as_of: dt.datetime, lease: dt.timedelta, limit: int) -> list[Self]:
-        """The oldest events that wait, taken so that nobody else works on them until the lease is over."""
-        found = sa.select(cls).where(cls.processed_at.is_(None), cls.next_at <= as_of).order_by(cls.id).limit(limit)
-        events = list(db.session.scalars(found.with_for_update(skip_locked=True)))
-        for event in events:
-            event.next_at = as_of + lease
-            event.tries += 1
+    def claim(cls, as_of: dt.datetime, lease: dt.timedelta, limit: int) -> list[Any]:
+        """The oldest events that wait, taken so that nobody else works on them until the lease is over: of each its
+        id, type, object_id and payload."""
+        told = sa.select(cls.id, cls.type, cls.object_id, cls.payload)
+        found = told.where(cls.processed_at.is_(None), cls.next_at <= as_of).order_by(cls.id).limit(limit)
+        events = list(db.session.execute(found.with_for_update(skip_locked=True)))
+        cls._change_all([event.id for event in events], next_at=as_of + lease, tries=cls.tries + 1)
         return events
 
     @classmethod
-    def card_saved_at(cls, setup_intent_id: str) -> dt.datetime | None:
-        """When Stripe's clock saw this card saved, if its event has reached us."""
-        found = sa.select(cls.created_at).where(cls.object_id == setup_intent_id, cls.type == "setup_intent.succeeded")
-        return db.session.scalar(found.order_by(cls.created_at).limit(1))
+    def leave(cls, event_ids: list[int], until: dt.datetime) -> None:
+        """They were claimed, but nobody has worked on them: from then on they wait again, as if nothing had been."""
+        cls._change_all(event_ids, next_at=until, tries=cls.tries - 1)
+
+    @classmethod
+    def _change_all(cls, event_ids: list[int], **values: Any) -> None:
+        """With one statement, and not in the session, which knows none of them. What somebody else has worked on
+        meanwhile stays as it is."""
+        waiting = sa.update(cls).where(cls.id.in_(event_ids), cls.processed_at.is_(None)).values(**values)
+        if event_ids:
+            db.session.execute(waiting.execution_options(synchronize_session=False))
+
+    @classmethod
+    def cards_saved_at(cls, setup_intent_ids: Iterable[str]) -> dict[str, dt.datetime]:
+        """When Stripe's clock saw these cards saved, as far as their events have reached us."""
+        saved = sa.and_(cls.object_id.in_(list(setup_intent_ids)), cls.type == "setup_intent.succeeded")
+        found = sa.select(cls.object_id, sa.func.min(cls.created_at)).where(saved).group_by(cls.object_id)
+        return {row[0]: row[1] for row in db.session.execute(found)}
 
     @classmethod
     def alike(cls, event: StripeEvent) -> list[Self]:
@@ -6447,9 +6583,10 @@ class StripeEvent(Base):
         found = sa.select(cls).where(cls.object_id == event.object_id, cls.type == event.type)
         return list(db.session.scalars(found.order_by(cls.created_at, cls.id)))
 
-    def processed(self, as_of: dt.datetime) -> None:
-        """Nobody reads again what it said, and it may name a person."""
-        self.processed_at, self.trouble, self.payload = as_of, "", ""
+    @classmethod
+    def processed(cls, event_ids: list[int], as_of: dt.datetime) -> None:
+        """Nobody reads again what they said, and they may name a person."""
+        cls._change_all(event_ids, processed_at=as_of, trouble="", payload="")
 
     def try_again(self, trouble: str, as_of: dt.datetime) -> None:
         """Put it back with a growing pause, at most ten minutes."""
@@ -6486,11 +6623,15 @@ class Letter(Base):
     ) -> None:  # fmt: skip
         """Promise a letter, in the transaction that causes it; a second promise of the same one is silent. Its
         language is that of its reader, unless the caller knows better."""
-        insert_once(
-            cls, kind=kind, subject=name_of(subject), occasion=occasion, message_id=secrets.token_hex(16),
-            language=language or cls._language_for(subject), created_at=as_of, next_at=as_of + wait, tries=0,
-            trouble="",
-        )  # fmt: skip
+        promised = {
+            "kind": kind, "subject": name_of(subject), "occasion": occasion, "message_id": secrets.token_hex(16),
+            "language": language or cls._language_for(subject), "created_at": as_of, "next_at": as_of + wait,
+            "tries": 0, "trouble": "",
+        }  # fmt: skip
+        if (gathered := _gathered()) is not None:
+            gathered.letters.append(promised)
+        else:
+            insert_once(cls, **promised)
 
     @staticmethod
     def _language_for(subject: Base) -> str:
@@ -6676,9 +6817,9 @@ class Event(Base):
     def write(cls, subject: Any, what: str, who: str, at: dt.datetime, *, before: str | None = None,
               after: str | None = None, note: str = "") -> None:  # fmt: skip
         kind = subject.__tablename__.rstrip("s")
-        db.session.add(
-            cls(subject_kind=kind, subject_id=subject.id, case_id=cls._case_of(subject), what=what, who=who, at=at,
-                before=before, after=after, note=note)
+        _add_line(
+            cls, subject_kind=kind, subject_id=subject.id, case_id=cls._case_of(subject), what=what, who=who, at=at,
+            before=before, after=after, note=note,
         )  # fmt: skip
 
     @classmethod

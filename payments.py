@@ -298,10 +298,11 @@ def card_page(params: dict[str, Any], key: str, settings: config.Settings | None
 
 @outside_transactions
 @in_our_words
-def look_at_card_page(session_id: str) -> CardFound:
-    """What has become of a card page; `saved_at` is filled by `card_saved_at`, which costs another call."""
-    expand = ["setup_intent.payment_method"]
-    return _card_found(_client().v1.checkout.sessions.retrieve(session_id, {"expand": expand}))
+def look_at_card_page(session_id: str, settings: config.Settings | None = None) -> CardFound:
+    """What has become of a card page; `saved_at` is filled by `card_saved_at`, which costs another call. Threads
+    without an application give the settings."""
+    client = _client_for(settings or config.current(), os.getpid())
+    return _card_found(client.v1.checkout.sessions.retrieve(session_id, {"expand": ["setup_intent.payment_method"]}))
 
 
 @outside_transactions
@@ -329,14 +330,18 @@ def expire_card_page(session_id: str) -> CardFound:
 
 @outside_transactions
 @in_our_words
-def card_saved_at(setup_intent_id: str, since: dt.datetime) -> dt.datetime | None:
+def card_saved_at(
+    setup_intent_id: str, since: dt.datetime, settings: config.Settings | None = None
+) -> dt.datetime | None:
     """When Stripe's clock saw this card saved: the `created` of its setup_intent.succeeded event.
 
-    Neither the session nor the SetupIntent carries that time. None when the event is not listed yet.
+    Neither the session nor the SetupIntent carries that time. None when the event is not listed yet. Threads without
+    an application give the settings.
     """
+    client = _client_for(settings or config.current(), os.getpid())
     # Our clock may be ahead of Stripe's, so look a little further back than we think is needed.
     earliest = int(since.timestamp()) - 600
-    listed = _client().v1.events.list({"type": "setup_intent.succeeded", "created": {"gte": earliest}, "limit": 100})
+    listed = client.v1.events.list({"type": "setup_intent.succeeded", "created": {"gte": earliest}, "limit": 100})
     for event in listed.auto_paging_iter():
         if event.data.object["id"] == setup_intent_id:
             return dt.datetime.fromtimestamp(event.created, dt.UTC)

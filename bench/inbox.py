@@ -3,8 +3,9 @@
     python -m bench.inbox --known 3000 --looks 300 --at-once 1000
 
 First the inbox is emptied in this process: of what a deadline brings, three events for each charge, of which the rows
-know already; and of cards that were saved while nobody came back, each of which is looked at, with a stub in Stripe's
-place: one that answers at once, and one that takes 300 ms while so many a second are allowed. Then a web server, a
+know already; and of cards that were saved while nobody came back, and charges whose asker died, each of which is looked
+at, with a stub in Stripe's place: one that answers at once, and one that takes 300 ms while so many a second are
+allowed. Then a web server, a
 worker and the sweep are started, and so many webhooks arrive over as many connections at the same moment.
 """
 
@@ -26,8 +27,8 @@ import sqlalchemy as sa
 import app as application
 import payments
 from bench.speed import BELL, KEPT, PORTS, SLUG, Programs, fill, news, settings_of, valkey
-from jobs import stripe_events
-from models import Case, Pledge, Round, StripeEvent, begin_writing, db
+from jobs import inbox
+from models import Case, ChargeAttempt, Pledge, Round, StripeEvent, begin_writing, db
 
 DEADLINE_BRINGS = ("payment_intent.created", "payment_intent.succeeded", "charge.succeeded")
 # Stripe takes so many seconds for an answer, and is asked for so many a second at most.
@@ -65,27 +66,39 @@ def _empty_it(known: int, looks: int) -> None:
     with app.app_context():
         charged = _pledges("charged", known // len(DEADLINE_BRINGS))
         _store((kind, f"pi_{number}", number) for number in charged for kind in DEADLINE_BRINGS)
-        print(f"{known:,} events of a deadline, which the rows know: {_drained():,.0f} a second (goal 1,000)")
-        for what, rate, takes in (("at once", 100_000.0, 0.0), (f"after {SLOW * 1000:.0f} ms", RATE, SLOW)):
-            # At the rate of Stripe's limit, as many as take ten seconds.
-            some = looks if rate > RATE else int(10 * RATE)
-            app.config["STANDING"] = app.config["STANDING"].model_copy(update={"capture_rate": rate})
-            saved = _pledges("started", some)
-            _store(("checkout.session.completed", f"cs_{number}", number) for number in saved)
-            with mock.patch.object(
-                payments, "look_at_card_page", lambda session, takes=takes: _looked_at(session, takes)
-            ):
-                reached = _drained()
-            left = db.session.scalar(
-                sa.select(sa.func.count()).where(Pledge.id.in_(saved), Pledge.status != "confirmed")
-            )
-            print(f"{some:,} cards looked at, answered {what}, {rate:,.0f} a second allowed: {reached:,.0f} a second, "
-                  f"{reached / rate:.1%} of that, {left} not confirmed")  # fmt: skip
+        print(f"{known:,} events of a deadline, which the rows know: {_drained()[1]} (goal 1,000 a second)")
+        saved = _pledges("started", looks)
+        _store(("checkout.session.completed", f"cs_{number}", number) for number in saved)
+        with mock.patch.object(payments, "look_at_card_page", lambda session, _settings: _looked_at(session)):
+            words = _drained()[1]
+        print(f"{looks:,} cards, answered at once: {words}, {_left(saved, 'confirmed')} not confirmed")
+        asked = _pledges("unknown", looks)
+        _store(("payment_intent.succeeded", f"pi_{number}", number) for number in asked)
+        with mock.patch.object(payments, "look_at_charge", lambda payment, _settings: _paid(payment)):
+            words = _drained()[1]
+        print(f"{looks:,} charges nobody wrote down, answered at once: {words}, {_left(asked, 'charged')} not charged")
+        # At the rate of Stripe's limit, as many as take ten seconds.
+        app.config["STANDING"] = app.config["STANDING"].model_copy(update={"capture_rate": RATE})
+        saved = _pledges("started", int(10 * RATE))
+        _store(("checkout.session.completed", f"cs_{number}", number) for number in saved)
+        with mock.patch.object(payments, "look_at_card_page", lambda session, _settings: _looked_at(session, SLOW)):
+            reached, words = _drained()
+        print(f"{len(saved):,} cards, answered after {SLOW * 1000:.0f} ms, {RATE:,.0f} a second allowed: {words}, "
+              f"{reached / RATE:.1%} of that, {_left(saved, 'confirmed')} not confirmed")  # fmt: skip
         db.session.remove()
         db.engine.dispose()
 
 
-def _looked_at(session_id: str, takes: float) -> payments.CardFound:
+def _left(ids: list[int], reached: str) -> int:
+    left = sa.select(sa.func.count()).where(Pledge.id.in_(ids), Pledge.status != reached)
+    return int(db.session.scalar(left) or 0)
+
+
+def _paid(payment_id: str) -> payments.ChargeFound:
+    return payments.ChargeFound("succeeded", payment_id, f"ch_{payment_id}", 2_500)
+
+
+def _looked_at(session_id: str, takes: float = 0.0) -> payments.CardFound:
     """In Stripe's place: the card is saved, and was before our inbox heard of it."""
     time.sleep(takes)
     number = session_id.removeprefix("cs_")
@@ -112,7 +125,15 @@ def _pledges(status: str, number: int) -> list[int]:
         pledge.session_id, pledge.session_no = f"cs_{pledge.id}", 1
         if status == "charged":
             pledge.status, pledge.payment_intent_id = "charged", f"pi_{pledge.id}"
+        if status == "unknown":
+            pledge.status, pledge.tries, pledge.next_at = "unknown", 1, as_of + dt.timedelta(hours=1)
+            pledge.attempts.append(ChargeAttempt(
+                pledge_id=pledge.id, number=1, kind="create", key=f"charge-{pledge.id}", status="unknown", code="",
+                asked_at=as_of, params={},
+            ))  # fmt: skip
+        if status != "started":
             pledge.customer_id, pledge.card_saved_at = f"cus_{pledge.id}", as_of
+            pledge.confirmed_at, pledge.awaits_card = as_of, False
     db.session.commit()
     for one in ids if status == "started" else []:
         StripeEvent.store(event_id=f"evt_saved_{one}", kind="setup_intent.succeeded", object_id=f"seti_{one}",
@@ -144,13 +165,15 @@ def _waiting() -> int:
     return found
 
 
-def _drained() -> float:
-    """Events a second until none waits, however many jobs it takes."""
-    waited, begun = _waiting(), time.perf_counter()
+def _drained() -> tuple[float, str]:
+    """Events a second until none waits, however many jobs it takes; and in words, with the time of the processor."""
+    waited, begun, worked = _waiting(), time.perf_counter(), time.process_time()
     while _waiting():
         begin_writing()
-        stripe_events.drain_stripe_events()
-    return waited / (time.perf_counter() - begun)
+        inbox.drain_stripe_events()
+    reached = waited / (time.perf_counter() - begun)
+    worked = (time.process_time() - worked) * 1000 / waited
+    return reached, f"{reached:,.0f} a second, {worked:.2f} ms of the processor for each"
 
 
 def _at_once(number: int) -> None:

@@ -37,7 +37,7 @@ class Failed(Exception):
 
 # What may be rung, and where it lives.
 JOBS = {
-    "drain_stripe_events": "jobs.stripe_events",
+    "drain_stripe_events": "jobs.inbox",
     "settle_round": "jobs.deadline_capture",
     "charge_due": "jobs.deadline_capture",
     "make_card_pages": "jobs.card_pages",
@@ -113,7 +113,7 @@ def by_itself(thing: T, work: Callable[[T], object], put_back: Callable[[T, str]
         set_aside(thing, trouble, work, put_back)
 
 
-def set_aside(thing: T, trouble: Exception, work: Callable[[T], object], put_back: Callable[[T, str], object]) -> None:
+def set_aside(thing: T, trouble: Exception, work: Callable[..., object], put_back: Callable[[T, str], object]) -> None:
     """Make a thing wait with which the work went wrong. Commits."""
     begin_writing()
     expected = isinstance(trouble, payments.StripeTrouble)

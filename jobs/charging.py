@@ -2,7 +2,7 @@
 calls.
 
 `Pacer` lets through so many a second. `PacedThreads` asks for one thing after the other through it and hands the
-answers back to the one thread that waits for them. `deadline_capture`, `card_pages` and `stripe_events` use them; only
+answers back to the one thread that waits for them. `deadline_capture`, `card_pages` and `inbox` use them; only
 the first calls `payments.charge`.
 """
 

@@ -26,7 +26,7 @@ import payments
 from jobs import OutOfTime, one_slice, ring
 from jobs.charging import MOST_THREADS, Answered, NotBegun, PacedThreads
 from jobs.stripe_events import card_page_of, with_saved_at
-from models import ENGLISH, Case, ChargeAttempt, Lease, Letter, Pledge, Round, db
+from models import ENGLISH, Case, ChargeAttempt, Lease, Letter, Pledge, Round, all_together, db
 
 log = structlog.get_logger()
 
@@ -411,13 +411,11 @@ def _write_down_all(answers: list[tuple[Asking, payments.ChargeFound | None]]) -
     found: dict[int, list[tuple[int, payments.ChargeFound | None]]] = {}
     for asking, answer in answers:
         found.setdefault(asking.pledge_id, []).append((asking.number, answer))
-    # Without the autoflush each letter would send the rows before it by themselves, instead of all at once.
-    with db.session.no_autoflush:
+    with all_together():
         pledges = Pledge.hold_all(list(found))
         for pledge in pledges:
             for number, answer in found[pledge.id]:
                 pledge.apply_answer(number, answer, _now())
-    db.session.flush()
     states = {pledge.id: pledge.status for pledge in pledges}
     db.session.commit()
     for pledge_id, status in states.items():

@@ -20,7 +20,8 @@ import structlog
 import payments
 from jobs import OutOfTime, one_slice, ring
 from jobs.comparisons import BOOKS, Compared
-from jobs.stripe_events import OCCURS, drain_stripe_events
+from jobs.inbox import drain_stripe_events
+from jobs.stripe_events import OCCURS
 from models import Lease, Reconciliation, StripeEvent, db
 
 log = structlog.get_logger()

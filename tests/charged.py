@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flask import current_app
 
 from jobs import deadline_capture, reconcile
-from jobs.stripe_events import drain_stripe_events
+from jobs.inbox import drain_stripe_events
 from models import (
     Event,
     Letter,

@@ -31,7 +31,7 @@ import config
 import jobs
 import letters
 import payments
-from jobs import cards, deadline_capture, post, repairs, stripe_events
+from jobs import cards, deadline_capture, inbox, post, repairs, stripe_events
 from jobs import sweep as the_sweep
 from models import Letter, Pledge, StripeEvent, db
 from tests.house import House, eventually, free_port
@@ -302,7 +302,7 @@ def test_a_payment_of_somebody_else_with_the_same_number_pays_no_pledge(app: Fla
         payload=json.dumps(event), as_of=now(),
     )  # fmt: skip
     keep()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert db.session.get_one(Pledge, pledge_id).status == "unknown"
 
 
@@ -336,14 +336,14 @@ def test_letting_many_pledges_go_works_in_slices(app: Flask, stripe: SandboxProc
 
 
 def test_reading_many_events_works_in_slices(app: Flask, no_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stripe_events, "BATCH", 1)
+    monkeypatch.setattr(inbox, "BATCH", 1)
     for number in range(3):
         StripeEvent.store(
             event_id=f"evt_{number}", kind="checkout.session.expired", object_id=f"cs_{number}", created_at=now(),
             payload="{}", as_of=now(),
         )  # fmt: skip
     for left in (2, 1, 0):
-        stripe_events.drain_stripe_events()
+        inbox.drain_stripe_events()
         assert len(list(db.session.scalars(sa.select(StripeEvent).where(StripeEvent.processed_at.is_(None))))) == left
 
 
@@ -405,7 +405,7 @@ def test_an_event_that_cannot_be_worked_on_does_not_hold_up_the_others(app: Flas
     stored(2, json.dumps({"data": {"object": paid}}))
     stored(3, json.dumps({"data": {"object": {}}}))
     keep()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     broken, unknown_at_stripe, good = db.session.scalars(sa.select(StripeEvent).order_by(StripeEvent.id))
     assert good.processed_at is not None
     assert (broken.processed_at, broken.tries, broken.trouble) == (None, 1, "JSONDecodeError")

@@ -4,6 +4,7 @@ import datetime as dt
 import itertools
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,11 @@ from flask import Flask
 
 import config
 import payments
-from jobs import deadline_capture, stripe_events
+from jobs import deadline_capture, inbox, stripe_events
 from models import REFUSED, Letter, Movement, Pledge, StripeEvent, db
 from tests.at_stripe import DECLINES_LATER, calls, claimed, saved_card, sdk
 from tests.backup import back_up, restore
-from tests.made import a_case, now
+from tests.made import a_case, a_pledge, confirm, now
 from tests.sandbox_process import SandboxProcess
 from tests.test_reconcile import a_pledge_at_stripe, settle
 
@@ -66,7 +67,7 @@ def due_pledge(sandbox: SandboxProcess, card: str = "4242424242424242") -> int:
     its_round = a_case(target=2_500).round
     pledge_id = a_pledge_at_stripe(its_round, sandbox, card=card).id
     news_comes()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     settle(db.session.get_one(Pledge, pledge_id).round)
     forget_calls(sandbox)
     return pledge_id
@@ -83,7 +84,7 @@ def test_news_of_a_charge_that_our_row_has_already_makes_nobody_look(sandbox: Sa
     deadline_capture.charge_due()
     news_comes()
     assert waiting() == 3  # payment_intent.created, payment_intent.succeeded, charge.succeeded
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (0, 0))
 
 
@@ -99,7 +100,7 @@ def test_all_news_about_one_payment_makes_us_look_once(sandbox: SandboxProcess) 
     forget_calls(sandbox)
     news_comes("payment_intent.payment_failed")
     assert waiting() == 3
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("declined", 0, (1, 0))
 
 
@@ -108,11 +109,11 @@ def test_news_of_a_charge_that_is_being_asked_for_waits_for_its_asker(sandbox: S
     [asking] = claimed()
     answer = payments.charge(config.current(), asking.params, asking.key)
     news_comes("payment_intent.succeeded")
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("charging", 1, (0, 0))
     deadline_capture._write_down(asking, answer)
     with time_machine.travel(now() + dt.timedelta(seconds=21)):
-        stripe_events.drain_stripe_events()
+        inbox.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (0, 0))
 
 
@@ -122,7 +123,7 @@ def test_news_of_a_charge_whose_asker_died_is_believed_once_its_time_is_over(san
     payments.charge(config.current(), asking.params, asking.key)
     news_comes("payment_intent.succeeded")
     with time_machine.travel(now() + dt.timedelta(seconds=21)):
-        stripe_events.drain_stripe_events()
+        inbox.drain_stripe_events()
     assert (status(pledge_id), waiting(), looks(sandbox)) == ("charged", 0, (1, 0))
 
 
@@ -132,7 +133,7 @@ def test_news_of_a_card_page_that_the_supporter_came_back_from_makes_nobody_look
     assert status(pledge_id) == "confirmed"
     forget_calls(sandbox)
     news_comes()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert (waiting(), looks(sandbox)) == (0, (0, 0))
 
 
@@ -144,7 +145,7 @@ def test_news_that_is_none_of_ours_makes_nobody_look(sandbox: SandboxProcess) ->
     sdk(sandbox).v1.payment_intents.create(theirs)
     forget_calls(sandbox)
     news_comes()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert (waiting(), looks(sandbox)) == (0, (0, 0))
 
 
@@ -157,14 +158,15 @@ def test_what_a_slice_of_time_does_not_reach_waits_for_the_next_and_not_for_the_
 ) -> None:
     for _ in range(2):
         a_pledge_at_stripe(a_case(target=9_000).round, sandbox)
-    news_comes("checkout.session.completed")
+    # Of a card whose own news has not come, Stripe is asked twice.
+    news_comes("checkout.session.completed", "setup_intent.succeeded")
     # The slice is over as soon as it begins, and at one a second the second look has no time to begin.
     monkeypatch.setattr("jobs.SLICE", 0.0)
     at_the_rate(asks_the_sandbox, 1.0)
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert waiting() == 1
     assert set(db.session.scalars(sa.select(StripeEvent.tries).where(StripeEvent.processed_at.is_(None)))) == {0}
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert waiting() == 0
 
 
@@ -175,13 +177,13 @@ def test_looks_that_are_needed_are_made_side_by_side(sandbox: SandboxProcess) ->
     news_comes("checkout.session.completed")
     all_here, look = threading.Barrier(5), payments.look_at_card_page
 
-    def together(session_id: str) -> payments.CardFound:
+    def together(session_id: str, settings: config.Settings) -> payments.CardFound:
         all_here.wait(20)
-        return look(session_id)
+        return look(session_id, settings)
 
     with pytest.MonkeyPatch.context() as slow:
         slow.setattr(payments, "look_at_card_page", together)
-        stripe_events.drain_stripe_events()
+        inbox.drain_stripe_events()
     assert waiting() == 0 and {pledge.status for pledge in db.session.scalars(sa.select(Pledge))} == {"confirmed"}
 
 
@@ -194,22 +196,101 @@ def test_an_event_that_nobody_can_read_keeps_no_other_from_being_worked_on(sandb
             created_at=now(), as_of=now(), payload=json.dumps({"data": {"object": {"metadata": notes}}}),
         )  # fmt: skip
     news_comes("checkout.session.completed")
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     assert (waiting(), status(pledge_id)) == (0, "confirmed")
 
 
 def test_news_that_somebody_else_has_worked_on_meanwhile_is_no_trouble(sandbox: SandboxProcess) -> None:
     """Its lease was over, and what it said is forgotten."""
-    due_pledge(sandbox, DECLINES_LATER)
-    deadline_capture.charge_due()
-    news_comes("payment_intent.payment_failed")
+    StripeEvent.store(
+        event_id="evt_refused", kind="setup_intent.setup_failed", object_id="seti_1", created_at=now(), as_of=now(),
+        payload=json.dumps({"data": {"object": {"metadata": {}}}}),
+    )  # fmt: skip
     (event,) = StripeEvent.claim(now(), HOUR, 1)
-    event.processed(now())
-    number = event.id
+    StripeEvent.processed([event.id], now())
     db.session.commit()
-    stripe_events._process([number])
-    event = db.session.get_one(StripeEvent, number)
-    assert (event.trouble, event.payload, looks(sandbox)[0]) == ("", "", 0)
+    inbox._process([event.id])
+    event = db.session.get_one(StripeEvent, event.id)
+    assert (event.trouble, event.payload, event.tries) == ("", "", 1)
+
+
+# --- Many at once ------------------------------------------------------------------------------------------
+
+
+def five_payments_that_nobody_wrote_down(sandbox: SandboxProcess) -> dict[int, str]:
+    """Five pledges of £25 of one round, asked for by somebody who died, and paid at Stripe; the payment of each."""
+    its_round = a_case(target=12_500).round
+    for number in range(5):
+        customer, method = saved_card(sandbox)
+        pledge = a_pledge(its_round, 2_500, email=f"one-of-five-{number}@example.org")
+        confirm(pledge)
+        pledge.customer_id, pledge.payment_method_id = customer, method
+    settle(its_round)
+    paid = {one.pledge_id: payments.charge(config.current(), one.params, one.key) for one in claimed()}
+    db.session.execute(sa.update(Pledge).values(next_at=now() - HOUR))
+    news_comes("payment_intent.succeeded")
+    return {pledge_id: str(found.payment_intent_id) for pledge_id, found in paid.items()}
+
+
+def test_an_odd_one_in_the_middle_of_a_batch_holds_up_nobody_and_what_it_began_is_undone(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe says of the third of five that it took another amount. To write down all five together fails."""
+    ids, look = five_payments_that_nobody_wrote_down(sandbox), payments.look_at_charge
+    odd = sorted(ids)[2]
+
+    def look_oddly(payment_id: str, settings: config.Settings) -> payments.ChargeFound:
+        found = look(payment_id, settings)
+        return replace(found, amount_pence=2_600) if payment_id == ids[odd] else found
+
+    with monkeypatch.context() as oddly:
+        oddly.setattr(payments, "look_at_charge", look_oddly)
+        inbox.drain_stripe_events()
+    charged = [pledge_id for pledge_id in sorted(ids) if status(pledge_id) == "charged"]
+    assert (len(charged), status(odd)) == (4, "charging")
+    (event,) = db.session.scalars(sa.select(StripeEvent).where(StripeEvent.processed_at.is_(None)))
+    assert (event.trouble, event.tries) == ("ValueError", 1)
+    told = db.session.scalars(sa.select(Letter.subject).where(Letter.kind == "charged").order_by(Letter.id))
+    assert sorted(told) == sorted(f"pledge:{pledge_id}" for pledge_id in charged)
+    moved = db.session.execute(sa.select(Movement.pledge_id, Movement.amount_pence).order_by(Movement.pledge_id))
+    assert [tuple(one) for one in moved] == [(pledge_id, 2_500) for pledge_id in charged]
+    db.session.commit()
+    with time_machine.travel(now() + dt.timedelta(seconds=10)):
+        inbox.drain_stripe_events()
+    assert (status(odd), waiting()) == ("charged", 0)
+
+
+class Killed(BaseException):
+    """kill -9: nothing of ours catches it, and what was not committed is gone."""
+
+
+@pytest.mark.parametrize("dies_at", [(Pledge, "hold_all"), (StripeEvent, "processed")],
+                         ids=["before it writes", "before the commit"])  # fmt: skip
+def test_whoever_dies_between_looking_and_writing_down_leaves_all_of_it_to_the_next(
+    sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, dies_at: tuple[type, str]
+) -> None:
+    ids = five_payments_that_nobody_wrote_down(sandbox)
+
+    def die(those: list[int], *_: object) -> None:
+        if those:
+            raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(*dies_at, die)
+        with pytest.raises(Killed):
+            inbox.drain_stripe_events()
+    db.session.rollback()
+    forget_calls(sandbox)
+    # What the dead one had taken is his for a minute.
+    inbox.drain_stripe_events()
+    assert ({status(pledge_id) for pledge_id in ids}, waiting(), looks(sandbox)) == ({"charging"}, 5, (0, 0))
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Movement)) == 0
+    db.session.commit()
+    with time_machine.travel(now() + dt.timedelta(seconds=61)):
+        inbox.drain_stripe_events()
+    assert ({status(pledge_id) for pledge_id in ids}, waiting(), looks(sandbox)) == ({"charged"}, 0, (5, 0))
+    told = db.session.scalars(sa.select(Letter.subject).where(Letter.kind == "charged"))
+    assert sorted(told) == sorted(f"pledge:{pledge_id}" for pledge_id in ids)
 
 
 # --- In every order ----------------------------------------------------------------------------------------
@@ -222,7 +303,7 @@ def deliver(news: dict[str, Any], copy: str) -> None:
         payload=news["payload"], as_of=now(),
     )  # fmt: skip
     db.session.commit()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
 
 
 def test_news_of_a_charge_in_every_order_and_each_of_it_twice_leads_to_the_same_end(sandbox: SandboxProcess) -> None:

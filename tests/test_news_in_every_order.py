@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from jobs.inbox import drain_stripe_events
 from jobs.refunds import send_refunds
-from jobs.stripe_events import drain_stripe_events
 from models import Dispute, Letter, Movement, Pledge, Refund, StripeEvent, User, db
 from tests.at_stripe import close_dispute, sdk
 from tests.backup import back_up, restore

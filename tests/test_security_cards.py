@@ -21,10 +21,26 @@ from werkzeug.test import TestResponse
 import law
 import letters
 import payments
-from jobs import deadline_capture, stripe_events
+from jobs import deadline_capture, inbox
 from jobs import sweep as the_sweep
 from law import Refused
-from models import Breaker, CardFailure, CardsTried, Case, Event, Letter, Pledge, Round, User, begin_writing, db
+from models import (
+    Breaker,
+    CardFailure,
+    CardsTried,
+    Case,
+    Day,
+    Event,
+    Letter,
+    Pledge,
+    Round,
+    Source,
+    StripeEvent,
+    User,
+    begin_writing,
+    db,
+    secret_mark,
+)
 from tests.at_stripe import sdk, type_card
 from tests.doorway import SAME_ORIGIN, logged_in, signature
 from tests.made import a_case, a_pledge, a_user, card_found, case_at, confirm, keep, look_anew, now, pledges_of
@@ -124,7 +140,7 @@ def refused(browser: FlaskClient, of: Pledge, *cards: str, page: str = "", key: 
         answer = browser.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
         assert answer.status_code == 200
     begin_writing()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     look_anew()
 
 
@@ -258,7 +274,7 @@ def test_stripes_own_news_of_a_refused_card_is_counted_once_without_asking_strip
     for _ in range(2):
         client.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
     begin_writing()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
     look_anew()
     (failure,) = db.session.scalars(sa.select(CardFailure))
     fingerprint = event.data.object["last_setup_error"]["payment_method"]["card"]["fingerprint"]
@@ -273,6 +289,66 @@ def sandbox_calls(sandbox: SandboxProcess) -> list[Any]:
     return list(requests.get(f"{sandbox.url}/sandbox/calls", timeout=30).json())
 
 
+def people_with_odd_cards(name: str) -> tuple[str, list[tuple[Pledge, str]]]:
+    """Seven supporters of one case: three with one card; one for whom three cards were refused before; one whose card
+    was refused elsewhere; one from a network where many were; and one with nothing odd, whose address is confirmed."""
+    case, elsewhere = a_case(slug=name), a_pledge(a_case(slug=f"{name}-elsewhere").round)
+    here = [a_pledge(case.round, email=f"{name}-{number}@example.org") for number in range(7)]
+    here[5].network = f"network of {name}"
+    here[6].email_confirmed_at = now()
+    cards = [f"{name}: one card"] * 3 + [f"{name}: {number}" for number in range(4)]
+    refusals = [(here[3], f"{name}: typed {number}", "") for number in range(3)]
+    refusals += [(elsewhere, cards[4], "")] * 3 + [(elsewhere, "", here[5].network)] * 11
+    for of, card, network in refusals:
+        number = next(_numbers)
+        db.session.add(CardFailure(
+            event_id=f"evt_{name}_{number}", pledge_id=of.id, round_id=elsewhere.round_id, setup_intent_id="seti_1",
+            at=now(), email_mark=f"{name} {number}", network=network,
+            card_mark=secret_mark("card", card) if card else "", confirmed=False,
+        ))  # fmt: skip
+    keep()
+    return name, list(zip(here, cards, strict=True))
+
+
+@pytest.mark.parametrize("breaker_asks", [False, True], ids=["closed", "asks"])
+def test_cards_that_are_written_down_together_are_doubted_as_those_that_come_one_by_one(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, breaker_asks: bool
+) -> None:
+    limited(app, same_card=3)
+    found: dict[str, payments.CardFound] = {}
+    monkeypatch.setattr(payments, "look_at_card_page", lambda session_id, settings: found[session_id])
+    outcomes = []
+    for name in ("one-by-one", "together"):
+        slug, people = people_with_odd_cards(name)
+        if breaker_asks:
+            asks(case_at(slug))
+        for of, card in people:
+            if name == "one-by-one":
+                saved(of, card)
+                continue
+            found[str(of.session_id)] = replace(card_found(of), fingerprint=card)
+            StripeEvent.store(
+                event_id=f"evt_{of.session_id}", kind="checkout.session.completed", object_id=str(of.session_id),
+                created_at=now(), payload="{}", as_of=now(),
+            )  # fmt: skip
+        keep()
+        inbox.drain_stripe_events()
+        look_anew()
+        its_round = case_at(slug).round
+        rows = pledges_of(slug)
+        kinds = [sorted(one.kind for one in told() if one.subject == f"pledge:{row.id}") for row in rows]
+        days = [(day.pledges, day.pence) for day in Day.of(its_round)]
+        history = [[(event.what, event.before, event.after) for event in row.history()] for row in rows]
+        outcomes.append(
+            ([row.held_because for row in rows], counted(slug), kinds, days, Source.sums(its_round), history)
+        )
+    doubts: list[str | None] = [None, None, "same_card", "many_cards", "card_refused", "network", None]
+    if breaker_asks:
+        doubts[:2] = ["unconfirmed"] * 2
+    assert outcomes[0][:2] == (doubts, (2_500, 1) if breaker_asks else (7_500, 3))
+    assert outcomes[1] == outcomes[0]
+
+
 # --- The way back ------------------------------------------------------------------------------------------
 
 
@@ -282,7 +358,7 @@ def test_the_way_back_from_stripe_believes_nothing_of_its_address(
     """Somebody who has saved no card opens the address that a saved card leads to, with all that could be wished."""
     case, looked = a_case(), []
 
-    def still_open(session_id: str) -> payments.CardFound:
+    def still_open(session_id: str, *_: object) -> payments.CardFound:
         looked.append(session_id)
         return payments.CardFound(session_id, False, False, STRIPE, "seti_1", None, None, None, None)
 

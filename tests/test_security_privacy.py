@@ -268,7 +268,7 @@ def test_what_stripe_tells_is_emptied_once_it_is_read(app: Flask) -> None:
     StripeEvent.store(event_id="evt_1", kind="some.news", object_id="x", created_at=now(),
                       payload=json.dumps({"customer_email": EMAIL}), as_of=now())  # fmt: skip
     keep()
-    from jobs.stripe_events import drain_stripe_events
+    from jobs.inbox import drain_stripe_events
 
     drain_stripe_events()
     look_anew()

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 import law
-from jobs import deadline_capture, stripe_events
+from jobs import deadline_capture, inbox, stripe_events
 from jobs import sweep as the_sweep
 from law import Refused
 from models import Lease, Pledge, Round, begin_writing, db
@@ -152,7 +152,7 @@ def news_comes_now(client: FlaskClient, sandbox: SandboxProcess, *kinds: str) ->
         answer = client.post("/webhooks/stripe", data=raw, headers={"Stripe-Signature": signature(raw)})
         assert answer.status_code == 200
     begin_writing()
-    stripe_events.drain_stripe_events()
+    inbox.drain_stripe_events()
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["while the case runs", "after a deadline nobody saw"])

@@ -26,7 +26,7 @@ import jobs
 import letters
 import payments
 import sandbox
-from jobs import card_pages, charging, deadline_capture, reconcile, stripe_events, sweep
+from jobs import card_pages, charging, deadline_capture, inbox, reconcile, sweep
 from jobs.charging import Answered, PacedThreads
 from law import Refused
 from models import Base, Letter, OldCard, Pledge, Refund, Round, StripeEvent, begin_writing, db
@@ -94,7 +94,7 @@ class World:
         payments._client_for.cache_clear()
         patch.setattr(charging, "FIRST_PAUSE", 0.0)
         patch.setattr(charging, "LONGEST_PAUSE", 0.0)
-        for asker in (deadline_capture, stripe_events, card_pages):
+        for asker in (deadline_capture, inbox, card_pages):
             patch.setattr(asker, "PacedThreads", InTurn)
         # Nobody hands over a lease while another waits for it: here one process stands still while another works.
         patch.setattr(deadline_capture, "HEAD_START", 0.0)
