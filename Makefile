@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-attack bench-capture bench-crowd bench-inbox bench-keys bench-million bench-pages bench-paint bench-storm check check-html screenshots format lock words clean environment dev-environment bench-environment
+.PHONY: help run demo-codes demo-deadline test test-sqlite test-postgresql contract soak fuzz bench bench-attack bench-capture bench-crowd bench-inbox bench-keys bench-million bench-pages bench-paint bench-storm check check-html screenshots format lock words clean environment dev-environment bench-environment
 
 # The first Python on this machine that is new enough; `make run PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -25,6 +25,10 @@ demo-deadline: ## Let a case's deadline come now: make demo-deadline CASE=one-pl
 	@test -n "$(CASE)" || { echo "Say which case: make demo-deadline CASE=one-pledge-short"; exit 1; }
 	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
 	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m flask --app app demo deadline "$(CASE)"
+
+demo-codes: ## Print the second factors' digits of now, while make run runs in another terminal
+	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
+	@set -a; . "$(VAR)/run.env"; exec $(BIN)/python -m flask --app app demo codes
 
 screenshots: dev-environment ## Take the pictures in docs/ anew, of what make run shows in another terminal
 	@test -f "$(VAR)/run.env" || { echo "Standing does not run. Start it first, in another terminal: make run"; exit 1; }
@@ -91,11 +95,15 @@ bench-million: dev-environment ## Measure pages whose case has a million pledges
 bench-attack: dev-environment ## Try cards out on a case 20,000 times while people pledge (ARGS="2000 --supporters 10")
 	@$(BIN)/python -m bench.attack $(ARGS)
 
+# What runs where people are. Words that are taken for ready HTML (B704) are ruff's S704: each says why.
+FOR_PEOPLE := $(filter-out bench demo sandbox tests translations,$(OURS))
+
 check: dev-environment ## Lint, check the format and the types, lint the templates
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy --strict $(OURS)
 	@$(BIN)/python -m djlint --lint --quiet templates sandbox/templates
+	@$(BIN)/python -m bandit --quiet --recursive --severity-level medium --skip B704 $(FOR_PEOPLE)
 
 check-html: dev-environment ## Put every page before the Nu checker, the W3C's validator (needs Java, and npm to get it)
 	@$(BIN)/python -m pytest tests/test_valid_html.py $(ARGS)

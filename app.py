@@ -14,52 +14,9 @@ import beginning  # noqa: F401 - it is there to be first
 import config
 import office
 from models import db
-from views import (
-    about,
-    addresses,
-    admissions,
-    answers,
-    comments,
-    confirmations,
-    dashboard,
-    doors,
-    endings,
-    feeds,
-    front_cache,
-    languages,
-    log_ins,
-    own_account,
-    own_details,
-    people,
-    policy_reports,
-    private_page,
-    promises,
-    repairs,
-    resets,
-    reviews,
-    second_factors,
-    sharing,
-    tried_cards,
-    updates,
-    users,
-    webhooks,
-    workshop,
-)
-from views.accounts import accounts
-from views.drafts import drafts
-from views.moderators import moderators
-from views.owners import owners
-from views.public import public
-from views.staff import staff
-from views.supporters import supporters
-from views.webhooks import webhooks as stripes_door
+from views import doors, front_cache, languages, log_ins, webhooks
+from views.rooms import ROOMS
 
-# These add their pages to the blueprints of the supporters, the owners, the staff and the accounts.
-ROOMS_OF_SUPPORTERS = (private_page, addresses, repairs, confirmations)
-ROOMS_OF_OWNERS = (workshop, dashboard, updates, answers, promises, endings, people)
-ROOMS_OF_STAFF = (reviews, promises, users, tried_cards)
-ROOMS_OF_ACCOUNTS = (admissions, resets, second_factors, own_details)
-ROOMS_OF_THE_PUBLIC = (comments, sharing, feeds, about, policy_reports)
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
@@ -76,17 +33,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     app.config.from_mapping(_flask_settings(settings))
     doors.watch(app)
     log_ins.watch(app)
-    for room in (
-        public,
-        supporters,
-        accounts,
-        own_account.own_account,
-        moderators,
-        owners,
-        staff,
-        drafts,
-        stripes_door,
-    ):
+    for room in ROOMS:
         app.register_blueprint(room)
     site_css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
     scripts = app.config["SCRIPTS"]

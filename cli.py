@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-import pyotp
 import sqlalchemy as sa
 from email_validator import EmailNotValidError, validate_email
 from flask import Flask, current_app
@@ -452,25 +451,25 @@ def demo_deadline(slug: str, after: str) -> None:
         click.echo(f"The deadline of {slug} is in {after}.")
 
 
-@demonstration.command("second-factor-code")
-@click.argument("address")
-def demo_second_factor_code(address: str) -> None:
-    """Print the six digits that the app of a user would show now."""
+@demonstration.command("codes")
+def demo_codes() -> None:
+    """Print the six digits that the app of each user with a second factor would show now."""
     _only_in_development()
-    person = User.at(address)
-    if person is None or person.second_factor_at is None:
-        raise click.ClickException(f"There is no user {address} with a second factor.")
-    click.echo(pyotp.TOTP(person.second_factor_secret).now())
+    for address, digits in demo.seed.codes():
+        click.echo(f"{digits}  {address}")
 
 
-@demonstration.command("expired")
-@click.pass_context
-def demo_expired(context: click.Context) -> None:
-    """Succeed, with one line, when every round of the demonstration has ended."""
+@demonstration.command("last-words")
+def demo_last_words() -> None:
+    """What `make run` says at the end: the digits of now, and when every round of the demonstration has ended."""
+    _only_in_development()
+    digits = dict(demo.seed.codes())
+    known = [(person, digits[person[0]]) for person in (demo.seed.MODERATOR, demo.seed.STAFF) if person[0] in digits]
+    if known:
+        of_now = ", ".join(f"{role} {code}" for (_, _, role), code in known)
+        click.echo(f"5  Second factor     {of_now}; later  make demo-codes")
     if demo.seed.has_run_out(_now()):
         click.echo("The demonstration has run out: its rounds have ended. Begin anew with: make run RESET=1")
-    else:
-        context.exit(1)
 
 
 def _only_in_development() -> None:

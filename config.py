@@ -12,7 +12,7 @@ from email.headerregistry import Address
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import limits
@@ -36,6 +36,7 @@ SANDBOX_KEY = "sk_test_sandbox"
 SANDBOX_WEBHOOK_SECRET = "whsec_development_only_sandbox_secret"  # noqa: S105 - never a real one
 DEMONSTRATION_OPERATOR = "Standing (demonstration)"
 SHORTEST_SECRET = 32
+SHORTEST_REDIS_PASSWORD = 16
 # What nobody else may read. Each may also come from a file, which the variable with _FILE behind its name names.
 SECRETS = (
     "database_url", "redis_url", "mail_url",
@@ -356,6 +357,9 @@ def _production_troubles(settings: Settings) -> list[str]:
         "STRIPE_WEBHOOK_SECRET_FALLBACKS must be the endpoint's earlier signing secrets.": not all(
             _signs(secret) for secret in settings.stripe_webhook_secret_fallbacks
         ),
+        "REDIS_URL must have a password of yours, of at least 16 characters: see deploy/redis.conf.": (
+            not _is_locked(settings.redis_url)
+        ),
         "CHECKOUT_ORIGIN must be an https:// origin.": not settings.checkout_origin.startswith("https://"),
         "MAIL_URL must be smtp:// or smtps:// in production.": not settings.mail_url.startswith(
             ("smtp://", "smtps://")
@@ -366,6 +370,12 @@ def _production_troubles(settings: Settings) -> list[str]:
         "FLASK_DEBUG must not be set in production.": os.environ.get("FLASK_DEBUG", "0") not in ("", "0"),
     }
     return found + [sentence for sentence, so in wrong.items() if so]
+
+
+def _is_locked(redis_url: str) -> bool:
+    """Whether Redis asks for a password that is neither the one that we ship nor soon guessed: whoever can write there
+    rings for work, and wears the limits away."""
+    return len(unquote(urlsplit(redis_url).password or "").strip()) >= SHORTEST_REDIS_PASSWORD
 
 
 def _signs(hook: str) -> bool:

@@ -393,14 +393,21 @@ class Busy(Exception):
 @contextmanager
 def _in_turn() -> Iterator[None]:
     """Each hash takes 64 MiB, so that a thousand log-ins at once would take all memory there is. So many are made at
-    once in each process (HASHES_AT_ONCE), and whoever has waited for too long is told so."""
+    once in each process (HASHES_AT_ONCE), and whoever has waited for too long is told so. So is at once whoever finds
+    four times as many there already: a thread that waits here serves nobody else."""
+    line: BoundedSemaphore = current_app.config["HASH_LINE"]
     turns: BoundedSemaphore = current_app.config["HASH_TURNS"]
-    if not turns.acquire(timeout=HASH_PATIENCE):
+    if not line.acquire(blocking=False):
         raise Busy
     try:
-        yield
+        if not turns.acquire(timeout=HASH_PATIENCE):
+            raise Busy
+        try:
+            yield
+        finally:
+            turns.release()
     finally:
-        turns.release()
+        line.release()
 
 
 def hash_password(password: str) -> str:

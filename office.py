@@ -17,6 +17,8 @@ from models import db, prepare_engine
 from views import languages, words
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+# So many times as many as are hashed at once may have theirs made or wait for it.
+HASHES_IN_LINE = 4
 
 
 def create(overrides: dict[str, object] | None = None) -> Flask:
@@ -41,6 +43,7 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
         "LINK_SECRETS": [settings.link_secret, *settings.link_secret_fallbacks],
         "SCHEMA": newest_migration(),
         "HASH_TURNS": threading.BoundedSemaphore(settings.hashes_at_once),
+        "HASH_LINE": threading.BoundedSemaphore(HASHES_IN_LINE * settings.hashes_at_once),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "pool_size": 40,

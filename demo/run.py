@@ -99,7 +99,7 @@ def run(asked: Wanted) -> None:
                 _seed(asked, environment)
             password = (asked.var / "demo-password").read_text(encoding="utf-8").strip()
             print(READY.format(site=asked.site, stripe=asked.stripe, password=password), flush=True)
-            _say_when_over(environment)
+            print(_flask(environment, "demo", "last-words"), end="", flush=True)
             raise CannotStart(programs.wait_until_the_end())
 
 
@@ -135,6 +135,8 @@ def settings_of(asked: Wanted, sockets: Path) -> dict[str, str]:
         "STRIPE_SECRET_KEY": "sk_test_sandbox",
         "STRIPE_WEBHOOK_SECRET": secret,
         "MAIL_URL": f"file:{asked.var / 'letters'}",
+        # As in production, for moderators and staff; what their apps would show is printed.
+        "SECOND_FACTOR": "required",
         # Whoever plays with it types the one card that everybody knows, again and again, from one machine.
         "SAME_CARD": "1000",
         "RATE_CARD_PAGE": "1000 per hour",
@@ -247,25 +249,16 @@ def _seed(asked: Wanted, environment: dict[str, str]) -> None:
     (asked.var / "demo-unfinished").unlink(missing_ok=True)
 
 
-def _say_when_over(environment: dict[str, str]) -> None:
-    """One more line when the demonstration's rounds have all ended, so that nobody pledges in vain."""
-    over = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "app", "demo", "expired"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if over.returncode == 0:
-        print(over.stdout.strip(), flush=True)
-
-
-def _flask(environment: dict[str, str], *command: str) -> None:
-    """Run one of the site's own commands quietly; raises CannotStart with its last words when it fails."""
+def _flask(environment: dict[str, str], *command: str) -> str:
+    """Run one of the site's own commands; what it printed. Raises CannotStart with its last words when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app", *command],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        last = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-15:])
+        last = "\n".join(f"    {line}" for line in (done.stdout + done.stderr).splitlines()[-15:])
         raise CannotStart(f"`flask {' '.join(command)}` failed:\n{last}")
+    return done.stdout
 
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pyotp
 import requests
 import sqlalchemy as sa
 
@@ -21,7 +22,7 @@ import config
 import law
 from jobs import ring
 from law import Refused
-from models import Case, Comment, Invitation, Pledge, Round, User, begin_writing, db
+from models import Case, Comment, Invitation, Pledge, Round, User, begin_reading, begin_writing, db
 from pictures import draw_anew
 
 FOLDER = Path(__file__).parent / "cases"
@@ -97,9 +98,16 @@ def seed(go_live: Callable[[case_file.CaseFile, str], Case]) -> None:
 
 def has_run_out(as_of: dt.datetime) -> bool:
     """Whether no round of the demonstration can be pledged to any more."""
-    begin_writing()
+    begin_reading()
     rounds = list(db.session.scalars(sa.select(Round)))
     return bool(rounds) and not any(its_round.is_open(as_of) for its_round in rounds)
+
+
+def codes() -> list[tuple[str, str]]:
+    """Who has a second factor, and the six digits that their app would show now."""
+    begin_reading()
+    people = db.session.scalars(sa.select(User).where(User.second_factor_at.is_not(None)).order_by(User.id))
+    return [(person.email, pyotp.TOTP(person.second_factor_secret).now()) for person in people]
 
 
 def move_deadline(case: Case, after: int) -> None:
@@ -140,6 +148,10 @@ def _people() -> None:
     }
     for email, name, role in (MODERATOR, STAFF, OWNER, OTHER_OWNER, EDITOR):
         person = User.enrol(email, name, role, chosen, _now(), bio=bios[email])
+        if role in law.SECOND_FACTOR_ROLES:
+            secret = pyotp.random_base32()
+            # With the digits of the last half minute: those of now are for whoever logs in at once.
+            person.set_second_factor(secret, pyotp.TOTP(secret).at(_now(), counter_offset=-1), _now())
         if email == OTHER_OWNER[0]:
             person.picture = "river.svg"
 

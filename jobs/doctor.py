@@ -59,6 +59,7 @@ CHARGING = dt.timedelta(hours=1)
 KNOWING = law.NEW_KEY_AFTER + dt.timedelta(hours=2)
 # The window for repair ends with a last try, which may have to wait for Stripe as well.
 REPAIRING = dt.timedelta(days=1)
+MAKING_PAGES = dt.timedelta(hours=1)
 REMOVING_CARDS = dt.timedelta(days=1)
 READING_NEWS = dt.timedelta(hours=1)
 POSTING = dt.timedelta(hours=6)
@@ -667,6 +668,14 @@ def _asked_by_nobody(as_of: dt.datetime) -> Asked:
     return _pledges().where(Pledge.status.in_(("charging", "unknown")), ~asking)
 
 
+def _page_not_made(as_of: dt.datetime) -> Asked:
+    """The clock asks Stripe for a card page again and again, as long as the case takes pledges."""
+    waits = sa.and_(Pledge.status == "started", Pledge.session_id.is_(None), Pledge.next_at < as_of - MAKING_PAGES)
+    taken = sa.and_(Round.status == "open", Round.deadline >= as_of, Case.visibility == "public",
+                    Case.pledging_paused.is_(False))  # fmt: skip
+    return _pledges(Pledge.tries).join(Round).join(Case, Case.id == Round.case_id).where(waits, taken)
+
+
 def _card_left(as_of: dt.datetime) -> Asked:
     ended = Pledge.status.in_(("released", "cancelled", "dropped")) & Pledge.next_at.is_not(None)
     return _pledges().where(ended, _since(Pledge.status) < as_of - REMOVING_CARDS)
@@ -707,6 +716,7 @@ WAITING = (
     Check("Pledge {id} is not asked for any more, since Stripe calls our request wrong; see flask ask-again.", _halted),
     Check("Pledge {id} is {status}, and nothing will ever look at it again.", _forgotten),
     Check("Pledge {id} is {status}, but no charge was ever asked for.", _asked_by_nobody),
+    Check("Pledge {id} waits for its card page, which nobody has made, after {tries} tries.", _page_not_made),
     Check("Pledge {id} is {status}, and its card, or card page, has not been removed.", _card_left),
     Check("Old card {id} of pledge {pledge} has not been removed.", _old_card_left),
     Check("Stripe's event {id} ({type}) has not been worked on, after {tries} tries.", _unread),

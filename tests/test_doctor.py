@@ -252,6 +252,8 @@ CORRUPTIONS: list[tuple[list[str], list[str]]] = [
     (["UPDATE pledges SET next_at = '2026-01-01 00:00:00.000000' WHERE id = 7",
       "UPDATE events SET at = '2026-01-01 00:00:00.000000' WHERE subject_id = 7 AND after = 'cancelled'"],
      ["Pledge 7 is cancelled, and its card, or card page, has not been removed."]),
+    (["UPDATE pledges SET session_id = NULL, tries = 4, next_at = '2026-01-01 00:00:00.000000' WHERE id = 8"],
+     ["Pledge 8 waits for its card page, which nobody has made, after 4 tries."]),
     ([OLD_CARD], ["Old card 1 of pledge 6 has not been removed."]),
     ([EVENT], ["Stripe's event 1 (charge.succeeded) has not been worked on, after 3 tries."]),
     ([REFUND], ["Refund 1 of pledge 1 was asked for and never answered."]),

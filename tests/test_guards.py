@@ -41,6 +41,29 @@ def test_every_endpoint_declares_who_may_use_it(app: Flask) -> None:
     }
 
 
+# What needs neither a log-in nor a private link. Whoever adds a page to these blueprints has to say so here.
+OPEN = {
+    "public": "accessibility badge case cases cases_feed comment comment_decisions comment_thanks comments deadline embed "
+    "favicon health home oembed owner picture pledge_total policy_report poster privacy qr_code report report_form "
+    "reported robots share_picture short site_map topic updates_feed",
+    "supporters": "bank_return came_back find find_form links_sent pledge pledge_form",
+    "accounts": "ask_reset email_changed email_taken_back enter forgotten_password give_code log_in log_out "
+    "new_second_factor password_changed reset_sent second_factor set_first_second_factor sign_up sign_up_form sign_up_sent",
+    "drafts": "",
+}  # fmt: skip
+
+
+def test_what_is_open_to_everybody_is_named_here_and_all_else_in_its_blueprints_needs_a_private_link(
+    app: Flask,
+) -> None:
+    found: dict[str, set[str]] = {blueprint: set() for blueprint in OPEN}
+    for rule in app.url_map.iter_rules():
+        blueprint, _, endpoint = rule.endpoint.partition(".")
+        if blueprint in OPEN and "link" not in rule.arguments:
+            found[blueprint].add(endpoint)
+    assert found == {blueprint: set(names.split()) for blueprint, names in OPEN.items()}
+
+
 @pytest.mark.parametrize("role", ["owner", "moderator", "staff"])
 def test_what_a_role_guards_is_closed_to_strangers_and_to_every_other_role(site: Site, role: str) -> None:
     guarded = site.rules(role)

@@ -1,5 +1,6 @@
 """How often one network, and one account, may try; and who is believed about where a request comes from."""
 
+import datetime as dt
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from models import Case
 from tests.doorway import everything, set_otherwise
 from tests.made import a_case, a_user
 from views import doors
+from views.public import network_of_today
 
+NOON = dt.datetime(2026, 11, 27, 12, tzinfo=dt.UTC)
 WORDS = {"name": "Ada Winter", "email": "ada@example.org", "body": "Good luck with your case."}
 TERMS = {
     "amount": "other", "other_amount": "25", "name": "Ada Winter", "email": "ada@example.org", "agreed": "y",
@@ -35,6 +38,27 @@ def hasty_threads() -> Iterator[None]:
 
 def comment(browser: FlaskClient, slug: str, **headers: str) -> TestResponse:
     return browser.post(f"/cases/{slug}/comments", data=WORDS, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one_network"),
+    [
+        ("192.0.2.1", "192.0.2.9", True), ("192.0.2.1", "203.0.113.9", False),
+        # As a socket for both kinds of addresses tells of the older kind.
+        ("::ffff:192.0.2.1", "192.0.2.9", True), ("::ffff:192.0.2.1", "::ffff:203.0.113.9", False),
+        ("2001:db8:1:2::1", "2001:db8:1:2:3::4", True), ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        # What a proxy should not say, and one might.
+        ("192.0.2.1:5000", "unix:", True), ("192.0.2.1:5000", "192.0.2.1", False),
+    ],
+)  # fmt: skip
+def test_pledges_and_comments_know_a_network_by_its_mark(
+    app: Flask, one: str, other: str, are_one_network: bool
+) -> None:
+    marks = []
+    for address in (one, other):
+        with app.test_request_context(environ_overrides=from_address(address)):
+            marks.append(network_of_today(NOON))
+    assert (marks[0] == marks[1]) is are_one_network
 
 
 def from_address(address: str) -> dict[str, str]:

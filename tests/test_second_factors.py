@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from cli import demo_second_factor_code, reset_second_factor
+from cli import demo_codes, demo_last_words, reset_second_factor
 from models import RecoveryCode, User, db
 from tests.crowd import at_once
 from tests.doorway import SAME_ORIGIN, Site, everything, logged_in, set_otherwise, token_on, words_of
@@ -484,14 +484,15 @@ def test_nobody_of_staff_resets_their_own_but_the_operator_does(app: Flask) -> N
     assert code == 1 and "There is no user staff@example.org with a second factor." in printed
 
 
-def test_in_development_a_command_prints_what_the_app_would_show(
+def test_in_development_a_command_prints_what_each_app_would_show(
     app: Flask, owner: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, printed = run(app, demo_second_factor_code, owner.email)
-    assert (code, printed.split()[-1]) == (0, owner.digits())
-    code, printed = run(app, demo_second_factor_code, "nobody@example.org")
-    assert code == 1 and "There is no user nobody@example.org with a second factor." in printed
+    a_user("moderator", "nothing-set-up@example.org")
+    keep()
+    code, printed = run(app, demo_codes)
+    assert (code, printed) == (0, f"{owner.digits()}  {owner.email}\n")
     production = app.config["STANDING"].model_copy(update={"environment": "production"})
     monkeypatch.setitem(app.config, "STANDING", production)
-    code, printed = run(app, demo_second_factor_code, owner.email)
-    assert code == 1 and owner.digits() not in printed
+    for command in (demo_codes, demo_last_words):
+        code, printed = run(app, command)
+        assert code == 1 and owner.digits() not in printed

@@ -6,12 +6,14 @@ The other rows of the list in docs/security.md are shown where that list says.
 import datetime as dt
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import pytest
 import sqlalchemy as sa
 import time_machine
 from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -20,6 +22,7 @@ import models
 from models import EmailChange, Event, User, db
 from tests.crowd import at_once
 from tests.doorway import SAME_ORIGIN, everything, logged_in, set_otherwise, token_on
+from tests.house import eventually
 from tests.made import PASSWORD, a_user, keep, look_anew, now
 from tests.mailbox import letters_to, link_in_letter_to
 from tests.reading import read, said
@@ -97,6 +100,35 @@ def test_so_many_passwords_are_hashed_at_once_and_who_waits_too_long_is_asked_to
         busy = next(answer for answer in answers if answer.status_code == 503)
         assert busy.headers["Retry-After"] == "5" and "Please wait a few seconds, then send it again." in busy.text
         assert try_in(site.test_client()).status_code == 303, "and then it is anybody's turn again"
+
+
+class Stopped(PasswordHasher):
+    """Hashes nothing before it may go on."""
+
+    go_on = threading.Event()
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 - as argon2 calls it
+        self.go_on.wait(30)
+        raise VerifyMismatchError
+
+
+def test_no_more_than_four_times_as_many_stand_in_line_and_the_others_are_told_at_once(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand log-ins at once keep no thread for longer than it takes to say so, but these."""
+    a_user(email=EMAIL)
+    hasher = Stopped()
+    monkeypatch.setattr(models, "_hasher", hasher)
+    monkeypatch.setattr(models, "HASH_PATIENCE", 30.0)
+    with set_otherwise(app, hashes_at_once=1, rate_login="100 per hour", rate_login_network="100 per hour") as site:
+        with ThreadPoolExecutor(9) as many:
+            tries = [many.submit(try_in, site.test_client(), "a wrong password") for _ in range(9)]
+            try:
+                eventually(lambda: sum(one.done() for one in tries) == 5)
+                assert [one.result().status_code for one in tries if one.done()] == [503] * 5
+            finally:
+                hasher.go_on.set()
+        assert sorted(one.result().status_code for one in tries) == [422] * 4 + [503] * 5
 
 
 def test_sixty_four_characters_may_be_chosen_and_so_may_1024_bytes_and_no_more(app: Flask) -> None:

@@ -634,7 +634,7 @@ def test_staff_see_what_is_going_on_and_end_it_or_let_it_go_on_longer_with_a_rea
     assert "Cards are being tried out" in desk.get("/staff").text
     page, where = "/staff/tried-cards", f"/staff/breakers/{breaker_id}"
     shown = desk.get(page).text
-    assert "A case on television" in shown and "4 refused, 0 unfinished, 0 saved" in shown
+    assert "A case on television" in shown and "4 refused cards, 0 unused card pages, 0 saved cards" in shown
     wrong = press(desk, f"{where}/end", page)
     assert wrong.status_code == 422 and "Enter a reason." in wrong.text
     field = f"breaker-{breaker_id}-reason"

@@ -26,6 +26,7 @@ PRODUCTION: dict[str, str] = {
     "site_url": "https://standing.example",
     "operator_name": "Standing Ltd",
     "contact_email": "help@standing.example",
+    "redis_url": "unix://standing:a-password-of-redis@/run/standing/valkey.sock",
     "stripe_secret_key": "sk_live_" + "a" * 24,
     "stripe_webhook_secret": "whsec_" + "w" * 32,
     "mail_url": "smtps://user:password@mail.standing.example",
@@ -66,6 +67,10 @@ def test_production_starts_when_all_is_set() -> None:
         ("link_secret_fallbacks", ("",)),  # anybody could sign with it
         ("link_secret_fallbacks", (config.DEVELOPMENT_LINK_SECRET,)),
         ("site_url", "http://standing.example"),
+        ("redis_url", "redis://127.0.0.1:6379/0"),
+        ("redis_url", "unix:///run/standing/valkey.sock"),
+        ("redis_url", "unix://standing:change%20me@/run/standing/valkey.sock"),  # the one that is shipped
+        ("redis_url", "rediss://standing:" + "p" * 15 + "@redis.standing.example/0"),
         ("stripe_api_base", "http://127.0.0.1:12111"),
         ("stripe_secret_key", config.SANDBOX_KEY),
         ("stripe_secret_key", "pk_live_" + "a" * 24),  # the publishable one

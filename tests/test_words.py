@@ -8,7 +8,7 @@ from flask import Flask
 import law
 from models import Case, Round, User
 from tests.made import a_case
-from views.words import age, instant, paragraphs, plural, promise, render_markdown, time_left
+from views.words import age, instant, paragraphs, promise, render_markdown, time_left
 
 AS_OF = dt.datetime(2022, 10, 2, 1, 0, tzinfo=dt.UTC)
 LINK = 'rel="nofollow ugc noopener noreferrer"'
@@ -67,11 +67,6 @@ def test_an_instant_is_told_in_its_zone_and_marked_up_in_utc() -> None:
 )
 def test_an_age_is_told_in_one_unit(waits: dt.timedelta, words: str) -> None:
     assert age(AS_OF - waits, AS_OF) == words
-
-
-@pytest.mark.parametrize(("count", "words"), [(0, "no pledges"), (1, "1 pledge"), (2, "2 pledges")])
-def test_one_none_and_many_read_right(count: int, words: str) -> None:
-    assert plural(count, "pledge") == words
 
 
 # --- The sentences that matter most ------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 import hmac
-import ipaddress
 import threading
 from typing import Any
 
@@ -17,8 +16,8 @@ from werkzeug.wrappers import Response as AnyResponse
 
 import law
 from jobs import ring
-from models import Case, Comment, Picture, db
-from views import doors, front_cache, hypermedia, languages
+from models import Case, Comment, Picture, begin_reading, db
+from views import doors, front_cache, hypermedia, languages, visitors
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -237,6 +236,8 @@ def _case_page(its_case: Case, form: CommentForm) -> str:
 
 
 def _comment_again(its_case: Case, form: CommentForm, status: int) -> Response:
+    # Nothing was written, and nobody who writes has to wait while the page is drawn.
+    begin_reading()
     return hypermedia.invalid("cases/comment_form.html", "cases/_comment_form.html", status, form=form, case=its_case)
 
 
@@ -256,9 +257,7 @@ def _shown(its_case: Case) -> dict[str, Any]:
 
 def network_of_today(as_of: dt.datetime) -> str:
     """A mark for the network that this request came from. It is another one each day, and leads back to nobody."""
-    address = ipaddress.ip_address(request.remote_addr or "::")
-    part = ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False)
-    words = f"network\0{as_of.date()}\0{part}"
+    words = f"network\0{as_of.date()}\0{visitors.network(24, 64) or 'nowhere'}"
     secret = str(current_app.config["LINK_SECRETS"][0])
     return hmac.new(secret.encode(), words.encode(), hashlib.sha256).hexdigest()[:24]
 

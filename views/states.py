@@ -80,6 +80,16 @@ def tries(count: int) -> str:
     return ngettext("%(num)s try", "%(num)s tries", count) if count else gettext("no tries")
 
 
+def seen(figures: str) -> str:
+    """What a breaker has seen, as its row has it: "12 refused, 3 unfinished, 4 saved"."""
+    refused, unfinished, saved = (int(part.split()[0]) for part in figures.split(", "))
+    return ", ".join((
+        ngettext("%(num)s refused card", "%(num)s refused cards", refused),
+        ngettext("%(num)s unused card page", "%(num)s unused card pages", unfinished),
+        ngettext("%(num)s saved card", "%(num)s saved cards", saved),
+    ))  # fmt: skip
+
+
 def grouped(number: int) -> str:
     """ "1,000", as the language of the page groups it."""
     return str(format_decimal(number, locale=get_locale() or "en_GB"))

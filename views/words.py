@@ -20,7 +20,6 @@ from views import states
 def teach(app: Flask) -> None:
     """Give the templates their filters and the settings that they may show."""
     app.add_template_filter(pounds)
-    app.add_template_filter(plural)
     app.add_template_filter(instant)
     app.add_template_filter(iso)
     app.add_template_filter(render_markdown)
@@ -31,7 +30,6 @@ def teach(app: Flask) -> None:
     app.add_template_filter(law.instant_words)
     app.add_template_filter(law.clock_words)
     app.add_template_filter(with_pledges)
-    app.add_template_filter(at_most)
     app.add_template_filter(closes_soon)
     app.add_template_global(time_left)
     app.add_template_global(Event.people, "people_of")
@@ -41,20 +39,11 @@ def teach(app: Flask) -> None:
     app.add_template_filter(source)
     app.add_template_filter(states.state)
     app.add_template_filter(states.grouped)
+    app.add_template_filter(states.seen)
     app.add_template_filter(states.tries)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
     app.jinja_env.globals.update(N_=N_)
     app.jinja_env.globals.update(of_owner=law.OF_OWNER, topics=law.TOPICS, doubts=law.DOUBTS)
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """ "1 pledge", "2 pledges", "no pledges"; in English alone, for what is in no other language yet."""
-    return f"{count or 'no'} {one if count == 1 else many or one + 's'}"
-
-
-def at_most(count: int, most: int, one: str, many: str = "") -> str:
-    """As `plural`, for what is counted no further than one more than the most: "more than 1,000 comments"."""
-    return f"more than {most:,} {many or one + 's'}" if count > most else plural(count, one, many)
 
 
 def instant(moment: dt.datetime, zone: str = "") -> Markup:
