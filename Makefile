@@ -11,7 +11,7 @@ BIN := .venv/bin
 LIVES ?= 5000
 SEED := $(or $(SEED),$(shell date +%s))
 VAR := $(or $(STANDING_VAR),var)
-OURS := app.py case_file.py cli.py config.py law.py letters.py models.py money.py office.py passwords.py payments.py pictures.py privacy.py twin.py bench demo jobs sandbox tests translations views
+OURS := app.py beginning.py case_file.py cli.py config.py law.py letters.py models.py money.py office.py passwords.py payments.py pictures.py privacy.py twin.py bench demo jobs sandbox tests translations views
 # Recorded in the locks instead of the command that made them, which differs between machines.
 export UV_CUSTOM_COMPILE_COMMAND := make lock
 

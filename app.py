@@ -10,6 +10,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from markupsafe import Markup
 
+import beginning  # noqa: F401 - it is there to be first
 import config
 import office
 from models import db

@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
-from email_validator import validate_email
 from flask import render_template
 from flask_babel import force_locale
 
@@ -473,6 +472,8 @@ def _recipient(letter: Letter, about: Any) -> Address:
 def _address(name: str, email: str) -> Address:
     """Names are one line, whatever was typed; a domain such as bücher.example goes out in its ASCII form."""
     if not email.isascii():
+        from email_validator import validate_email
+
         email = validate_email(email, check_deliverability=False).ascii_email or email
     return Address(display_name=" ".join(name.split()), addr_spec=email)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flask import Flask
 
+import beginning  # noqa: F401 - it is there to be first
 import config
 from models import db, prepare_engine
 from views import languages, words

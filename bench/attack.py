@@ -26,7 +26,7 @@ import requests
 import sqlalchemy as sa
 from flask_migrate import upgrade
 
-from jobs import worker_is_there
+from jobs.queue import worker_is_there
 from models import Breaker, CardFailure, Case, Letter, Pledge, begin_reading, begin_writing, db
 from tests.house import House, eventually
 from tests.made import a_case, a_user, now

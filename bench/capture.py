@@ -25,7 +25,8 @@ import requests
 import sqlalchemy as sa
 from flask_migrate import upgrade
 
-from jobs import ring, worker_is_there
+from jobs import ring
+from jobs.queue import worker_is_there
 from models import Examination, Pledge, Reconciliation, Round, begin_reading, begin_writing, db
 from tests.at_stripe import saved_card
 from tests.house import House, descendants, eventually

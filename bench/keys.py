@@ -18,7 +18,7 @@ from pathlib import Path
 from flask_migrate import upgrade
 from playwright.sync_api import sync_playwright
 
-from jobs import worker_is_there
+from jobs.queue import worker_is_there
 from models import Case, begin_writing, db
 from tests.house import House, eventually
 from tests.made import PASSWORD, a_case, a_user, keep, now

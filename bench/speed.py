@@ -94,7 +94,7 @@ class Programs:
             sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
             "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", "32",
             "--backlog", "16384", "--backpressure", "16384", "--no-ws",
-        ], **settings)  # fmt: skip
+        ], MALLOC_ARENA_MAX="2", **settings)  # fmt: skip
 
     def stop(self) -> None:
         for program in self.running.values():

@@ -6,9 +6,9 @@ They are no commands of `flask`, since that loads Alembic with each of its comma
 import sys
 
 import office
-from jobs import sweep, work
+from jobs import queue, sweep
 
-PROGRAMS = {"worker": work, "sweep": sweep.keep_sweeping}
+PROGRAMS = {"worker": queue.work, "sweep": sweep.keep_sweeping}
 
 
 def main() -> None:

@@ -503,6 +503,23 @@ def test_an_open_page_that_is_up_to_date_is_told_so_from_what_is_kept(site: Watc
     assert [(site.ask(address, HTMX).status_code, len(site.behind.asked)) for _ in range(3)] == [(204, 1)] * 3
 
 
+def test_what_shows_nothing_says_only_who_may_keep_it_and_a_page_with_another_policy_is_another_page() -> None:
+    def cache_with(policy: str, **more: Any) -> FrontCache:
+        of_the_page = ("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff")
+        return cache_before(answers(*of_the_page, ("Strict-Transport-Security", "max-age=9"), **more))
+
+    page, other = (asked_of(cache_with(policy)) for policy in ("default-src 'none'", "default-src 'self'"))
+    assert page.data == other.data and page.headers["ETag"] != other.headers["ETag"]
+    unchanged = asked_of(cache_with("default-src 'none'"), **{"If-None-Match": page.headers["ETag"]})
+    nothing = asked_of(cache_with("default-src 'none'", status="204 NO CONTENT", body=b""))
+    empty = asked_of(cache_with("default-src 'none'", body=b""))
+    told = {"Cache-Control", "Vary", "Strict-Transport-Security", "Age"}
+    assert (unchanged.status_code, set(unchanged.headers.keys())) == (304, told | {"ETag"})
+    assert (nothing.status_code, set(nothing.headers.keys())) == (204, told)
+    for shown in (page, empty):
+        assert shown.headers["Content-Security-Policy"] == "default-src 'none'" and "Content-Type" in shown.headers
+
+
 def test_under_another_name_than_our_own_nothing_is_kept(site: Watched) -> None:
     address = f"/cases/{a_case().slug}"
     page = site.ask(address).data

@@ -3,11 +3,13 @@
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 from structlog.testing import CapturingLogger
 
 import jobs
 import payments
 from jobs import each
+from jobs.queue import StandingWorker
 from models import Case, begin_reading, db
 from tests.made import a_case, keep
 
@@ -74,3 +76,10 @@ def test_when_the_time_of_the_job_is_up_all_of_it_ends(app: Flask) -> None:
         each(ids, out_of_time, put_back)
     db.session.rollback()
     assert summaries() == ["In short.", "In short."]
+
+
+def test_the_queue_says_that_the_time_is_up_with_our_own_word_and_only_of_a_job() -> None:
+    for its_own, is_ours in ((JobTimeoutException, True), (HorseMonitorTimeoutException, False)):
+        with pytest.raises(its_own) as raised:
+            StandingWorker.death_penalty_class(1, its_own, job_id="1").handle_death_penalty(None, None)  # type: ignore[no-untyped-call]
+        assert isinstance(raised.value, jobs.OutOfTime) is is_ours

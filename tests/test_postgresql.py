@@ -181,7 +181,8 @@ FORKED = """
 import os
 import rq
 import sqlalchemy as sa
-import app, jobs
+import app
+from jobs import queue
 from models import db
 
 def backend():
@@ -193,7 +194,7 @@ with app.create_app().app_context():
     mine = backend()
     rq.Worker.main_work_horse = lambda *_: os._exit(0 if backend() != mine else 3)
     if os.fork() == 0:
-        jobs.StandingWorker.main_work_horse(object.__new__(jobs.StandingWorker), None, None)
+        queue.StandingWorker.main_work_horse(object.__new__(queue.StandingWorker), None, None)
     print("child", os.waitstatus_to_exitcode(os.wait()[1]), "parent", backend() == mine)
 """
 

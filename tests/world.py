@@ -26,7 +26,7 @@ import jobs
 import letters
 import payments
 import sandbox
-from jobs import card_pages, charging, deadline_capture, inbox, reconcile, sweep
+from jobs import card_pages, charging, deadline_capture, inbox, queue, reconcile, sweep
 from jobs.charging import Answered, PacedThreads
 from law import Refused
 from models import Base, Letter, OldCard, Pledge, Refund, Round, StripeEvent, begin_writing, db
@@ -98,7 +98,7 @@ class World:
             patch.setattr(asker, "PacedThreads", InTurn)
         # Nobody hands over a lease while another waits for it: here one process stands still while another works.
         patch.setattr(deadline_capture, "HEAD_START", 0.0)
-        patch.setattr(jobs, "_doorbell", lambda url: NobodyHears())
+        patch.setattr(queue, "doorbell", lambda url: NobodyHears())
         patch.setattr(letters, "send", self._post)
         patch.setattr(jobs, "perform", self._perform)
         for job in BY_THE_HOUR:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import redis
 import sqlalchemy as sa
 import structlog
 from flask import Blueprint, Flask, abort, current_app, g, request, session, url_for
@@ -319,6 +318,8 @@ def _count_in_spite_of_trouble(one_more: Callable[[], None]) -> None:
     """When Redis goes, Flask-Limiter counts in its own memory; but of the requests that find out together it saves only
     the first. And that memory's timer, which two requests may start at once, tells one of them so with a RuntimeError,
     before it has counted."""
+    import redis
+
     for _ in range(TRIES_TO_COUNT - 1):
         try:
             return one_more()

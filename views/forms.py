@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from babel.numbers import format_decimal
-from email_validator import EmailNotValidError, validate_email
 from flask_babel import LazyString, get_locale, gettext, lazy_gettext
 from wtforms import (  # type: ignore[attr-defined]  # its types are older than it is
     BooleanField,
@@ -108,6 +107,8 @@ class EmailAddress:
     """
 
     def __call__(self, form: Form, field: Any) -> None:
+        from email_validator import EmailNotValidError, validate_email
+
         try:
             field.data = validate_email(field.data, check_deliverability=False, allow_smtputf8=False).ascii_email
         except EmailNotValidError as wrong:

@@ -39,7 +39,8 @@ FRESH, OLDEST = 1.0, 2.0
 FOR_EVERYBODY = "public, max-age=1, stale-while-revalidate=1"
 # The page is another for each of these, and only for these: those that are in the key, and the cookie that keeps out.
 MAY_VARY = {"accept-encoding", "cookie", "hx-history-restore-request", "hx-request"}
-KEPT_STATUS = ("200", "204")
+NOTHING = "204"
+KEPT_STATUS = ("200", NOTHING)
 SQUEEZED = ("text/", "image/svg+xml", "application/json")
 LONGEST_QUERY = 500
 # Whoever waits longer for a page that somebody else makes asks for one of their own.
@@ -48,6 +49,9 @@ MOST_PAGES = 4096
 # What a page takes besides its text.
 OVERHEAD = 2048
 MEGABYTE = 1024 * 1024
+# What an answer says that shows nothing: who may keep it, and that https is to be used. The rest is about what is
+# shown, which the reader has already (304), or which there is none of (204).
+SAID_OF_NOTHING = {"cache-control", "vary", "strict-transport-security", "x-accel-expires"}
 
 # Where, with which part of the query, as a page or as a fragment.
 Key = tuple[str, str, bool]
@@ -114,16 +118,19 @@ class Page:
         return OVERHEAD + len(self.plain.body) + (len(self.squeezed.body) if self.squeezed else 0)
 
     def give(self, asked: dict[str, Any], start_response: "StartResponse", moment: float) -> Iterable[bytes]:
+        if not self.is_for_everybody:
+            start_response(self.status, self.plain.headers)
+            return [] if asked["REQUEST_METHOD"] == "HEAD" else [self.plain.body]
         form = self.plain
         if self.squeezed and takes_gzip(asked.get("HTTP_ACCEPT_ENCODING", "")):
             form = self.squeezed
         # Rounded up, so that who keeps it further never adds our time to theirs.
-        age = ("Age", str(math.ceil(max(0.0, moment - self.made_at))))
+        age = aged(math.ceil(moment - self.made_at))
         has = asked.get("HTTP_IF_NONE_MATCH")
-        if has and self.is_for_everybody and form.is_what(has):
+        if has and form.is_what(has):
             start_response("304 NOT MODIFIED", [*form.unchanged_headers, age])
             return []
-        start_response(self.status, [*form.headers, age] if self.is_for_everybody else form.headers)
+        start_response(self.status, [*form.headers, age])
         return [] if asked["REQUEST_METHOD"] == "HEAD" else [form.body]
 
 
@@ -284,6 +291,8 @@ class FrontCache:
         )
         if not for_everybody:
             return Page(status, Form(body, "", headers, []), None, begun, False)
+        if status.startswith(NOTHING):
+            headers = _of_nothing(headers)
         if self.behind_a_proxy:
             # A proxy of ours that keeps it too counts in whole seconds and only to the end of the one that is named: so
             # it has half a second to make the next one before this is too old. It must stand behind Cache-Control.
@@ -301,12 +310,17 @@ def _form(body: bytes, headers: list[tuple[str, str]], encoding: str = "") -> Fo
     kept = [(name, value) for name, value in headers if name.lower() not in left_out] + [("Vary", vary)]
     if not body:
         return Form(body, "", kept, kept)
-    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    # Whoever has it already has also what is said of it. So that is part of the tag, but for until when it may be kept.
+    said = "".join(f"{name}: {value}\n" for name, value in kept if name.lower() != "x-accel-expires")
+    tag = f'"{hashlib.blake2b(said.encode() + body, digest_size=12).hexdigest()}"'
     kept.append(("ETag", tag))
-    # For whoever has it already these are news as well; what is said of the body is not.
-    unchanged = [(name, value) for name, value in kept if not name.lower().startswith("content-t")]
+    unchanged = [*_of_nothing(kept), ("ETag", tag)]
     sent = [*kept, ("Content-Length", str(len(body)))] + [("Content-Encoding", encoding)] * bool(encoding)
     return Form(body, tag, sent, unchanged)
+
+
+def _of_nothing(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in headers if name.lower() in SAID_OF_NOTHING]
 
 
 def _understood(query: str, known: Known) -> str | None:
@@ -329,6 +343,11 @@ def _understood(query: str, known: Known) -> str | None:
     if not all(known[name].fullmatch(value) for name, value in said.items()):
         return None
     return "&".join(f"{name}={quote(said[name])}" for name in sorted(said))
+
+
+@functools.lru_cache(maxsize=256)
+def aged(seconds: int) -> tuple[str, str]:
+    return "Age", str(max(0, seconds))
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,7 +5,6 @@ Whoever stands here is nobody yet: `current_user` stays anonymous until the code
 """
 
 import pyotp
-import segno
 from flask import abort, current_app, g, redirect, render_template, request, session, url_for
 from flask_babel import gettext, lazy_gettext
 from flask_login import current_user
@@ -178,6 +177,8 @@ def codes_page(codes: list[str]) -> str:
 
 def set_up_page(form: SetUpForm, person: User, secret: str = "") -> str:
     """The page with a secret, which is kept in the page alone, signed, until its first digits have come."""
+    import segno
+
     secret = secret or pyotp.random_base32()
     form.offer.data = _offers().dumps([person.id, secret])
     for name in {"code", "new_code"} & {*form.data}:
