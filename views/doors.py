@@ -267,6 +267,8 @@ def too_many(kind: str, account: str = "") -> bool:
 
 def any_too_many(*tries: tuple[str, str]) -> bool:
     """As too_many for each (kind, account) in turn, until one is too many; in one question to Redis instead of many."""
+    import redis
+
     storage = limiter.limiter.storage
     if isinstance(storage, RedisStorage):
         try:
