@@ -24,10 +24,35 @@ import payments
 from jobs import deadline_capture, stripe_events
 from jobs import sweep as the_sweep
 from law import Refused
-from models import Breaker, CardFailure, CardsTried, Case, Event, Letter, Pledge, Round, User, begin_writing, db
+from models import (
+    Breaker,
+    CardFailure,
+    CardsTried,
+    Case,
+    Event,
+    Letter,
+    OldCard,
+    Pledge,
+    Round,
+    User,
+    begin_writing,
+    db,
+)
 from tests.at_stripe import sdk, type_card
 from tests.doorway import SAME_ORIGIN, logged_in, signature
-from tests.made import a_case, a_pledge, a_user, card_found, case_at, confirm, keep, look_anew, now, pledges_of
+from tests.made import (
+    a_case,
+    a_new_card,
+    a_pledge,
+    a_user,
+    card_found,
+    case_at,
+    confirm,
+    keep,
+    look_anew,
+    now,
+    pledges_of,
+)
 from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
 
@@ -465,6 +490,26 @@ def test_a_card_page_that_was_open_before_leads_to_a_pledge_that_counts_once_its
     assert [one.what for one in last(case.slug).history()][-2:] == ["address_confirmed", "confirmed"]
 
 
+@pytest.mark.usefixtures("strict")
+def test_a_pledge_whose_card_has_become_odd_until_its_address_is_confirmed_is_looked_at_and_does_not_count(
+    app: Flask, client: FlaskClient
+) -> None:
+    a_user("staff")
+    case = a_case()
+    asks(case)
+    ids = [with_card(case.slug, "one-card", f"{who}@odd.example").id for who in ("first", "second", "third")]
+    because = [(one.status, one.held_because) for one in pledges_of(case.slug)]
+    assert because == [("held", "unconfirmed"), ("held", "unconfirmed"), ("held", "same_card")]
+    first = db.session.get_one(Pledge, ids[0])
+    link = link_in(next(one for one in told("confirmation") if one.subject == f"pledge:{first.id}"))
+    assert client.post(link, headers=SAME_ORIGIN).headers["Location"] == f"/pledges/{first.link()}"
+    look_anew()
+    first = db.session.get_one(Pledge, ids[0])
+    assert (first.status, first.held_because, counted(case.slug)) == ("held", "same_card", (0, 0))
+    assert [one.subject for one in told("looked_at")] == [f"pledge:{ids[2]}", f"pledge:{ids[0]}"]
+    assert [one.id for one in Pledge.held(10)] == [ids[0], ids[2]] and client.get(link).status_code == 409
+
+
 def test_from_a_quarter_of_what_opens_the_breaker_on_a_saved_card_waits_for_its_address(
     app: Flask, client: FlaskClient, asked: Asked
 ) -> None:
@@ -733,6 +778,48 @@ def test_a_held_pledge_decides_nothing_unless_staff_let_it_count_before_the_dead
         "nobody": ["looked_at", "not_released"], "count": ["looked_at", "confirmed"],
         "refuse": ["looked_at", "not_released"], "supporter": ["looked_at", "cancelled"],
     }[looked]  # fmt: skip
+
+
+def replaced(of: Pledge, card: str, amount: int = 0) -> tuple[Pledge, str]:
+    """Another card is saved in the place of its own, for this amount if any; and what Stripe calls that card."""
+    held = Pledge.hold(of.id)
+    if amount:
+        held.change_amount(amount, now())
+    found = replace(a_new_card(held), fingerprint=card, payment_method_id=f"pm_{card}_{next(_numbers)}")
+    held.apply_card(found, now())
+    keep()
+    return db.session.get_one(Pledge, of.id), str(found.payment_method_id)
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_card_with_which_a_pledge_would_be_held_is_not_taken_in_the_place_of_another_one_or_for_more(
+    app: Flask, client: FlaskClient
+) -> None:
+    staff, case = a_user("staff"), a_case(target=600_000)
+    keep()
+    for who in ("a", "b"):
+        with_card(case.slug, "one-card", f"{who}@rest.example")
+    clean = with_card(case.slug, "clean", "c@rest.example")
+    its_card = clean.payment_method_id
+    clean, odd = replaced(clean, "one-card")
+    clean, odder = replaced(clean, "one-card", 4_000)
+    assert (clean.status, clean.payment_method_id, clean.amount_pence) == ("confirmed", its_card, 2_500)
+    assert counted(case.slug) == (7_500, 3) and not clean.awaits_card
+    assert list(db.session.scalars(sa.select(OldCard.payment_method_id))) == [odd, odder]
+    (letter,) = told("not_raised")
+    private = client.get(f"/pledges/{clean.link()}").text
+    assert "counts with £25, as before" in words(letter) and "Another card was saved, but it is not used" in private
+    for said in (words(letter), private.partition("<main")[2]):
+        assert not re.search(r"declin|refus|insufficient|invalid|expired|valid", said)
+    assert [one.note for one in clean.history() if one.what == "card_not_taken"] == ["same_card"] * 2
+    # Any other card is taken; and what staff have let count may become more with its own.
+    clean, better = replaced(clean, "another", 4_000)
+    assert (clean.payment_method_id, clean.amount_pence) == (better, 4_000)
+    family = with_card(case.slug, "one-card", "d@rest.example")
+    Pledge.hold(family.id).let_count("A family.", db.session.get_one(User, staff.id), now())
+    keep()
+    family, again = replaced(family, "one-card", 3_000)
+    assert (family.status, family.payment_method_id, family.amount_pence) == ("confirmed", again, 3_000)
 
 
 def test_several_refused_cards_before_the_saved_one_and_a_card_refused_elsewhere_hold_a_pledge(
