@@ -54,6 +54,8 @@ REFUND_PAUSE = dt.timedelta(hours=1)
 RECEIPTS_A_DAY = 5
 LINKS_A_DAY = 5
 ADDRESSES_A_DAY = 5
+# How often a refused payment is tried again within a day; and then not by its supporter any more.
+PAYMENTS_A_DAY = 5
 # Whoever asks for lost links again within this time gets one letter.
 FIND_PAUSE = dt.timedelta(minutes=10)
 # A letter whose mailbox is said not to exist is tried again this often, and for so long.
@@ -3929,6 +3931,7 @@ class Pledge(Base):
         if self.status == "confirmed":
             if not self.round.is_open(as_of):
                 raise Refused(gettext("This case has closed: cards can no longer be changed."))
+            self.round.require_pledging(as_of)
         else:
             self._require_repairable(as_of)
             self._require_charges()
@@ -4689,6 +4692,15 @@ class Pledge(Base):
         self._require_charges()
         if self.status == "declined" and not self.refused_softly:
             raise Refused(gettext("Your bank does not allow this card any more. Please use another card."))
+        since = as_of - dt.timedelta(days=1)
+        if sum(one.kind == "confirm" and one.asked_at > since for one in self.attempts) >= PAYMENTS_A_DAY:
+            raise Refused(
+                gettext(
+                    "This payment was tried again %(times)s times within a day. Please use another card, or come back "
+                    "tomorrow.",
+                    times=PAYMENTS_A_DAY,
+                )
+            )
         self._due_again("supporter", as_of)
         self.left_with = self.link_version
         return True

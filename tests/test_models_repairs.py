@@ -142,6 +142,20 @@ def test_paying_again_makes_the_pledge_due_for_the_same_payment_and_twice_is_sil
     assert pledge.pay_again(now()) is False and len(pledge.attempts) == 2
 
 
+def test_a_supporter_has_a_card_tried_again_five_times_within_a_day_and_may_use_another_one_any_time(
+    app: Flask,
+) -> None:
+    start = now()
+    pledge = a_refused(as_of=start)
+    for number in range(5):
+        assert pledge.pay_again(start + number * HOUR) is True
+        refuse_again(pledge, start + number * HOUR, f"ch_again_{number}")
+    with pytest.raises(Refused, match="tried again 5 times within a day"):
+        pledge.pay_again(start + DAY - SECOND)
+    pledge.require_new_card(start + DAY - SECOND)
+    assert pledge.pay_again(start + DAY) is True
+
+
 def test_a_window_that_is_over_takes_no_payment_and_no_card(app: Flask) -> None:
     start = now()
     pledge = a_refused(as_of=start)

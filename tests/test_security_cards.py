@@ -55,6 +55,7 @@ from tests.made import (
 )
 from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
+from tests.test_models_repairs import a_refused
 
 SECOND, MINUTE, HOUR = (dt.timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours"))
 STRIPE = "https://stripe.example/"
@@ -249,6 +250,38 @@ def test_after_ten_refused_cards_an_e_mail_address_waits_an_hour_and_a_network_a
     assert pledge(client, case.slug, "third@example.org", "192.0.2.3").status_code == 303
     with time_machine.travel(now() + HOUR + SECOND):
         assert pledge(client, case.slug, "tries@example.org", "203.0.113.1").status_code == 303
+
+
+def test_where_many_cards_were_refused_no_way_from_a_private_page_leads_to_a_card_page_and_less_may_be_pledged(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case(target=600_000)
+    counts = confirm(a_pledge(case.round, email="many@tries.example"))
+    counts_elsewhere = confirm(a_pledge(case.round, email="honest@tries.example"))
+    keep()
+    private, honest = f"/pledges/{counts.link()}", f"/pledges/{counts_elsewhere.link()}"
+    pledge(client, case.slug, "many@tries.example", "192.0.2.1")
+    unsaved = last(case.slug)
+    for number in range(11):
+        refused(client, unsaved, f"card-{number}", page=f"seti_{number}")
+    pages = len(asked.pages)
+    more = {"amount": "40", "agreed": "y"}
+
+    def sent(where: str, typed: dict[str, str], address: str) -> TestResponse:
+        return client.post(where, data=typed, headers=SAME_ORIGIN, environ_overrides={"REMOTE_ADDR": address})
+
+    ways: list[tuple[str, dict[str, str]]] = [
+        (f"/pledges/{unsaved.link()}/card-page", {}), (f"/pledges/{unsaved.link()}/amount", more),
+        (f"{private}/card", {}), (f"{private}/amount", more),
+    ]  # fmt: skip
+    # By the address wherever they come from, and by the network whoever comes from there.
+    answers = [sent(*way, "203.0.113.1") for way in ways]
+    answers += [sent(f"{honest}/{way}", typed, "192.0.2.9") for way, typed in (("card", {}), ("amount", more))]
+    assert [(one.status_code, one.headers.get("Retry-After")) for one in answers] == [(429, "3600")] * 6
+    assert (len(asked.pages), asked.closed) == (pages, [])
+    assert sent(f"{private}/amount", {"amount": "10", "agreed": "y"}, "192.0.2.1").status_code == 303
+    assert db.session.get_one(Pledge, counts.id).amount_pence == 1_000
+    assert sent(f"{honest}/card", {}, "203.0.113.1").headers["Location"].startswith(STRIPE)
 
 
 def test_a_card_page_on_which_five_cards_were_refused_is_closed_and_no_other(client: FlaskClient, asked: Asked) -> None:
@@ -651,6 +684,23 @@ def test_who_never_confirms_is_let_go_of_at_once_and_stripe_is_not_asked_when_th
     deadline_capture.settle_round(its_round.id)
     assert case_at(case.slug).round.status == "met" and last(case.slug).status == "abandoned"
     assert (asked.pages, asked.closed) == ([], [])
+
+
+def test_while_pledging_rests_no_card_takes_the_place_of_one_that_counts_but_a_refused_payment_can_be_paid(
+    client: FlaskClient, asked: Asked
+) -> None:
+    payable = a_refused()
+    keep()
+    case = a_case(pledged=[2_500])
+    asks(case)
+    for case_id in (case.id, None):
+        Breaker.hold(case_id, now()).status = "asks"
+        Breaker.hold(case_id, now())._go("paused", CardsTried(21, 21, 0, 0), now())
+    keep()
+    counts = last(case.slug)
+    answer = client.post(f"/pledges/{counts.link()}/card", headers=SAME_ORIGIN)
+    assert answer.status_code == 409 and "Pledging rests for a while" in answer.text and asked.pages == []
+    Pledge.hold(payable.id).require_new_card(now())
 
 
 # --- What staff do about it --------------------------------------------------------------------------------

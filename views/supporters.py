@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 import law
 from jobs.stripe_events import look_again_at_card
-from models import AddressChange, Breaker, Case, Lookout, Pledge, Round, begin_reading, db
+from models import AddressChange, Breaker, CardFailure, Case, Lookout, Pledge, Round, begin_reading, db
 from views import doors, hypermedia, languages, words
 from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
 from views.counting import count_source
@@ -34,6 +34,8 @@ PURPOSES = {"supporters.unfinished": "unfinished", "supporters.unsubscription": 
 # What may lead to a card page, beside the form itself.
 OPENS_CARD_PAGES = ("supporters.card_page", "supporters.change_amount", "supporters.new_card",
                     "supporters.change_address")  # fmt: skip
+# These lead there only before a card is saved; but a higher amount does, which asks for itself.
+CHANGES = ("supporters.change_amount", "supporters.change_address")
 
 
 @supporters.before_request
@@ -55,9 +57,20 @@ def find_by_link() -> Response | None:
 
 @supporters.before_request
 def limit_card_pages() -> None:
-    """However a card page is asked for, only so many may be for one address."""
+    """However a card page is asked for, only so many may be for one address, and none where many were refused."""
     pledge = (request.view_args or {}).get("pledge")
-    if request.endpoint in OPENS_CARD_PAGES and pledge and doors.too_many("card page", pledge.email):
+    if request.endpoint not in OPENS_CARD_PAGES or not pledge:
+        return
+    if doors.too_many("card page", pledge.email):
+        abort(429)
+    if pledge.confirmed_at is None or request.endpoint not in CHANGES:
+        wait_for_refused_cards(pledge)
+
+
+def wait_for_refused_cards(pledge: Pledge) -> None:
+    """No card page for an address, or to a network, for which many cards were refused just now."""
+    if CardFailure.too_many_for(pledge.email, now()) or CardFailure.too_many_from(network_of_today(now()), now()):
+        doors.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
         abort(429)
 
 
