@@ -3828,6 +3828,28 @@ class Pledge(Base):
         supporter left was replaced, since whoever stole that link may know the way as well."""
         return self.left_with == self.link_version
 
+    def may_come_back(self, as_of: dt.datetime) -> bool:
+        """Whether the card page still leads to the private page: while a card may be saved there, and shortly after one
+        was, or came to nothing. Its number stands in Stripe's dashboard and in our backups, so it may be no key for
+        good."""
+        over = self.session_expires_at is None or as_of > self.session_expires_at + law.WAY_BACK
+        if over or not self.leads_back:
+            return False
+        ends = ("confirmed", "held", "card_replaced", "card_not_taken", "abandoned", "released", "cancelled")
+        return self.awaits_card or self._was_lately(ends, as_of)
+
+    def may_come_back_from_bank(self, as_of: dt.datetime) -> bool:
+        """As may_come_back, of the payment: while the bank waits for its supporter, and shortly after its answer."""
+        if not self.leads_back or self.bank_url is not None:
+            return self.leads_back
+        was_there = bool(self.attempts) and "return_url" in self.attempts[-1].params
+        return was_there and self._was_lately(("charged", "declined", "action_required", "not_approved"), as_of)
+
+    def _was_lately(self, what: tuple[str, ...], as_of: dt.datetime) -> bool:
+        of_it = sa.and_(Event.subject_kind == "pledge", Event.subject_id == self.id)
+        lately = sa.select(Event.id).where(of_it, Event.what.in_(what), Event.at >= as_of - law.WAY_BACK)
+        return db.session.scalar(lately.limit(1)) is not None
+
     def card_page_made(self, key: str, session_id: str, url: str | None) -> None:
         """Keep Stripe's answer, unless the supporter has started over in the meantime."""
         if key == self.session_key and self.session_id is None:

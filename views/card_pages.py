@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from flask import current_app, redirect, url_for
+from flask.wrappers import Response
 from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -212,10 +213,13 @@ def close_card_page(held: Pledge) -> AnyResponse | None:
     return redirect(back, 303) if closed.complete else None
 
 
-def come_back(known: Pledge | None, look: Callable[[int], None]) -> AnyResponse:
+def leads_nowhere() -> Response:
+    """Instead of what is behind a link, or at the end of a way back."""
+    return hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
+
+
+def come_back(known: Pledge, look: Callable[[int], None]) -> AnyResponse:
     """Back from Stripe, or from a bank. The address is not believed: it only says which row to ask Stripe about."""
-    if known is None or not known.leads_back:
-        return hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
     back, pledge_id = private_page(known), known.id
     begin_writing()
     try:

@@ -16,8 +16,17 @@ import config
 import law
 from jobs.stripe_events import look_again_at_card
 from models import AddressChange, Breaker, CardFailure, Case, Lookout, Pledge, Round, begin_reading, db
-from views import doors, hypermedia, languages, words
-from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
+from views import doors, languages, words
+from views.card_pages import (
+    Terms,
+    change_terms,
+    come_back,
+    leads_nowhere,
+    note_card_page,
+    page_is_gone,
+    private_page,
+    to_card_page,
+)
 from views.counting import count_source
 from views.forms import PledgeForm
 from views.public import found, network_of_today, now
@@ -50,9 +59,7 @@ def find_by_link() -> Response | None:
     about_address = purpose in ("new-address", "old-address")
     table: type[AddressChange | Pledge] = AddressChange if about_address else Pledge
     row = values["change" if about_address else "pledge"] = table.by_link(link, purpose)
-    return (
-        None if row else hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
-    )
+    return None if row else leads_nowhere()
 
 
 @supporters.before_request
@@ -142,7 +149,9 @@ def card_page(pledge: Pledge) -> AnyResponse:
 def came_back() -> AnyResponse:
     session_id = request.args.get("session_id", "")
     known = db.session.scalar(sa.select(Pledge).where(Pledge.session_id == session_id))
-    if known is not None and known.leads_back and not known.awaits_card:
+    if known is None or not known.may_come_back(now()):
+        return leads_nowhere()
+    if not known.awaits_card:
         return redirect(private_page(known), 303)
     return come_back(known, look_again_at_card)
 
