@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 import sqlalchemy as sa
+from flask import g
 from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -15,6 +16,7 @@ from rq.webhook import Webhook
 
 from jobs import QUEUE
 from models import StripeEvent, db
+from tests.doorway import set_otherwise
 from tests.house import House, eventually
 from tests.journey import (
     NOBODY_CAME,
@@ -32,6 +34,7 @@ from tests.journey import (
 )
 from tests.made import a_case, look_anew, pledges_of
 from tests.reader import Reader
+from views import doors
 
 
 @pytest.fixture
@@ -168,6 +171,21 @@ def _ended(job: Job, valkey: "redis.Redis") -> str:
 def _is_in_the_inbox(object_id: str) -> bool:
     look_anew()
     return db.session.scalar(sa.select(StripeEvent.id).where(StripeEvent.object_id == object_id)) is not None
+
+
+def test_limits_that_are_counted_in_turn_at_once_are_those_that_are_counted_one_by_one(house: House) -> None:
+    tries = ("pledge", ""), ("network", "of-a-library"), ("card page", "in-turn@limits.example")
+    with (
+        set_otherwise(
+            house.app, rate_pledge="3 per hour", rate_network="2 per hour", rate_card_page="3 per hour"
+        ) as site,
+        site.test_request_context("/", environ_base={"REMOTE_ADDR": "192.0.2.77"}),
+    ):
+        assert [doors.any_too_many(*tries) for _ in range(3)] == [False, False, True]
+        assert 3500 < g.retry_after <= 3601
+        # The third try was one too many for the network, so it was none for the card page any more.
+        assert doors.too_many("pledge") and doors.too_many("network", "of-a-library")
+        assert [doors.too_many("card page", "in-turn@limits.example") for _ in range(2)] == [False, True]
 
 
 NOT_OURS_TO_SAY = (

@@ -459,6 +459,46 @@ def test_of_those_who_may_still_be_typing_their_card_every_fifth_counts_as_one_w
 
 
 @pytest.mark.usefixtures("strict")
+def test_within_one_second_the_26th_waits_for_an_address_though_not_each_is_counted_for(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    keep()
+    with time_machine.travel(now(), tick=False):
+        for _ in range(25):
+            pledge(client, case.slug)
+        assert state(case.slug) == "closed"
+        pledge(client, case.slug)
+        assert state(case.slug) == "asks" and len(asked.pages) == 25
+
+
+@pytest.mark.parametrize(
+    ("before", "begun"),
+    [
+        # Five who may still be typing have left, all at once; or what was saved lies before the ten minutes.
+        ([], law.BREAKER_WINDOW - law.BREAKER_PATIENCE),
+        ([2_500], MINUTE),
+    ],
+)
+@pytest.mark.usefixtures("strict")
+def test_what_comes_of_age_between_two_who_pledge_within_one_second_is_not_overlooked(
+    client: FlaskClient, asked: Asked, before: list[int], begun: dt.timedelta
+) -> None:
+    with time_machine.travel(now(), tick=False):
+        start, case = now(), a_case(pledged=before)
+        keep()
+    with time_machine.travel(start + begun, tick=False):
+        for _ in range(5):
+            pledge(client, case.slug)
+    states = []
+    for moment in (start + law.BREAKER_WINDOW - SECOND / 2, start + law.BREAKER_WINDOW + SECOND / 3):
+        with time_machine.travel(moment, tick=False):
+            pledge(client, case.slug)
+            states.append(state(case.slug))
+    assert states == ["closed", "asks"]
+
+
+@pytest.mark.usefixtures("strict")
 def test_three_times_as_much_on_many_cases_has_the_whole_site_ask(client: FlaskClient, asked: Asked) -> None:
     slugs = [a_case().slug for _ in range(5)]
     keep()
