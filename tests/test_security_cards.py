@@ -354,6 +354,45 @@ def test_the_way_back_from_stripe_believes_nothing_of_its_address(
     assert (last(case.slug).status, last(case.slug).amount_pence, counted(case.slug)) == ("started", 2_500, (0, 0))
 
 
+def test_whoever_comes_back_again_and_again_has_stripe_asked_once_in_five_seconds_and_sixty_times_an_hour(
+    app: Flask, client: FlaskClient, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, looked = a_case(), []
+
+    def still_open(session_id: str) -> payments.CardFound:
+        looked.append(session_id)
+        return payments.CardFound(session_id, False, False, STRIPE, "seti_1", None, None, None, None)
+
+    def no_answer(intent_id: str) -> payments.ChargeFound:
+        looked.append(intent_id)
+        return payments.ChargeFound("unknown", intent_id, None, 0)
+
+    monkeypatch.setattr(payments, "look_at_card_page", still_open)
+    monkeypatch.setattr(payments, "look_at_charge", no_answer)
+    pledge(client, case.slug)
+    one = last(case.slug)
+    there, private = f"/pledges/return?session_id={one.session_id}", f"/pledges/{one.link()}"
+    with time_machine.travel(now() + SECOND, tick=False):
+        first, *others = [client.get(there) for _ in range(20)]
+    assert first.location == private and {other.location for other in others} == {f"{private}?stripe=asked"}
+    assert looked == [one.session_id] and "Retry-After" not in others[0].headers
+    assert "We are checking with Stripe whether your card was saved." in client.get(others[0].location).text
+    # By the address, whatever it comes back from: forty of its sixty are left.
+    limited(app, rate_look="1000 per second")
+    for _ in range(60):
+        client.get(there)
+    assert len(looked) == 1 + 40
+    # Another address is not in its way, and neither is another payment.
+    assert client.get(there, environ_overrides={"REMOTE_ADDR": "192.0.2.77"}).location == private
+    limited(app, rate_look="1 per 5 seconds")
+    one = db.session.get_one(Pledge, one.id)
+    one.payment_intent_id, one.bank_url = "pi_1", "https://bank.example/approve"
+    keep()
+    bank = "/pledges/bank-return?payment_intent=pi_1"
+    backs = [client.get(bank, environ_overrides={"REMOTE_ADDR": "192.0.2.77"}).location for _ in range(2)]
+    assert backs == [private, f"{private}?stripe=asked"] and looked[-2:] == [one.session_id, "pi_1"]
+
+
 # --- No page says whether a card works ---------------------------------------------------------------------
 
 

@@ -42,7 +42,10 @@ def bank_return() -> AnyResponse:
     known = db.session.scalar(sa.select(Pledge).where(Pledge.payment_intent_id == intent_id))
     if known is None or not known.may_come_back_from_bank(now()):
         return leads_nowhere()
-    return come_back(known, functools.partial(look_again_at_charge, intent_id=intent_id))
+    # Each try of a payment has an answer of its own.
+    return come_back(
+        known, f"{intent_id}-{len(known.attempts)}", functools.partial(look_again_at_charge, intent_id=intent_id)
+    )
 
 
 @supporters.post("/pledges/<link>/card")

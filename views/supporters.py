@@ -153,7 +153,7 @@ def came_back() -> AnyResponse:
         return leads_nowhere()
     if not known.awaits_card:
         return redirect(private_page(known), 303)
-    return come_back(known, look_again_at_card)
+    return come_back(known, session_id, look_again_at_card)
 
 
 @supporters.get("/pledges/unfinished/<link>")
