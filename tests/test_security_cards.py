@@ -694,7 +694,7 @@ def test_refused_cards_of_confirmed_addresses_have_pledging_rest_until_half_an_h
     form = client.get(f"/cases/{case.slug}/pledge")
     assert form.status_code == 409 and "Pledging rests for a while" in form.text
     assert pledge(client, case.slug).status_code == 409
-    assert client.post(f"/pledges/{first.link()}/amount", data={"amount": "30", "agreed": "y"},
+    assert client.post(f"/pledges/{last(case.slug).link()}/amount", data={"amount": "30", "agreed": "y"},
                        headers=SAME_ORIGIN).status_code == 409  # fmt: skip
     assert (len(pledges_of(case.slug)), len(asked.pages)) == (before, pages)
     # What was pledged stands: a card that is saved counts, and can be taken back.
