@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     rate_pledge: str = "30 per hour"
     rate_network: str = "300 per hour"
     rate_card_page: str = "10 per hour"
+    rate_way_back: str = "60 per hour"
+    rate_look: str = "1 per 5 seconds"
     breaker_refused: Annotated[int, Field(ge=1)] = 20
     breaker_unfinished: Annotated[int, Field(ge=1)] = 100
     same_card: Annotated[int, Field(ge=2)] = 3
@@ -216,8 +218,8 @@ class Settings(BaseSettings):
         return source
 
     @field_validator(
-        "rate_login", "rate_login_network", "rate_pledge", "rate_network", "rate_card_page", "rate_comment",
-        "rate_letter", "rate_search",
+        "rate_login", "rate_login_network", "rate_pledge", "rate_network", "rate_card_page", "rate_way_back",
+        "rate_look", "rate_comment", "rate_letter", "rate_search",
     )  # fmt: skip
     @classmethod
     def _a_rate(cls, rate: str) -> str:

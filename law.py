@@ -332,6 +332,8 @@ LAST_REQUEST = dt.timedelta(minutes=10)
 # Stripe's own bounds for one Checkout session: 30 minutes to 24 hours.
 SHORTEST_SESSION = dt.timedelta(minutes=31)
 LONGEST_SESSION = dt.timedelta(hours=23, minutes=50)
+# How long a way back from Stripe or a bank leads to the private page, once what lies at its end is over.
+WAY_BACK = dt.timedelta(hours=1)
 # A complete session whose event cannot be found for this long is for people to decide.
 EVENT_SEARCH = dt.timedelta(minutes=10)
 

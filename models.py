@@ -54,6 +54,8 @@ REFUND_PAUSE = dt.timedelta(hours=1)
 RECEIPTS_A_DAY = 5
 LINKS_A_DAY = 5
 ADDRESSES_A_DAY = 5
+# How often a refused payment is tried again within a day; and then not by its supporter any more.
+PAYMENTS_A_DAY = 5
 # Whoever asks for lost links again within this time gets one letter.
 FIND_PAUSE = dt.timedelta(minutes=10)
 # A letter whose mailbox is said not to exist is tried again this often, and for so long.
@@ -442,6 +444,10 @@ def secret_mark(kind: str, words: str) -> str:
     secret."""
     secret = str(current_app.config["LINK_SECRETS"][0])
     return hmac.new(secret.encode(), f"mark\0{kind}\0{words}".encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def _card_mark(found: CardFound) -> str | None:
+    return secret_mark("card", found.fingerprint) if found.fingerprint else None
 
 
 # --- People ------------------------------------------------------------------------------------------------
@@ -3898,6 +3904,28 @@ class Pledge(Base):
         supporter left was replaced, since whoever stole that link may know the way as well."""
         return self.left_with == self.link_version
 
+    def may_come_back(self, as_of: dt.datetime) -> bool:
+        """Whether the card page still leads to the private page: while a card may be saved there, and shortly after one
+        was, or came to nothing. Its number stands in Stripe's dashboard and in our backups, so it may be no key for
+        good."""
+        over = self.session_expires_at is None or as_of > self.session_expires_at + law.WAY_BACK
+        if over or not self.leads_back:
+            return False
+        ends = ("confirmed", "held", "card_replaced", "card_not_taken", "abandoned", "released", "cancelled")
+        return self.awaits_card or self._was_lately(ends, as_of)
+
+    def may_come_back_from_bank(self, as_of: dt.datetime) -> bool:
+        """As may_come_back, of the payment: while the bank waits for its supporter, and shortly after its answer."""
+        if not self.leads_back or self.bank_url is not None:
+            return self.leads_back
+        was_there = bool(self.attempts) and "return_url" in self.attempts[-1].params
+        return was_there and self._was_lately(("charged", "declined", "action_required", "not_approved"), as_of)
+
+    def _was_lately(self, what: tuple[str, ...], as_of: dt.datetime) -> bool:
+        of_it = sa.and_(Event.subject_kind == "pledge", Event.subject_id == self.id)
+        lately = sa.select(Event.id).where(of_it, Event.what.in_(what), Event.at >= as_of - law.WAY_BACK)
+        return db.session.scalar(lately.limit(1)) is not None
+
     def card_page_made(self, key: str, session_id: str, url: str | None) -> None:
         """Keep Stripe's answer, unless the supporter has started over in the meantime."""
         if key == self.session_key and self.session_id is None:
@@ -3942,15 +3970,17 @@ class Pledge(Base):
     def _apply_second_card(self, found: CardFound, as_of: dt.datetime) -> None:
         """The page on which the saved card is to be replaced has ended, with a new card or without.
 
-        One of the two cards is left over, and is removed at Stripe.
+        One of the two cards is left over, and is removed at Stripe: the new one, if it came too late or is odd, since
+        the pledge counts already and could not be held any more.
         """
+        doubt = ""
         unclear = self.status == "confirmed" and found.complete and found.saved_at is None
         if not self.awaits_card or unclear or not (found.expired or found.complete):
             return
         if found.expired:
             self._end_raise(False, as_of)
             self.awaits_card = False
-        elif self._takes_second_card(found, as_of):
+        elif self._takes_second_card(found, as_of) and not (doubt := self._doubt_of_second(found, as_of)):
             OldCard.put_aside(self, self.payment_method_id, as_of)
             self._keep_card(found)
             Event.write(self, "card_replaced", "supporter", as_of)
@@ -3960,7 +3990,7 @@ class Pledge(Base):
         else:
             self.awaits_card = False
             OldCard.put_aside(self, found.payment_method_id, as_of)
-            Event.write(self, "card_not_taken", "stripe", as_of)
+            Event.write(self, "card_not_taken", "stripe", as_of, note=doubt)
             if self._end_raise(False, as_of):
                 # Whoever saved a card for a higher amount believes that it counts.
                 Letter.owe("not_raised", self, self.session_key, as_of)
@@ -3992,13 +4022,14 @@ class Pledge(Base):
         self.payment_method_id = found.payment_method_id
         # All cards of a pledge belong to its one customer, and so does its one payment.
         self.customer_id = self.customer_id or found.customer_id
-        self.card_mark = secret_mark("card", found.fingerprint) if found.fingerprint and not self.erased_at else None
+        self.card_mark = None if self.erased_at else _card_mark(found)
 
     def require_new_card(self, as_of: dt.datetime) -> None:
         """Raises Refused unless this pledge's saved card may be replaced by another one."""
         if self.status == "confirmed":
             if not self.round.is_open(as_of):
                 raise Refused(gettext("This case has closed: cards can no longer be changed."))
+            self.round.require_pledging(as_of)
         else:
             self._require_repairable(as_of)
             self._require_charges()
@@ -4010,7 +4041,7 @@ class Pledge(Base):
         # What others have got in the same transaction is looked at as well.
         db.session.flush()
         asks = self.email_confirmed_at is None and Breaker.is_watchful(self.round, as_of)
-        if doubt := self._doubt() or ("unconfirmed" if asks else ""):
+        if doubt := self._doubt(self.card_mark, self._saved_at) or ("unconfirmed" if asks else ""):
             self._hold_back(doubt, as_of)
         else:
             self._confirm(as_of)
@@ -4216,7 +4247,12 @@ class Pledge(Base):
             self.round.require_pledging(as_of)
         self.confirm_by, self.email_confirmed_at = None, as_of
         self._note("address_confirmed", as_of)
-        if self.status == "held":
+        if self.status != "held":
+            return
+        # Much may have been seen of its card since it was saved.
+        if doubt := self._doubt(self.card_mark, self._saved_at):
+            self._ask_staff(doubt, as_of)
+        else:
             self._confirm(as_of, "supporter")
 
     @classmethod
@@ -4235,18 +4271,20 @@ class Pledge(Base):
         for round_id in list(db.session.scalars(sa.select(cls.round_id).where(unanswered).distinct())):
             Round.hold(round_id)._abandon_unconfirmed(as_of, cls.confirm_by < as_of)
 
-    def _doubt(self) -> str:
-        """Why this pledge, whose card was just saved, should be looked at before it counts: one of law.DOUBTS, or "".
+    @property
+    def _saved_at(self) -> dt.datetime:
+        return self.card_saved_at or self.started_at
+
+    def _doubt(self, card_mark: str | None, saved_at: dt.datetime) -> str:
+        """Why this pledge should be looked at before it counts with a card that was saved then: one of law.DOUBTS, or
+        "".
 
         Two people may have one card, and somebody may mistype it: neither alone is odd.
         """
-        saved_at = self.card_saved_at or self.started_at
-        if self.card_mark and self._others_with_its_card() >= current_app.config["STANDING"].same_card - 1:
-            return "same_card"
-        if CardFailure.cards_of(self) >= law.CARDS_TRIED:
+        if doubt := self._doubt_of_card(card_mark, saved_at):
+            return doubt
+        if CardFailure.cards_of(self, card_mark) >= law.CARDS_TRIED:
             return "many_cards"
-        if self.card_mark and CardFailure.elsewhere(self, saved_at) >= law.CARD_REFUSED:
-            return "card_refused"
         return "network" if CardFailure.too_many_from(self.network, saved_at) else ""
 
     @classmethod
@@ -4285,10 +4323,34 @@ class Pledge(Base):
                 have[round_id, str(mark)] += number
         return {one for one, number in have.items() if number >= current_app.config["STANDING"].same_card}
 
-    def _others_with_its_card(self) -> int:
-        """How many other people's pledges for the same case that card is behind."""
+    def _doubt_of_card(self, card_mark: str | None, saved_at: dt.datetime) -> str:
+        """As _doubt, by what others did with the very same card."""
+        if card_mark is None:
+            return ""
+        if self._others_with(card_mark) >= current_app.config["STANDING"].same_card - 1:
+            return "same_card"
+        return "card_refused" if CardFailure.elsewhere(self, card_mark, saved_at) >= law.CARD_REFUSED else ""
+
+    def _doubt_of_second(self, found: CardFound, as_of: dt.datetime) -> str:
+        """Why a card that was saved in the place of another one should not be used: one of law.DOUBTS, or "".
+
+        Of a pledge that staff have looked at, and of one whose payment was refused, only the card itself is weighed:
+        whoever has to pay may well try several.
+        """
+        # What others have got in the same transaction is looked at as well.
+        db.session.flush()
+        card_mark, saved_at = _card_mark(found), found.saved_at or as_of
+        let_count = self.held_because not in (None, "unconfirmed")
+        if let_count and card_mark == self.card_mark:
+            return ""
+        if let_count or self.status != "confirmed":
+            return self._doubt_of_card(card_mark, saved_at)
+        return self._doubt(card_mark, saved_at)
+
+    def _others_with(self, card_mark: str) -> int:
+        """How many other people's pledges for the same case a card is behind."""
         others = sa.select(sa.func.count(Pledge.email_lowered.distinct())).where(
-            Pledge.round_id == self.round_id, Pledge.card_mark == self.card_mark,
+            Pledge.round_id == self.round_id, Pledge.card_mark == card_mark,
             Pledge.email_lowered != self.email.lower(), Pledge.card_saved_at.is_not(None),
         )  # fmt: skip
         return int(db.session.scalar(others) or 0)
@@ -4300,7 +4362,12 @@ class Pledge(Base):
         self._move("held", "stripe", as_of)
         if doubt == "unconfirmed":
             self.ask_confirmation(as_of)
-            return
+        else:
+            self._ask_staff(doubt, as_of)
+
+    def _ask_staff(self, doubt: str, as_of: dt.datetime) -> None:
+        """Staff and its supporter are told of a pledge that is held."""
+        self.held_because = doubt
         Letter.owe("looked_at", self, "held", as_of)
         Letter.owe_staff("pledges_held", f"case:{self.round.case_id}:{as_of.date().isoformat()}", as_of)
 
@@ -4764,6 +4831,15 @@ class Pledge(Base):
         self._require_charges()
         if self.status == "declined" and not self.refused_softly:
             raise Refused(gettext("Your bank does not allow this card any more. Please use another card."))
+        since = as_of - dt.timedelta(days=1)
+        if sum(one.kind == "confirm" and one.asked_at > since for one in self.attempts) >= PAYMENTS_A_DAY:
+            raise Refused(
+                gettext(
+                    "This payment was tried again %(times)s times within a day. Please use another card, or come back "
+                    "tomorrow.",
+                    times=PAYMENTS_A_DAY,
+                )
+            )
         self._due_again("supporter", as_of)
         self.left_with = self.link_version
         return True
@@ -5265,16 +5341,16 @@ class CardFailure(Base):
         return cls._count(cls.setup_intent_id == setup_intent_id)
 
     @classmethod
-    def cards_of(cls, pledge: Pledge) -> int:
+    def cards_of(cls, pledge: Pledge, saved: str | None) -> int:
         """How many different cards, other than the one that was saved, were refused for a pledge."""
         of_it = sa.select(sa.func.count(cls.card_mark.distinct())).where(cls.pledge_id == pledge.id)
-        return int(db.session.scalar(of_it.where(cls.card_mark != (pledge.card_mark or ""))) or 0)
+        return int(db.session.scalar(of_it.where(cls.card_mark != (saved or ""))) or 0)
 
     @classmethod
-    def elsewhere(cls, pledge: Pledge, as_of: dt.datetime) -> int:
-        """How often the card of a pledge was refused for others lately."""
+    def elsewhere(cls, pledge: Pledge, card_mark: str, as_of: dt.datetime) -> int:
+        """How often a card that is saved for a pledge was refused for others lately."""
         since = cls.at > as_of - law.CARD_REFUSED_WITHIN
-        return cls._count(cls.card_mark == pledge.card_mark, since, cls.pledge_id != pledge.id)
+        return cls._count(cls.card_mark == card_mark, since, cls.pledge_id != pledge.id)
 
     @classmethod
     def often(cls, pledge_ids: set[int], cards: set[str], networks: set[str], as_of: dt.datetime) -> set[int | str]:

@@ -141,6 +141,7 @@ def settings_of(asked: Wanted, sockets: Path) -> dict[str, str]:
         "SAME_CARD": "1000",
         "RATE_CARD_PAGE": "1000 per hour",
         "RATE_PLEDGE": "1000 per hour",
+        "RATE_WAY_BACK": "1000 per hour",
         "SANDBOX_PORT": str(asked.sandbox_port),
         "SANDBOX_STATE": str(asked.var / "sandbox.db"),
         "SANDBOX_LETTERS": str(asked.var / "letters"),

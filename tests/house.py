@@ -101,6 +101,8 @@ class House:
             "rate_pledge": "1000 per minute",
             "rate_network": "10000 per minute",
             "rate_card_page": "1000 per minute",
+            "rate_way_back": "1000 per minute",
+            "rate_look": "1000 per minute",
             # Everybody here has the same card, and many leave Stripe's page; test_security_cards.py is about that.
             "same_card": 1_000_000,
             "breaker_refused": 1_000_000,

@@ -163,7 +163,8 @@ class Story:
         pledge = self.one()
         softly = pledge.status == "declined" and pledge.refused_softly
         under_way = pledge.status in ("due", "charging", "unknown") and pledge.refused_at is not None
-        may = (pledge.status == "action_required" or softly) and self.case.charges
+        tries = sum(one.kind == "confirm" for one in pledge.attempts)
+        may = (pledge.status == "action_required" or softly) and self.case.charges and tries < 5
         assert self.happens(lambda: pledge.pay_again(now())) is (may or under_way)
         assert not may or pledge.status == "due"
 

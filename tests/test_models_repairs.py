@@ -1,6 +1,7 @@
 """The repair of a refused payment in the models: the clock's steps, the supporter's, the bank's, and cards replaced."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ from flask import Flask
 
 import law
 from law import Refused
-from models import Case, Event, Movement, OldCard, Pledge, db
+from models import CardFailure, Case, Event, Movement, OldCard, Pledge, db, secret_mark
 from payments import CardFound, ChargeFound
 from tests.made import a_case, a_new_card, a_pledge, card_found, confirm, now
 from tests.test_models_pledging import letters_to
@@ -141,6 +142,20 @@ def test_paying_again_makes_the_pledge_due_for_the_same_payment_and_twice_is_sil
     assert pledge.pay_again(now()) is False and len(pledge.attempts) == 2
 
 
+def test_a_supporter_has_a_card_tried_again_five_times_within_a_day_and_may_use_another_one_any_time(
+    app: Flask,
+) -> None:
+    start = now()
+    pledge = a_refused(as_of=start)
+    for number in range(5):
+        assert pledge.pay_again(start + number * HOUR) is True
+        refuse_again(pledge, start + number * HOUR, f"ch_again_{number}")
+    with pytest.raises(Refused, match="tried again 5 times within a day"):
+        pledge.pay_again(start + DAY - SECOND)
+    pledge.require_new_card(start + DAY - SECOND)
+    assert pledge.pay_again(start + DAY) is True
+
+
 def test_a_window_that_is_over_takes_no_payment_and_no_card(app: Flask) -> None:
     start = now()
     pledge = a_refused(as_of=start)
@@ -228,6 +243,26 @@ def test_an_old_refusal_that_is_heard_of_again_changes_nothing(app: Flask) -> No
     pledge.apply_charge(ChargeFound("declined", f"pi_{pledge.id}", "ch_1", 0, "x", soft=True), now())
     pledge.apply_charge(ChargeFound("unknown", f"pi_{pledge.id}", "ch_1", 0, "processing"), now())
     assert events(pledge) == before and pledge.status == "declined"
+
+
+def test_a_card_that_was_refused_for_others_pays_no_refused_payment_and_another_one_does(app: Flask) -> None:
+    (others,) = a_case(pledged=[2_500]).round.pledges("confirmed")
+    pledge = a_refused()
+    tried = {"round_id": others.round_id, "setup_intent_id": "seti_1", "at": now(), "email_mark": "", "network": ""}
+    for number, of, card in ((1, others, "odd"), (2, others, "odd"), (3, others, "odd"), (4, pledge, "empty"),
+                             (5, pledge, "old"), (6, pledge, "blocked")):  # fmt: skip
+        mark = secret_mark("card", card)
+        db.session.add(CardFailure(event_id=f"evt_{number}", pledge_id=of.id, card_mark=mark, confirmed=False, **tried))
+    db.session.flush()
+    its_card = pledge.payment_method_id
+    pledge.apply_card(replace(a_new_card(pledge), saved_at=None, fingerprint="odd"), now())
+    assert (pledge.status, pledge.payment_method_id, pledge.awaits_card) == ("declined", its_card, False)
+    assert old_cards() == [f"pm_new_{pledge.id}"] and events(pledge)[-1] == "card_not_taken"
+    # Three others were refused for it first, as happens to whoever has to pay.
+    pledge.apply_card(
+        replace(a_new_card(pledge), payment_method_id="pm_good", saved_at=None, fingerprint="good"), now()
+    )
+    assert (pledge.status, pledge.payment_method_id) == ("due", "pm_good")
 
 
 # --- Another card while the round is open ------------------------------------------------------------------

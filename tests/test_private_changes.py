@@ -1,24 +1,29 @@
 """The forms of the private page, sent as a browser without script sends them, with the sandbox as Stripe."""
 
+import datetime as dt
 import itertools
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 import sqlalchemy as sa
+import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from jobs.post import send_letters
 from models import AddressChange, Letter, LinkRequest, Pledge, db
+from payments import ChargeFound, confirm_params
 from tests.at_stripe import WORKS, plan, sdk, type_card
 from tests.doorway import everything
 from tests.made import a_case, a_pledge, case_at, confirm, keep, look_anew, now, pledges_of
 from tests.reading import read, said
 from tests.sandbox_process import SandboxProcess
 from tests.test_bad_forms import summary
+from tests.test_models_repairs import a_refused
 
+MINUTE = dt.timedelta(minutes=1)
 _keys = itertools.count(1)
 
 
@@ -317,11 +322,55 @@ def test_no_way_back_from_stripe_leads_to_a_page_whose_link_was_replaced(
 
 def test_no_way_back_from_the_bank_leads_to_a_page_whose_link_was_replaced(client: FlaskClient, pledge: Pledge) -> None:
     pledge.payment_intent_id, pledge.left_with = "pi_1", pledge.link_version
+    pledge.bank_url = "https://bank.example/approve"
     keep()
     there = "/pledges/bank-return?payment_intent=pi_1"
     assert client.get(there).location.partition("?")[0] == f"/pledges/{pledge.link()}"
     client.post(f"/pledges/{pledge.link()}/new-link")
     assert said(read(client, there, status=404), "h1") == "This link does not work"
+
+
+def leads(client: FlaskClient, way: str, after: dt.timedelta) -> str:
+    """Where a way back leads by then; "" when it leads nowhere."""
+    with time_machine.travel(now() + after):
+        answer = client.get(way)
+    if answer.status_code == 404:
+        assert "The newest letter about your pledge has the one that works." in answer.text
+    return (answer.location or "").partition("?")[0]
+
+
+def test_what_stripe_calls_a_card_page_opens_the_private_page_while_a_card_may_be_saved_and_for_an_hour_then(
+    client: FlaskClient, pledge: Pledge
+) -> None:
+    """It stands in Stripe's dashboard, in backups, and on a page of staff's."""
+    private, there = f"/pledges/{pledge.link()}", f"/pledges/return?session_id={pledge.session_id}"
+    assert [leads(client, there, minutes * MINUTE) for minutes in (0, 59, 61)] == [private, private, ""]
+    held = Pledge.hold(pledge.id)
+    held.ask_card_page({"another": "card"}, now() + 120 * MINUTE)
+    held.card_page_made(held.session_key, "cs_another", None)
+    keep()
+    there = "/pledges/return?session_id=cs_another"
+    assert [leads(client, there, minutes * MINUTE) for minutes in (100, 179, 181)] == [private, private, ""]
+
+
+def test_what_stripe_calls_a_payment_opens_the_private_page_while_the_bank_waits_and_for_an_hour_after_its_answer(
+    client: FlaskClient,
+) -> None:
+    pledge = a_refused()
+    keep()
+    private, there = f"/pledges/{pledge.link()}", f"/pledges/bank-return?payment_intent=pi_{pledge.id}"
+    assert leads(client, there, MINUTE) == "", "its supporter was at no bank"
+    held = Pledge.hold(pledge.id)
+    held.pay_again(now())
+    attempt = held.claim(now(), MINUTE)
+    attempt.params = confirm_params("pm_1", "https://standing.example/pledges/bank-return")
+    bank = ChargeFound("action_required", f"pi_{held.id}", None, 0, "x", bank_url="https://bank.example/approve")
+    held.apply_charge(bank, now(), asked=True)
+    keep()
+    assert leads(client, there, 6 * 1_440 * MINUTE) == private
+    Pledge.hold(pledge.id).apply_charge(ChargeFound("succeeded", f"pi_{pledge.id}", "ch_2", 2_500), now())
+    keep()
+    assert [leads(client, there, minutes * MINUTE) for minutes in (0, 59, 61)] == [private, private, ""]
 
 
 def test_a_pledge_whose_card_was_never_saved_silences_nobody_else(client: FlaskClient, pledge: Pledge) -> None:

@@ -32,6 +32,7 @@ from models import (
     Day,
     Event,
     Letter,
+    OldCard,
     Pledge,
     Round,
     Source,
@@ -43,9 +44,22 @@ from models import (
 )
 from tests.at_stripe import sdk, type_card
 from tests.doorway import SAME_ORIGIN, logged_in, signature
-from tests.made import a_case, a_pledge, a_user, card_found, case_at, confirm, keep, look_anew, now, pledges_of
+from tests.made import (
+    a_case,
+    a_new_card,
+    a_pledge,
+    a_user,
+    card_found,
+    case_at,
+    confirm,
+    keep,
+    look_anew,
+    now,
+    pledges_of,
+)
 from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
+from tests.test_models_repairs import a_refused
 
 SECOND, MINUTE, HOUR = (dt.timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours"))
 STRIPE = "https://stripe.example/"
@@ -242,6 +256,38 @@ def test_after_ten_refused_cards_an_e_mail_address_waits_an_hour_and_a_network_a
         assert pledge(client, case.slug, "tries@example.org", "203.0.113.1").status_code == 303
 
 
+def test_where_many_cards_were_refused_no_way_from_a_private_page_leads_to_a_card_page_and_less_may_be_pledged(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case(target=600_000)
+    counts = confirm(a_pledge(case.round, email="many@tries.example"))
+    counts_elsewhere = confirm(a_pledge(case.round, email="honest@tries.example"))
+    keep()
+    private, honest = f"/pledges/{counts.link()}", f"/pledges/{counts_elsewhere.link()}"
+    pledge(client, case.slug, "many@tries.example", "192.0.2.1")
+    unsaved = last(case.slug)
+    for number in range(11):
+        refused(client, unsaved, f"card-{number}", page=f"seti_{number}")
+    pages = len(asked.pages)
+    more = {"amount": "40", "agreed": "y"}
+
+    def sent(where: str, typed: dict[str, str], address: str) -> TestResponse:
+        return client.post(where, data=typed, headers=SAME_ORIGIN, environ_overrides={"REMOTE_ADDR": address})
+
+    ways: list[tuple[str, dict[str, str]]] = [
+        (f"/pledges/{unsaved.link()}/card-page", {}), (f"/pledges/{unsaved.link()}/amount", more),
+        (f"{private}/card", {}), (f"{private}/amount", more),
+    ]  # fmt: skip
+    # By the address wherever they come from, and by the network whoever comes from there.
+    answers = [sent(*way, "203.0.113.1") for way in ways]
+    answers += [sent(f"{honest}/{way}", typed, "192.0.2.9") for way, typed in (("card", {}), ("amount", more))]
+    assert [(one.status_code, one.headers.get("Retry-After")) for one in answers] == [(429, "3600")] * 6
+    assert (len(asked.pages), asked.closed) == (pages, [])
+    assert sent(f"{private}/amount", {"amount": "10", "agreed": "y"}, "192.0.2.1").status_code == 303
+    assert db.session.get_one(Pledge, counts.id).amount_pence == 1_000
+    assert sent(f"{honest}/card", {}, "203.0.113.1").headers["Location"].startswith(STRIPE)
+
+
 def test_a_card_page_on_which_five_cards_were_refused_is_closed_and_no_other(client: FlaskClient, asked: Asked) -> None:
     case = a_case()
     pledge(client, case.slug)
@@ -370,6 +416,45 @@ def test_the_way_back_from_stripe_believes_nothing_of_its_address(
     assert (back.status_code, back.location, looked) == (303, f"/pledges/{one.link()}", [one.session_id])
     assert client.get(f"/pledges/return?session_id=cs_of_somebody&{wished}").status_code == 404
     assert (last(case.slug).status, last(case.slug).amount_pence, counted(case.slug)) == ("started", 2_500, (0, 0))
+
+
+def test_whoever_comes_back_again_and_again_has_stripe_asked_once_in_five_seconds_and_sixty_times_an_hour(
+    app: Flask, client: FlaskClient, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, looked = a_case(), []
+
+    def still_open(session_id: str) -> payments.CardFound:
+        looked.append(session_id)
+        return payments.CardFound(session_id, False, False, STRIPE, "seti_1", None, None, None, None)
+
+    def no_answer(intent_id: str) -> payments.ChargeFound:
+        looked.append(intent_id)
+        return payments.ChargeFound("unknown", intent_id, None, 0)
+
+    monkeypatch.setattr(payments, "look_at_card_page", still_open)
+    monkeypatch.setattr(payments, "look_at_charge", no_answer)
+    pledge(client, case.slug)
+    one = last(case.slug)
+    there, private = f"/pledges/return?session_id={one.session_id}", f"/pledges/{one.link()}"
+    with time_machine.travel(now() + SECOND, tick=False):
+        first, *others = [client.get(there) for _ in range(20)]
+    assert first.location == private and {other.location for other in others} == {f"{private}?stripe=asked"}
+    assert looked == [one.session_id] and "Retry-After" not in others[0].headers
+    assert "We are checking with Stripe whether your card was saved." in client.get(others[0].location).text
+    # By the address, whatever it comes back from: forty of its sixty are left.
+    limited(app, rate_look="1000 per second")
+    for _ in range(60):
+        client.get(there)
+    assert len(looked) == 1 + 40
+    # Another address is not in its way, and neither is another payment.
+    assert client.get(there, environ_overrides={"REMOTE_ADDR": "192.0.2.77"}).location == private
+    limited(app, rate_look="1 per 5 seconds")
+    one = db.session.get_one(Pledge, one.id)
+    one.payment_intent_id, one.bank_url = "pi_1", "https://bank.example/approve"
+    keep()
+    bank = "/pledges/bank-return?payment_intent=pi_1"
+    backs = [client.get(bank, environ_overrides={"REMOTE_ADDR": "192.0.2.77"}).location for _ in range(2)]
+    assert backs == [private, f"{private}?stripe=asked"] and looked[-2:] == [one.session_id, "pi_1"]
 
 
 # --- No page says whether a card works ---------------------------------------------------------------------
@@ -581,6 +666,26 @@ def test_a_card_page_that_was_open_before_leads_to_a_pledge_that_counts_once_its
     assert [one.what for one in last(case.slug).history()][-2:] == ["address_confirmed", "confirmed"]
 
 
+@pytest.mark.usefixtures("strict")
+def test_a_pledge_whose_card_has_become_odd_until_its_address_is_confirmed_is_looked_at_and_does_not_count(
+    app: Flask, client: FlaskClient
+) -> None:
+    a_user("staff")
+    case = a_case()
+    asks(case)
+    ids = [with_card(case.slug, "one-card", f"{who}@odd.example").id for who in ("first", "second", "third")]
+    because = [(one.status, one.held_because) for one in pledges_of(case.slug)]
+    assert because == [("held", "unconfirmed"), ("held", "unconfirmed"), ("held", "same_card")]
+    first = db.session.get_one(Pledge, ids[0])
+    link = link_in(next(one for one in told("confirmation") if one.subject == f"pledge:{first.id}"))
+    assert client.post(link, headers=SAME_ORIGIN).headers["Location"] == f"/pledges/{first.link()}"
+    look_anew()
+    first = db.session.get_one(Pledge, ids[0])
+    assert (first.status, first.held_because, counted(case.slug)) == ("held", "same_card", (0, 0))
+    assert [one.subject for one in told("looked_at")] == [f"pledge:{ids[2]}", f"pledge:{ids[0]}"]
+    assert [one.id for one in Pledge.held(10)] == [ids[0], ids[2]] and client.get(link).status_code == 409
+
+
 def test_from_a_quarter_of_what_opens_the_breaker_on_a_saved_card_waits_for_its_address(
     app: Flask, client: FlaskClient, asked: Asked
 ) -> None:
@@ -653,7 +758,7 @@ def test_refused_cards_of_confirmed_addresses_have_pledging_rest_until_half_an_h
     form = client.get(f"/cases/{case.slug}/pledge")
     assert form.status_code == 409 and "Pledging rests for a while" in form.text
     assert pledge(client, case.slug).status_code == 409
-    assert client.post(f"/pledges/{first.link()}/amount", data={"amount": "30", "agreed": "y"},
+    assert client.post(f"/pledges/{last(case.slug).link()}/amount", data={"amount": "30", "agreed": "y"},
                        headers=SAME_ORIGIN).status_code == 409  # fmt: skip
     assert (len(pledges_of(case.slug)), len(asked.pages)) == (before, pages)
     # What was pledged stands: a card that is saved counts, and can be taken back.
@@ -722,6 +827,23 @@ def test_who_never_confirms_is_let_go_of_at_once_and_stripe_is_not_asked_when_th
     deadline_capture.settle_round(its_round.id)
     assert case_at(case.slug).round.status == "met" and last(case.slug).status == "abandoned"
     assert (asked.pages, asked.closed) == ([], [])
+
+
+def test_while_pledging_rests_no_card_takes_the_place_of_one_that_counts_but_a_refused_payment_can_be_paid(
+    client: FlaskClient, asked: Asked
+) -> None:
+    payable = a_refused()
+    keep()
+    case = a_case(pledged=[2_500])
+    asks(case)
+    for case_id in (case.id, None):
+        Breaker.hold(case_id, now()).status = "asks"
+        Breaker.hold(case_id, now())._go("paused", CardsTried(21, 21, 0, 0), now())
+    keep()
+    counts = last(case.slug)
+    answer = client.post(f"/pledges/{counts.link()}/card", headers=SAME_ORIGIN)
+    assert answer.status_code == 409 and "Pledging rests for a while" in answer.text and asked.pages == []
+    Pledge.hold(payable.id).require_new_card(now())
 
 
 # --- What staff do about it --------------------------------------------------------------------------------
@@ -849,6 +971,48 @@ def test_a_held_pledge_decides_nothing_unless_staff_let_it_count_before_the_dead
         "nobody": ["looked_at", "not_released"], "count": ["looked_at", "confirmed"],
         "refuse": ["looked_at", "not_released"], "supporter": ["looked_at", "cancelled"],
     }[looked]  # fmt: skip
+
+
+def replaced(of: Pledge, card: str, amount: int = 0) -> tuple[Pledge, str]:
+    """Another card is saved in the place of its own, for this amount if any; and what Stripe calls that card."""
+    held = Pledge.hold(of.id)
+    if amount:
+        held.change_amount(amount, now())
+    found = replace(a_new_card(held), fingerprint=card, payment_method_id=f"pm_{card}_{next(_numbers)}")
+    held.apply_card(found, now())
+    keep()
+    return db.session.get_one(Pledge, of.id), str(found.payment_method_id)
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_card_with_which_a_pledge_would_be_held_is_not_taken_in_the_place_of_another_one_or_for_more(
+    app: Flask, client: FlaskClient
+) -> None:
+    staff, case = a_user("staff"), a_case(target=600_000)
+    keep()
+    for who in ("a", "b"):
+        with_card(case.slug, "one-card", f"{who}@rest.example")
+    clean = with_card(case.slug, "clean", "c@rest.example")
+    its_card = clean.payment_method_id
+    clean, odd = replaced(clean, "one-card")
+    clean, odder = replaced(clean, "one-card", 4_000)
+    assert (clean.status, clean.payment_method_id, clean.amount_pence) == ("confirmed", its_card, 2_500)
+    assert counted(case.slug) == (7_500, 3) and not clean.awaits_card
+    assert list(db.session.scalars(sa.select(OldCard.payment_method_id))) == [odd, odder]
+    (letter,) = told("not_raised")
+    private = client.get(f"/pledges/{clean.link()}").text
+    assert "counts with £25, as before" in words(letter) and "Another card was saved, but it is not used" in private
+    for said in (words(letter), private.partition("<main")[2]):
+        assert not re.search(r"declin|refus|insufficient|invalid|expired|valid", said)
+    assert [one.note for one in clean.history() if one.what == "card_not_taken"] == ["same_card"] * 2
+    # Any other card is taken; and what staff have let count may become more with its own.
+    clean, better = replaced(clean, "another", 4_000)
+    assert (clean.payment_method_id, clean.amount_pence) == (better, 4_000)
+    family = with_card(case.slug, "one-card", "d@rest.example")
+    Pledge.hold(family.id).let_count("A family.", db.session.get_one(User, staff.id), now())
+    keep()
+    family, again = replaced(family, "one-card", 3_000)
+    assert (family.status, family.payment_method_id, family.amount_pence) == ("confirmed", again, 3_000)
 
 
 def test_several_refused_cards_before_the_saved_one_and_a_card_refused_elsewhere_hold_a_pledge(

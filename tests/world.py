@@ -105,7 +105,9 @@ class World:
             patch.delitem(sweep.TIMETABLE, job)
         for module in [*jobs.JOBS.values(), "jobs.sweep", "views.supporters", "views.repairs", "views.webhooks"]:
             patch.setattr(f"{module}.log", Listener(self), raising=False)
-        many = dict.fromkeys(("rate_pledge", "rate_network", "rate_card_page"), "100000000 per hour")
+        many = dict.fromkeys(
+            ("rate_pledge", "rate_network", "rate_card_page", "rate_way_back", "rate_look"), "100000000 per hour"
+        )
         changes = {"capture_rate": 100_000.0, **many}
         self.app.config["STANDING"] = self.app.config["STANDING"].model_copy(update=changes)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from flask import current_app, redirect, url_for
+from flask.wrappers import Response
 from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -19,7 +20,7 @@ from jobs.card_pages import ASKING
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
 from models import Pledge, begin_writing, db, write_new
 from money import pounds
-from views import hypermedia
+from views import doors, hypermedia
 from views.public import now
 
 log = structlog.get_logger()
@@ -212,11 +213,17 @@ def close_card_page(held: Pledge) -> AnyResponse | None:
     return redirect(back, 303) if closed.complete else None
 
 
-def come_back(known: Pledge | None, look: Callable[[int], None]) -> AnyResponse:
-    """Back from Stripe, or from a bank. The address is not believed: it only says which row to ask Stripe about."""
-    if known is None or not known.leads_back:
-        return hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
+def leads_nowhere() -> Response:
+    """Instead of what is behind a link, or at the end of a way back."""
+    return hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
+
+
+def come_back(known: Pledge, about: str, look: Callable[[int], None]) -> AnyResponse:
+    """Back from Stripe, or from a bank. The address is not believed: it only says which row to ask Stripe about. And
+    Stripe is not asked about the same by everybody who opens that address again and again."""
     back, pledge_id = private_page(known), known.id
+    if not doors.may_ask_stripe(about):
+        return redirect(f"{back}?stripe=asked", 303)
     begin_writing()
     try:
         look(pledge_id)

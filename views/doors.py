@@ -338,6 +338,14 @@ def may_write_to(email: str) -> bool:
     return True
 
 
+def may_ask_stripe(about: str) -> bool:
+    """Whether Stripe is asked about this once more, since somebody came back. If not, its news will tell."""
+    if any_too_many(("way back", ""), ("look", about)):
+        g.retry_after = None
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class _Limit:
     """Under which name tries are counted, for whom, and how often one may: the rate is read at each call."""
@@ -383,6 +391,8 @@ _LIMITS = {
     "pledge": _limit("pledge", "pledge"),
     "network to account": _limit("pledges of a network", "network", lambda: str(g.account)),
     "card page to account": _limit("card page to account", "card_page", lambda: str(g.account)),
+    "way back": _limit("way back", "way_back"),
+    "look to account": _limit("look at stripe", "look", lambda: str(g.account)),
     "comment": _limit("comment", "comment"),
     "report": _limit("report", "comment"),
     "search": _limit("search", "search"),

@@ -22,7 +22,7 @@ from views.card_pages import (
 from views.files import as_file
 from views.forms import AgreedAmountForm, AmountForm, NameForm
 from views.public import now, send_picture
-from views.supporters import shown, supporters
+from views.supporters import shown, supporters, wait_for_refused_cards
 
 
 @supporters.get("/pledges/<link>")
@@ -153,6 +153,8 @@ def _change_counted(pledge: Pledge, pence: int) -> AnyResponse:
     """Less holds at once, more once a card is saved; a card page that names another amount is closed first."""
     held = Pledge.hold(pledge.id)
     held.require_other_amount(pence, now())
+    if pence > held.amount_pence:
+        wait_for_refused_cards(held)
     if held.awaits_card and held.asked_pence == pence and not page_is_gone(held):
         return to_card_page(held)
     if held.awaits_card:

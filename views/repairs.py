@@ -15,7 +15,15 @@ from jobs import ring
 from jobs.deadline_capture import pay_again
 from jobs.stripe_events import look_again_at_charge
 from models import Pledge, db
-from views.card_pages import close_card_page, come_back, note_card_page, page_is_gone, private_page, to_card_page
+from views.card_pages import (
+    close_card_page,
+    come_back,
+    leads_nowhere,
+    note_card_page,
+    page_is_gone,
+    private_page,
+    to_card_page,
+)
 from views.public import now
 from views.supporters import supporters
 
@@ -32,7 +40,12 @@ def payment(pledge: Pledge) -> AnyResponse:
 def bank_return() -> AnyResponse:
     intent_id = request.args.get("payment_intent", "")
     known = db.session.scalar(sa.select(Pledge).where(Pledge.payment_intent_id == intent_id))
-    return come_back(known, functools.partial(look_again_at_charge, intent_id=intent_id))
+    if known is None or not known.may_come_back_from_bank(now()):
+        return leads_nowhere()
+    # Each try of a payment has an answer of its own.
+    return come_back(
+        known, f"{intent_id}-{len(known.attempts)}", functools.partial(look_again_at_charge, intent_id=intent_id)
+    )
 
 
 @supporters.post("/pledges/<link>/card")

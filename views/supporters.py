@@ -15,9 +15,18 @@ from werkzeug.wrappers import Response as AnyResponse
 import config
 import law
 from jobs.stripe_events import look_again_at_card
-from models import AddressChange, Breaker, Case, Lookout, Pledge, Round, begin_reading, db
-from views import doors, hypermedia, languages, words
-from views.card_pages import Terms, change_terms, come_back, note_card_page, page_is_gone, private_page, to_card_page
+from models import AddressChange, Breaker, CardFailure, Case, Lookout, Pledge, Round, begin_reading, db
+from views import doors, languages, words
+from views.card_pages import (
+    Terms,
+    change_terms,
+    come_back,
+    leads_nowhere,
+    note_card_page,
+    page_is_gone,
+    private_page,
+    to_card_page,
+)
 from views.counting import count_source
 from views.forms import PledgeForm
 from views.public import found, network_of_today, now
@@ -34,6 +43,8 @@ PURPOSES = {"supporters.unfinished": "unfinished", "supporters.unsubscription": 
 # What may lead to a card page, beside the form itself.
 OPENS_CARD_PAGES = ("supporters.card_page", "supporters.change_amount", "supporters.new_card",
                     "supporters.change_address")  # fmt: skip
+# These lead there only before a card is saved; but a higher amount does, which asks for itself.
+CHANGES = ("supporters.change_amount", "supporters.change_address")
 
 
 @supporters.before_request
@@ -48,16 +59,25 @@ def find_by_link() -> Response | None:
     about_address = purpose in ("new-address", "old-address")
     table: type[AddressChange | Pledge] = AddressChange if about_address else Pledge
     row = values["change" if about_address else "pledge"] = table.by_link(link, purpose)
-    return (
-        None if row else hypermedia.trouble("pledges/no_such_link.html", 404, words=gettext("This link opens nothing."))
-    )
+    return None if row else leads_nowhere()
 
 
 @supporters.before_request
 def limit_card_pages() -> None:
-    """However a card page is asked for, only so many may be for one address."""
+    """However a card page is asked for, only so many may be for one address, and none where many were refused."""
     pledge = (request.view_args or {}).get("pledge")
-    if request.endpoint in OPENS_CARD_PAGES and pledge and doors.too_many("card page", pledge.email):
+    if request.endpoint not in OPENS_CARD_PAGES or not pledge:
+        return
+    if doors.too_many("card page", pledge.email):
+        abort(429)
+    if pledge.confirmed_at is None or request.endpoint not in CHANGES:
+        wait_for_refused_cards(pledge)
+
+
+def wait_for_refused_cards(pledge: Pledge) -> None:
+    """No card page for an address, or to a network, for which many cards were refused just now."""
+    if CardFailure.too_many_for(pledge.email, now()) or CardFailure.too_many_from(network_of_today(now()), now()):
+        doors.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
         abort(429)
 
 
@@ -129,9 +149,11 @@ def card_page(pledge: Pledge) -> AnyResponse:
 def came_back() -> AnyResponse:
     session_id = request.args.get("session_id", "")
     known = db.session.scalar(sa.select(Pledge).where(Pledge.session_id == session_id))
-    if known is not None and known.leads_back and not known.awaits_card:
+    if known is None or not known.may_come_back(now()):
+        return leads_nowhere()
+    if not known.awaits_card:
         return redirect(private_page(known), 303)
-    return come_back(known, look_again_at_card)
+    return come_back(known, session_id, look_again_at_card)
 
 
 @supporters.get("/pledges/unfinished/<link>")

@@ -180,7 +180,7 @@ HISTORY = {
     "confirmed after held": N_("We have looked at this pledge, and it counted."),
     "abandoned": N_("Stripe's page was closed without a saved card."),
     "card_replaced": N_("You saved another card, which is used from now on."),
-    "card_not_taken": N_("Another card was saved too late to be used. It was not kept."),
+    "card_not_taken": N_("Another card was saved, but it is not used, and was not kept. The pledge stays as it was."),
     "cancelled": N_("You cancelled the pledge."),
     "released": N_("The pledge was let go. You were not charged."),
     "due": N_("The case reached its target."),
