@@ -689,14 +689,17 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             return
         self.require_erasable()
         Invitation.take_back_all_of(self, by, as_of)
-        Erasure.begin(self, self._letters_about(), by, as_of)
-        notes = sa.and_(Event.what.in_(("editor_joined", "editor_left")), Event.note == self.name)
-        Event.empty_notes(sa.or_(notes, sa.and_(Event.subject_kind == "user", Event.subject_id == self.id)))
+        addresses = self._addresses()
+        Erasure.begin(self, self._letters_about(addresses), by, as_of)
+        # Those lines have the name of then, which may be another one than that of now.
+        joined = sa.and_(Event.what == "editor_joined", Event.who == name_of(self))
+        left = sa.and_(Event.what == "editor_left", Event.after == name_of(self))
+        theirs = sa.and_(Event.subject_kind == "user", Event.subject_id == self.id)
+        Event.empty_notes(sa.or_(joined, left, theirs))
         RecoveryCode.forget(self)
-        address = self.email
         for table in (PasswordReset, SignUp):
-            db.session.execute(sa.delete(table).where(table.email == address))
-        db.session.execute(sa.update(Invitation).where(Invitation.email == address).values(email=""))
+            db.session.execute(sa.delete(table).where(table.email.in_(addresses)))
+        db.session.execute(sa.update(Invitation).where(Invitation.email.in_(addresses)).values(email=""))
         db.session.execute(sa.delete(Editor).where(Editor.user_id == self.id))
         self.email, self.name, self.bio, self.picture = f"erased-{self.id}@erased.invalid", FORMER[self.role], "", ""
         self.password_hash, self.second_factor_secret, self.second_factor_at = "", "", None
@@ -705,16 +708,27 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             db.session.execute(sa.delete(about).where(about.user_id == self.id))
         for case in self.cases:
             case.forget_owner()
-        _forget_mailbox(address)
+        for address in addresses:
+            _forget_mailbox(address)
         Event.write(self, "erased", by, as_of)
 
-    def _letters_about(self) -> list[str]:
+    def _addresses(self) -> set[str]:
+        """This one, and those of before that are no other user's by now."""
+        asked = EmailChange.user_id == self.id
+        before = sa.union(
+            sa.select(EmailChange.old_email).where(asked),
+            sa.select(EmailChange.new_email).where(asked, EmailChange.made_at.is_not(None)),
+        )
+        others = sa.select(User.email).where(User.id != self.id)
+        return ({*db.session.scalars(before)} - {"", *db.session.scalars(others)}) | {self.email}
+
+    def _letters_about(self, addresses: set[str]) -> list[str]:
         """What letters to this person are about, as their rows name it."""
         about = [name_of(self)]
         for case in self.cases:
             about += [name_of(case), *(name_of(one) for one in case.rounds)]
         for table in (PasswordReset, SignUp, Invitation):
-            about += [name_of(row) for row in db.session.scalars(sa.select(table).where(table.email == self.email))]
+            about += [name_of(row) for row in db.session.scalars(sa.select(table).where(table.email.in_(addresses)))]
         changes = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == self.id))
         return about + [name_of(change) for change in changes]
 
@@ -1566,7 +1580,7 @@ class Case(Base):
         """By the owner, or by whoever leaves. Silent when that was done. What they have written stays."""
         found = sa.select(Editor).where(Editor.case_id == self.id, Editor.user_id == user_id)
         if (editor := db.session.scalar(found)) is not None:
-            Event.write(self, "editor_left", f"user:{by.id}", as_of, note=editor.user.name)
+            Event.write(self, "editor_left", f"user:{by.id}", as_of, after=name_of(editor.user), note=editor.user.name)
             db.session.delete(editor)
 
     def note_writer(self, by: User, as_of: dt.datetime) -> None:

@@ -636,6 +636,39 @@ def test_an_owner_answers_for_a_case_until_it_is_over_and_is_then_erased_by_them
     assert "A former case owner" in public and "Whose water?" in public and "Canary" not in public
 
 
+def test_who_has_changed_name_and_address_is_erased_under_the_old_ones_too(app: Flask, tmp_path: Path) -> None:
+    """What stands in a case's history, or is kept with an address alone, is of the name and the address of then."""
+    old, other = "canary.old@privacy.example", "canary.theirs@privacy.example"
+    person = a_user("owner", name="Canary Before", email=old)
+    case, owner = a_case(), a_user("owner")
+    keep()
+    begin_writing()
+    held, owner = User.hold(person.id), db.session.merge(owner)
+    assert held is not None
+    for leaves in (True, False):
+        Invitation.to_case(case_at(case.slug), old, owner, now()).accept_as(held, now())
+        if leaves:
+            case_at(case.slug).remove_editor(held.id, owner, now())
+    LinkRequest.ask(old, now())
+    SignUp.ask(old, "Canary Before", "hash", now())
+    Invitation.to_case(case_at(case.slug), f"not.{old}", owner, now())
+    letter = db.session.scalars(sa.select(Letter)).first()
+    assert letter is not None
+    Bounce.record(old, letter, "550", now())
+    held.rename("Canary After", now())
+    EmailChange.ask(held, "canary.new@privacy.example", now()).make(now())
+    # Typed by mistake: it is a stranger's, and so is what they asked for.
+    EmailChange.ask(held, other, now())
+    LinkRequest.ask(other, now())
+    keep()
+    begin_writing()
+    User.hold(person.id).erase("operator", now())  # type: ignore[union-attr]
+    keep()
+    left = {one for one in canaries(dump(tmp_path)) if "not.canary" not in one and "canary.theirs" not in one}
+    assert left == set()
+    assert db.session.scalars(sa.select(LinkRequest.email)).all() == [other]
+
+
 def test_the_last_of_staff_stays(app: Flask) -> None:
     staff = a_user("staff")
     browser = logged_in(app, staff)
