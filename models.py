@@ -4277,8 +4277,11 @@ class Pledge(Base):
         return self.next_at is None and page_is_over and db.session.scalar(old) is None
 
     def forget_stripes_words(self) -> None:
-        """What it took to ask Stripe, once that is done for good."""
-        self.session_params = self.session_url = self.payment_method_id = None
+        """What it took to ask Stripe, once that is done for good: whose card it was is known by the payment alone."""
+        self.session_params = self.session_url = self.payment_method_id = self.customer_id = None
+        asked = sa.update(ChargeAttempt).where(ChargeAttempt.pledge_id == self.id)
+        db.session.execute(asked.values(params={}))
+        db.session.execute(sa.delete(OldCard).where(OldCard.pledge_id == self.id))
 
     # Charging
 
@@ -6159,7 +6162,16 @@ class Report(Base):
 
     __tablename__ = "reports"
     __table_args__ = (
-        sa.UniqueConstraint("comment_id", "network", "reason"),
+        # Of one network once; which one it was is forgotten after some days.
+        sa.Index(
+            "uq_reports_comment_id_network_reason",
+            "comment_id",
+            "network",
+            "reason",
+            unique=True,
+            sqlite_where=sa.text("network != ''"),
+            postgresql_where=sa.text("network != ''"),
+        ),
         one_of("reason", (*law.REPORTS, law.OF_OWNER)),
     )
 
