@@ -582,6 +582,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Somebody has the password and not the codes: its owner hears of it, once a day."""
         Letter.owe("second_factor", self, f"tried:{as_of:%Y-%m-%d}", as_of)
 
+    def drop_second_factor_since(self, since: dt.datetime, as_of: dt.datetime) -> None:
+        """Whoever has set it then may have been the thief of an address that is taken back: its owner would be asked
+        for digits that only the thief has. Silent for an older one. Needs the user to be held."""
+        if self.second_factor_at is not None and self.second_factor_at >= since:
+            self._drop_second_factor("turned_off", f"user:{self.id}", as_of, note="with an address that was taken back")
+
     def _drop_second_factor(self, what: str, who: str, as_of: dt.datetime, note: str = "") -> None:
         if self.second_factor_at is None:
             return
@@ -1270,8 +1276,8 @@ class EmailChange(Base):
         return as_of - self.made_at <= law.OLD_EMAIL_MAY_OBJECT and User.at(self.old_email) is None
 
     def take_back(self, as_of: dt.datetime) -> None:
-        """The reader of the old address did not want this: it goes back, and so does all that was built upon it. A
-        letter there leads to another password. Needs to be held."""
+        """The reader of the old address did not want this: it goes back, and so does all that was built upon it, with
+        a second factor that came with it. A letter there leads to another password. Needs to be held."""
         if not self.may_be_taken_back(as_of):
             raise Refused(gettext("It is too late to take this back here. Please write to us."))
         since = sa.update(EmailChange).where(
@@ -1281,6 +1287,7 @@ class EmailChange(Base):
         self._give(self.old_email)
         # A hash of nothing that anybody has typed: comparing with it takes as long as with any other.
         self.user.set_password(_NOBODYS_HASH, as_of)
+        self.user.drop_second_factor_since(self.asked_at - law.SET_WITH_EMAIL, as_of)
         Event.write(self.user, "email_taken_back", f"user:{self.user_id}", as_of)
         PasswordReset.ask(self.old_email, as_of, self.user.language)
 
