@@ -3736,6 +3736,8 @@ class Pledge(Base):
         if (name, shown_as) != (self.name, self.shown_as):
             self.name, self.shown_as = name, shown_as
             self._note("renamed", as_of)
+            if self.comment_id is not None and (its_comment := Comment.hold(self.comment_id)) is not None:
+                its_comment.sign(self._signature)
 
     def _note(self, what: str, as_of: dt.datetime, note: str = "") -> None:
         """A line of history about what the supporter did that moved no state."""
@@ -5734,6 +5736,15 @@ class Comment(Base):
             Event.write(self, "edited", "author", as_of)
         else:
             move(self, law.COMMENT_MOVES, "pending", "author", as_of)
+
+    def sign(self, name: str) -> None:
+        """Its author is to be shown otherwise. A moderator has read the name of what is public: one that says less, or
+        none, takes its place at once, and no other one does. Silent for the same name. Needs it to be held."""
+        says_less = name in ("", next(iter(self.name.split()), ""))
+        if self.erased_at is not None or name == self.name or not (says_less or self.public_body is None):
+            return
+        self.name = name
+        self.version += 1
 
     def withdraw(self, as_of: dt.datetime) -> None:
         """Its author takes it back, at any time and for good. The same words may then be sent anew."""
