@@ -658,6 +658,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     def enable(self, reason: str, by: User, as_of: dt.datetime) -> None:
         """Silent when nothing was disabled. Needs the user to be held."""
         self._require_power(by)
+        if self.erased_at is not None:
+            raise Refused(gettext("This account is erased: there is nobody to let in any more."))
         if self.disabled_at is not None:
             self.disabled_at = None
             Event.write(self, "enabled", f"user:{by.id}", as_of, note=reason)
@@ -696,7 +698,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         self.require_erasable()
         Invitation.take_back_all_of(self, by, as_of)
         addresses = self._addresses()
-        Erasure.begin(self, self._letters_about(addresses), by, as_of)
+        letters = self._letters_about(addresses)
         # Those lines have the name of then, which may be another one than that of now.
         joined = sa.and_(Event.what == "editor_joined", Event.who == name_of(self))
         left = sa.and_(Event.what == "editor_left", Event.after == name_of(self))
@@ -715,7 +717,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         for case in self.cases:
             case.forget_owner()
         for address in addresses:
-            _forget_mailbox(address)
+            letters += _forget_mailbox(address)
+        Erasure.begin(self, letters, by, as_of)
         Event.write(self, "erased", by, as_of)
 
     def _addresses(self) -> set[str]:
@@ -4259,7 +4262,7 @@ class Pledge(Base):
         if self.comment_id is not None and (its_comment := Comment.hold(self.comment_id)) is not None:
             its_comment.erase(by, as_of)
         changes = list(db.session.scalars(sa.select(AddressChange).where(AddressChange.pledge_id == self.id)))
-        Erasure.begin(self, [name_of(self), *(name_of(one) for one in changes)], by, as_of)
+        letters = [name_of(self), *(name_of(one) for one in changes)]
         addresses = {self.email, *(one for change in changes for one in (change.old_email, change.new_email))}
         for change in changes:
             change.old_email = change.new_email = ""
@@ -4276,7 +4279,8 @@ class Pledge(Base):
         self.link_version += 1
         self.erased_at = as_of
         for address in addresses:
-            _forget_mailbox(address)
+            letters += _forget_mailbox(address)
+        Erasure.begin(self, letters, by, as_of)
         Event.write(self, "erased", by, as_of)
 
     def may_be_forgotten_at_stripe(self, as_of: dt.datetime) -> bool:
@@ -6591,13 +6595,19 @@ class Erasure(Base):
         self.next_at = as_of + pause(self.tries)
 
 
-def _forget_mailbox(address: str) -> None:
-    """When nobody is known by this address any more, nothing that is about the address alone is kept either."""
+def _forget_mailbox(address: str) -> list[str]:
+    """When nobody is known by this address any more, nothing that is about the address alone is kept either.
+
+    Returns what letters that went there for that reason are about, as their rows name it.
+    """
     lowered = address.lower()
     known = (Pledge.email_lowered == lowered, User.email == lowered, Comment.email == lowered)
-    if lowered and not any(db.session.scalar(sa.select(sa.exists().where(one))) for one in known):
-        db.session.execute(sa.delete(LinkRequest).where(LinkRequest.email == lowered))
-        Bounce.lift(address)
+    if not lowered or any(db.session.scalar(sa.select(sa.exists().where(one))) for one in known):
+        return []
+    asked = list(db.session.scalars(sa.select(LinkRequest).where(LinkRequest.email == lowered)))
+    db.session.execute(sa.delete(LinkRequest).where(LinkRequest.email == lowered))
+    Bounce.lift(address)
+    return [name_of(one) for one in asked]
 
 
 # Whose columns of the table of privacy.toml somebody takes along.

@@ -18,6 +18,7 @@ import letters
 import privacy
 from jobs import erasures, retention
 from jobs import sweep as clock
+from jobs.post import send_letters
 from models import (
     Bounce,
     CardFailure,
@@ -478,8 +479,11 @@ def test_in_each_state_of_a_pledge_it_is_erased_or_its_supporter_is_told_why_not
         assert REFUSALS[status] in said(page, ".warn") and not page.select("main form")
         assert sent.status_code == 409 and (left.name, left.erased_at) == (NAME, None)
         return
+    is_cancelled = status in ("started", "confirmed", "held")
+    assert ("Your pledge of £25 is cancelled by it. Your card is not charged." in said(page)) is is_cancelled
+    assert said(page, "main form").endswith("Cancel my pledge and erase everything") is is_cancelled
     assert sent.status_code == 200 and (left.name, left.email, left.message) == ("", "", None)
-    assert left.status == dict.fromkeys(("started", "confirmed", "held"), "cancelled").get(status, status)
+    assert left.status == ("cancelled" if is_cancelled else status)
     assert left.amount_pence == 2_500
     assert client.get(f"/pledges/{link}").status_code == client.get(f"/pledges/{left.link()}").status_code == 404
 
@@ -572,6 +576,29 @@ def test_a_pledge_that_counts_is_cancelled_by_it_and_its_comment_is_gone(client:
     left.forget_stripes_words()
     keep()
     assert canaries(dump(tmp_path)) == set()
+
+
+def test_the_copy_of_a_letter_with_lost_links_goes_as_the_others_do(
+    app: Flask, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Development keeps letters in a folder."""
+    slug = a_case().slug
+    begin_writing()
+    pledge = confirm(a_pledge(Round.hold(case_at(slug).round.id), name=NAME, email=EMAIL))
+    link, number = pledge.link(), pledge.id
+    LinkRequest.ask(EMAIL, now())
+    keep()
+    send_letters()
+    copies = [file.read_text() for file in (tmp_path / "letters").glob("*.eml")]
+    assert sum(EMAIL in copy for copy in copies) == 2
+    assert client.post(f"/pledges/{link}/erasure").status_code == 200
+    begin_writing()
+    Pledge.hold(number).card_removed()
+    keep()
+    monkeypatch.setattr("payments.forget_customer", lambda customer_id: None)
+    begin_writing()
+    erasures.finish_erasures()
+    assert [file for file in (tmp_path / "letters").glob("*.eml") if EMAIL in file.read_text()] == []
 
 
 def test_an_author_erases_a_comment_with_all_that_it_ever_said(client: FlaskClient, tmp_path: Path) -> None:
@@ -685,6 +712,14 @@ def test_the_last_of_staff_stays(app: Flask) -> None:
     assert "You are the last of staff" in browser.get("/account/erasure").text
     a_user("staff")
     assert "Erase my account" in browser.get("/account/erasure").text
+    # One who was erased is nobody's colleague again.
+    begin_writing()
+    gone, held = db.session.scalars(sa.select(User).order_by(User.id.desc()).limit(2))
+    gone.erase("operator", now())
+    with pytest.raises(law.Refused, match="This account is erased"):
+        gone.enable("They are back.", held, now())
+    keep()
+    assert "You are the last of staff" in browser.get("/account/erasure").text
 
 
 def test_the_operator_takes_out_and_erases_a_person_by_their_address(app: Flask, tmp_path: Path) -> None:
