@@ -6,6 +6,8 @@ Each field below is an environment variable of the same name in capitals; `.env.
 import logging
 import os
 import re
+import sys
+import traceback
 from collections.abc import Mapping, MutableMapping
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -396,6 +398,23 @@ def _without_secrets(_logger: Any, _level: str, line: MutableMapping[str, Any]) 
     return {name: _SECRET.sub("[left out]", said) if isinstance(said, str) else said for name, said in line.items()}
 
 
+def _without_words(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """What went wrong is told by its kinds and where: what an exception says may be a name, or what somebody wrote."""
+    given = line.pop("exc_info", None)
+    trouble = given if isinstance(given, BaseException) else sys.exc_info()[1] if given else None
+    told: list[str] = []
+    seen: list[BaseException] = []
+    while trouble is not None and trouble not in seen:
+        seen.append(trouble)
+        where = [(frame.f_code, number) for frame, number in traceback.walk_tb(trouble.__traceback__)]
+        lines = [f'  File "{code.co_filename}", line {number}, in {code.co_name}' for code, number in where]
+        told = [*lines, f"{type(trouble).__module__}.{type(trouble).__qualname__}", *told]
+        trouble = trouble.__cause__ or (None if trouble.__suppress_context__ else trouble.__context__)
+    if told:
+        line["exception"] = "\n".join(("Traceback without words, the last call last in each part:", *told))
+    return line
+
+
 def start_logging(settings: Settings) -> None:
     """One line per state change, JSON in production. Callers pass ids only, never names, mail or tokens."""
     last = (
@@ -408,7 +427,7 @@ def start_logging(settings: Settings) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _without_words,
             _without_secrets,
             last,
         ],

@@ -358,10 +358,14 @@ SIGN_UP_WAITS = dt.timedelta(days=3)
 INVITATION_WAITS = dt.timedelta(days=7)
 # So many may work on a case beside its owner.
 MOST_EDITORS = 10
-RESET_WAITS = dt.timedelta(minutes=30)
+# A link to another password works as long as RATE_LETTER counts: so whoever has used up the letters of an address has
+# left a link in its mailbox that still works.
+RESET_WAITS = dt.timedelta(hours=1)
 # So long the reader of a new address may say that a user is to be known by it, and so long that of the old may object.
 NEW_EMAIL_WAITS = dt.timedelta(days=1)
 OLD_EMAIL_MAY_OBJECT = dt.timedelta(days=7)
+# A second factor that was set so long before another address was asked for, or since, goes when that is taken back.
+SET_WITH_EMAIL = dt.timedelta(days=1)
 # Who can do much to others: these keep their second factor, and where one is required they log in with nothing less.
 SECOND_FACTOR_ROLES = frozenset({"moderator", "staff"})
 # How long a log-in lasts that nobody uses, and how long at most, by role: who can do much to others comes back more

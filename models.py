@@ -657,6 +657,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Somebody has the password and not the codes: its owner hears of it, once a day."""
         Letter.owe("second_factor", self, f"tried:{as_of:%Y-%m-%d}", as_of)
 
+    def drop_second_factor_since(self, since: dt.datetime, as_of: dt.datetime) -> None:
+        """Whoever has set it then may have been the thief of an address that is taken back: its owner would be asked
+        for digits that only the thief has. Silent for an older one. Needs the user to be held."""
+        if self.second_factor_at is not None and self.second_factor_at >= since:
+            self._drop_second_factor("turned_off", f"user:{self.id}", as_of, note="with an address that was taken back")
+
     def _drop_second_factor(self, what: str, who: str, as_of: dt.datetime, note: str = "") -> None:
         if self.second_factor_at is None:
             return
@@ -727,6 +733,8 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     def enable(self, reason: str, by: User, as_of: dt.datetime) -> None:
         """Silent when nothing was disabled. Needs the user to be held."""
         self._require_power(by)
+        if self.erased_at is not None:
+            raise Refused(gettext("This account is erased: there is nobody to let in any more."))
         if self.disabled_at is not None:
             self.disabled_at = None
             Event.write(self, "enabled", f"user:{by.id}", as_of, note=reason)
@@ -764,14 +772,17 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             return
         self.require_erasable()
         Invitation.take_back_all_of(self, by, as_of)
-        Erasure.begin(self, self._letters_about(), by, as_of)
-        notes = sa.and_(Event.what.in_(("editor_joined", "editor_left")), Event.note == self.name)
-        Event.empty_notes(sa.or_(notes, sa.and_(Event.subject_kind == "user", Event.subject_id == self.id)))
+        addresses = self._addresses()
+        letters = self._letters_about(addresses)
+        # Those lines have the name of then, which may be another one than that of now.
+        joined = sa.and_(Event.what == "editor_joined", Event.who == name_of(self))
+        left = sa.and_(Event.what == "editor_left", Event.after == name_of(self))
+        theirs = sa.and_(Event.subject_kind == "user", Event.subject_id == self.id)
+        Event.empty_notes(sa.or_(joined, left, theirs))
         RecoveryCode.forget(self)
-        address = self.email
         for table in (PasswordReset, SignUp):
-            db.session.execute(sa.delete(table).where(table.email == address))
-        db.session.execute(sa.update(Invitation).where(Invitation.email == address).values(email=""))
+            db.session.execute(sa.delete(table).where(table.email.in_(addresses)))
+        db.session.execute(sa.update(Invitation).where(Invitation.email.in_(addresses)).values(email=""))
         db.session.execute(sa.delete(Editor).where(Editor.user_id == self.id))
         self.email, self.name, self.bio, self.picture = f"erased-{self.id}@erased.invalid", FORMER[self.role], "", ""
         self.password_hash, self.second_factor_secret, self.second_factor_at = "", "", None
@@ -780,16 +791,28 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             db.session.execute(sa.delete(about).where(about.user_id == self.id))
         for case in self.cases:
             case.forget_owner()
-        _forget_mailbox(address)
+        for address in addresses:
+            letters += _forget_mailbox(address)
+        Erasure.begin(self, letters, by, as_of)
         Event.write(self, "erased", by, as_of)
 
-    def _letters_about(self) -> list[str]:
+    def _addresses(self) -> set[str]:
+        """This one, and those of before that are no other user's by now."""
+        asked = EmailChange.user_id == self.id
+        before = sa.union(
+            sa.select(EmailChange.old_email).where(asked),
+            sa.select(EmailChange.new_email).where(asked, EmailChange.made_at.is_not(None)),
+        )
+        others = sa.select(User.email).where(User.id != self.id)
+        return ({*db.session.scalars(before)} - {"", *db.session.scalars(others)}) | {self.email}
+
+    def _letters_about(self, addresses: set[str]) -> list[str]:
         """What letters to this person are about, as their rows name it."""
         about = [name_of(self)]
         for case in self.cases:
             about += [name_of(case), *(name_of(one) for one in case.rounds)]
         for table in (PasswordReset, SignUp, Invitation):
-            about += [name_of(row) for row in db.session.scalars(sa.select(table).where(table.email == self.email))]
+            about += [name_of(row) for row in db.session.scalars(sa.select(table).where(table.email.in_(addresses)))]
         changes = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == self.id))
         return about + [name_of(change) for change in changes]
 
@@ -1331,8 +1354,8 @@ class EmailChange(Base):
         return as_of - self.made_at <= law.OLD_EMAIL_MAY_OBJECT and User.at(self.old_email) is None
 
     def take_back(self, as_of: dt.datetime) -> None:
-        """The reader of the old address did not want this: it goes back, and so does all that was built upon it. A
-        letter there leads to another password. Needs to be held."""
+        """The reader of the old address did not want this: it goes back, and so does all that was built upon it, with
+        a second factor that came with it. A letter there leads to another password. Needs to be held."""
         if not self.may_be_taken_back(as_of):
             raise Refused(gettext("It is too late to take this back here. Please write to us."))
         since = sa.update(EmailChange).where(
@@ -1342,6 +1365,7 @@ class EmailChange(Base):
         self._give(self.old_email)
         # A hash of nothing that anybody has typed: comparing with it takes as long as with any other.
         self.user.set_password(_NOBODYS_HASH, as_of)
+        self.user.drop_second_factor_since(self.asked_at - law.SET_WITH_EMAIL, as_of)
         Event.write(self.user, "email_taken_back", f"user:{self.user_id}", as_of)
         PasswordReset.ask(self.old_email, as_of, self.user.language)
 
@@ -1641,7 +1665,7 @@ class Case(Base):
         """By the owner, or by whoever leaves. Silent when that was done. What they have written stays."""
         found = sa.select(Editor).where(Editor.case_id == self.id, Editor.user_id == user_id)
         if (editor := db.session.scalar(found)) is not None:
-            Event.write(self, "editor_left", f"user:{by.id}", as_of, note=editor.user.name)
+            Event.write(self, "editor_left", f"user:{by.id}", as_of, after=name_of(editor.user), note=editor.user.name)
             db.session.delete(editor)
 
     def note_writer(self, by: User, as_of: dt.datetime) -> None:
@@ -3820,6 +3844,8 @@ class Pledge(Base):
         if (name, shown_as) != (self.name, self.shown_as):
             self.name, self.shown_as = name, shown_as
             self._note("renamed", as_of)
+            if self.comment_id is not None and (its_comment := Comment.hold(self.comment_id)) is not None:
+                its_comment.sign(self._signature)
 
     def _note(self, what: str, as_of: dt.datetime, note: str = "") -> None:
         """A line of history about what the supporter did that moved no state."""
@@ -4443,7 +4469,7 @@ class Pledge(Base):
         if self.comment_id is not None and (its_comment := Comment.hold(self.comment_id)) is not None:
             its_comment.erase(by, as_of)
         changes = list(db.session.scalars(sa.select(AddressChange).where(AddressChange.pledge_id == self.id)))
-        Erasure.begin(self, [name_of(self), *(name_of(one) for one in changes)], by, as_of)
+        letters = [name_of(self), *(name_of(one) for one in changes)]
         addresses = {self.email, *(one for change in changes for one in (change.old_email, change.new_email))}
         for change in changes:
             change.old_email = change.new_email = ""
@@ -4460,7 +4486,8 @@ class Pledge(Base):
         self.link_version += 1
         self.erased_at = as_of
         for address in addresses:
-            _forget_mailbox(address)
+            letters += _forget_mailbox(address)
+        Erasure.begin(self, letters, by, as_of)
         Event.write(self, "erased", by, as_of)
 
     def may_be_forgotten_at_stripe(self, as_of: dt.datetime) -> bool:
@@ -4470,8 +4497,11 @@ class Pledge(Base):
         return self.next_at is None and page_is_over and db.session.scalar(old) is None
 
     def forget_stripes_words(self) -> None:
-        """What it took to ask Stripe, once that is done for good."""
-        self.session_params = self.session_url = self.payment_method_id = None
+        """What it took to ask Stripe, once that is done for good: whose card it was is known by the payment alone."""
+        self.session_params = self.session_url = self.payment_method_id = self.customer_id = None
+        asked = sa.update(ChargeAttempt).where(ChargeAttempt.pledge_id == self.id)
+        db.session.execute(asked.values(params={}))
+        db.session.execute(sa.delete(OldCard).where(OldCard.pledge_id == self.id))
 
     # Charging
 
@@ -6136,6 +6166,15 @@ class Comment(Base):
         else:
             move(self, law.COMMENT_MOVES, "pending", "author", as_of)
 
+    def sign(self, name: str) -> None:
+        """Its author is to be shown otherwise. A moderator has read the name of what is public: one that says less, or
+        none, takes its place at once, and no other one does. Silent for the same name. Needs it to be held."""
+        says_less = name in ("", next(iter(self.name.split()), ""))
+        if self.erased_at is not None or name == self.name or not (says_less or self.public_body is None):
+            return
+        self.name = name
+        self.version += 1
+
     def withdraw(self, as_of: dt.datetime) -> None:
         """Its author takes it back, at any time and for good. The same words may then be sent anew."""
         if self.status == "withdrawn":
@@ -6570,7 +6609,16 @@ class Report(Base):
 
     __tablename__ = "reports"
     __table_args__ = (
-        sa.UniqueConstraint("comment_id", "network", "reason"),
+        # Of one network once; which one it was is forgotten after some days.
+        sa.Index(
+            "uq_reports_comment_id_network_reason",
+            "comment_id",
+            "network",
+            "reason",
+            unique=True,
+            sqlite_where=sa.text("network != ''"),
+            postgresql_where=sa.text("network != ''"),
+        ),
         one_of("reason", (*law.REPORTS, law.OF_OWNER)),
     )
 
@@ -6991,13 +7039,19 @@ class Erasure(Base):
         self.next_at = as_of + pause(self.tries)
 
 
-def _forget_mailbox(address: str) -> None:
-    """When nobody is known by this address any more, nothing that is about the address alone is kept either."""
+def _forget_mailbox(address: str) -> list[str]:
+    """When nobody is known by this address any more, nothing that is about the address alone is kept either.
+
+    Returns what letters that went there for that reason are about, as their rows name it.
+    """
     lowered = address.lower()
     known = (Pledge.email_lowered == lowered, User.email == lowered, Comment.email == lowered)
-    if lowered and not any(db.session.scalar(sa.select(sa.exists().where(one))) for one in known):
-        db.session.execute(sa.delete(LinkRequest).where(LinkRequest.email == lowered))
-        Bounce.lift(address)
+    if not lowered or any(db.session.scalar(sa.select(sa.exists().where(one))) for one in known):
+        return []
+    asked = list(db.session.scalars(sa.select(LinkRequest).where(LinkRequest.email == lowered)))
+    db.session.execute(sa.delete(LinkRequest).where(LinkRequest.email == lowered))
+    Bounce.lift(address)
+    return [name_of(one) for one in asked]
 
 
 # Whose columns of the table of privacy.toml somebody takes along.

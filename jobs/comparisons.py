@@ -111,7 +111,9 @@ def _strange(payment: Payment, pledge: Pledge) -> str:
     if pledge.payment_intent_id not in (None, payment.id):
         paid = "paid" if payment.found.outcome == "succeeded" else "not paid"
         return f"{who} has a second payment at Stripe: {payment.id}, {paid}."
-    if payment.ours != pledge.id or payment.customer_id != pledge.customer_id:
+    # Of whom nothing is known any more, the customer is forgotten too.
+    is_forgotten = pledge.erased_at is not None and pledge.customer_id is None
+    if payment.ours != pledge.id or (payment.customer_id != pledge.customer_id and not is_forgotten):
         return f"{who} has {what}, which says that it is for somebody else."
     if (payment.amount_pence, payment.currency) != (pledge.amount_pence, "gbp"):
         return f"{who} is {pledge.amount_pence} pence, but {what} is {payment.amount_pence} {payment.currency}."

@@ -448,14 +448,15 @@ def _put_back(pledge_id: int, trouble: Exception, number: int | None = None) -> 
     pledge = Pledge.hold(pledge_id)
     if number is not None and not pledge.is_at(number):
         db.session.rollback()
-        log.warning("an attempt of long ago had trouble", pledge=pledge_id, number=number, why=str(trouble)[:200])
+        log.warning("an attempt of long ago had trouble", pledge=pledge_id, number=number, why=type(trouble).__name__)
         return
     if isinstance(trouble, payments.StripeRefused) and not isinstance(trouble, payments.StripeForbidden):
         pledge.halt(str(trouble)[:200], _now())
     else:
         pledge.wait(_now())
     ours = not isinstance(trouble, payments.StripeTrouble)
-    log.error("a charge waits", pledge=pledge_id, why=str(trouble)[:200], exc_info=trouble if ours else None)
+    why = type(trouble).__name__ if ours else str(trouble)[:200]
+    log.error("a charge waits", pledge=pledge_id, why=why, exc_info=trouble if ours else None)
     db.session.commit()
 
 

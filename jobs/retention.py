@@ -35,7 +35,7 @@ AT_ONCE = 200
 # The column that holds a moment, where the row itself does.
 COLUMNS = {
     "asked": "asked_at", "invited": "invited_at", "sent": "created_at", "replaced": "replaced_at", "reported": "at",
-    "returned": "at", "looked": "at", "refused": "at", "logged_in": "created_at",
+    "returned": "at", "looked": "at", "refused": "at", "logged_in": "created_at", "began": "started_at", "told": "at",
 }  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from jobs.post import send_letters
-from models import AddressChange, Letter, LinkRequest, Pledge, db
+from models import AddressChange, Comment, Letter, LinkRequest, Pledge, begin_writing, db
 from payments import ChargeFound, confirm_params
 from tests.at_stripe import WORKS, plan, sdk, type_card
 from tests.doorway import everything
-from tests.made import a_case, a_pledge, case_at, confirm, keep, look_anew, now, pledges_of
+from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now, pledges_of
 from tests.reading import read, said
 from tests.sandbox_process import SandboxProcess
 from tests.test_bad_forms import summary
@@ -202,6 +202,39 @@ def test_the_name_is_changed_for_the_case_owner_to_see(client: FlaskClient, pled
     assert sent.location == f"/pledges/{pledge.link()}"
     assert (mine().name, mine().public_name) == ("Ada W.", "Anonymous")
     assert said(read(client, sent.location), ".history").endswith("You changed how you are shown.")
+
+
+def test_a_name_that_says_less_is_that_of_a_public_message_at_once_and_no_other_is(
+    client: FlaskClient, pledge: Pledge
+) -> None:
+    moderator, slug = a_user("moderator"), mine().round.case.slug
+    begin_writing()
+    held = Pledge.hold(pledge.id)
+    held.shown_as = "name"
+    held.say("With you.", public=True)
+    held._comment(now())
+    address = f"/pledges/{held.link()}/name"
+    keep()
+
+    def signed(name: str, shown_as: str) -> str:
+        """What the message is signed with once this was sent."""
+        assert client.post(address, data={"name": name, "shown_as": shown_as}).status_code == 303
+        look_anew()
+        return db.session.scalars(sa.select(Comment.name)).one()
+
+    # A moderator has yet to read it with its name.
+    assert [signed("Ada W.", "name"), signed("Ada Winter", "name")] == ["Ada W.", "Ada Winter"]
+    begin_writing()
+    db.session.scalars(sa.select(Comment)).one().approve(db.session.merge(moderator), now())
+    keep()
+    assert "Your message is public under the name “Ada Winter”." in said(read(client, address))
+    assert signed("Somebody Else", "name") == signed("Somebody Else", "first_name") == "Ada Winter"
+    assert signed("Ada Winter", "first_name") == signed("Ada Winter", "name") == "Ada"
+    assert said(read(client, f"/cases/{slug}"), "#comments .who").startswith("Ada ")
+    for shown_as in ("anonymous", "hidden", "name"):
+        assert signed("Ada Winter", shown_as) == ""
+    page = said(read(client, f"/cases/{slug}"), "#comments")
+    assert "With you." in page and "Anonymous" in page and "Winter" not in page
 
 
 @pytest.mark.parametrize("htmx", [{}, {"HX-Request": "true"}])

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from cli import demo_codes, demo_last_words, reset_second_factor
-from models import RecoveryCode, User, db
+from models import EmailChange, RecoveryCode, User, db
 from tests.crowd import at_once
 from tests.doorway import SAME_ORIGIN, Site, everything, logged_in, set_otherwise, token_on, words_of
 from tests.made import PASSWORD, a_user, keep, look_anew, now
@@ -433,6 +433,35 @@ def test_another_password_by_letter_is_no_way_around_it(app: Flask, client: Flas
     answer = client.post("/login", data={"email": owner.email, "password": CHOSEN})
     assert answer.location == CODE_PAGE and client.get("/owner").status_code == 303
     assert give(client, owner.digits()).location == "/owner"
+
+
+@pytest.mark.parametrize(("hours", "goes"), [(25, False), (23, True), (-1, True)])
+def test_what_a_thief_has_set_up_goes_with_the_address_and_what_the_owner_had_stays(
+    app: Flask, client: FlaskClient, clock: time_machine.Traveller, hours: int, goes: bool
+) -> None:
+    """It was set so many hours before the other address was asked for."""
+    person = a_user("owner", email="owner@example.org")
+    phone = Phone(person) if hours > 0 else None
+    clock.shift(dt.timedelta(hours=max(hours, 0)))
+    look_anew()
+    change = EmailChange.ask(the_user(person.email), "thief@example.org", now())
+    change.make(now())
+    back = f"/email-changes/back/{change.link('old-email')}"
+    keep()
+    clock.shift(dt.timedelta(hours=1))
+    phone = phone or Phone(the_user("thief@example.org"))
+    assert client.post(back).status_code == 303
+    keep()
+    reset = link_in_letter_to("owner@example.org", "password-resets")
+    assert client.post(reset, data={"password": CHOSEN}).status_code == 303
+    clock.shift(dt.timedelta(minutes=1))
+    again = app.test_client().post("/login", data={"email": "owner@example.org", "password": CHOSEN})
+    assert (again.status_code, again.location == CODE_PAGE) == (303, not goes)
+    look_anew()
+    held = the_user("owner@example.org")
+    assert (held.second_factor_at is None, held.recovery_codes_left()) == ((True, 0) if goes else (False, 10))
+    told = [words for kind, words in letters_to("owner@example.org") if kind == "second_factor"]
+    assert any("turned off" in words for words in told) is goes
 
 
 def test_another_role_is_no_way_around_it(app: Flask, owner: Phone, required: Flask) -> None:

@@ -200,6 +200,27 @@ def test_a_letter_is_a_second_way_in_for_whom_a_stranger_has_locked_out(app: Fla
     assert try_in(app.test_client(), CHOSEN).status_code == 429, "elsewhere it is as before"
 
 
+def test_a_stranger_who_has_every_letter_sent_has_left_a_link_that_works(app: Flask) -> None:
+    """Letters for other things, of which none may ever be written, leave the owner's way back as it is."""
+
+    def asked(where: str, times: int, network: str) -> list[int]:
+        return [
+            app.test_client().post(where, data={"email": EMAIL}, environ_overrides={"REMOTE_ADDR": network.format(n)})
+            .status_code for n in range(times)
+        ]  # fmt: skip
+
+    with time_machine.travel(NOON, tick=False) as clock:
+        a_user(email=EMAIL)
+        assert asked("/pledges/find", 11, "198.51.{}.1") == [303] * 10 + [429]
+        assert asked("/forgotten-password", 11, "203.0.{}.1") == [303] * 10 + [429]
+        link = link_in_letter_to(EMAIL, "password-resets")
+        # As long as the owner cannot ask for one.
+        clock.shift(dt.timedelta(hours=1))
+        owner = app.test_client()
+        assert owner.post(link, data={"password": CHOSEN}).status_code == 303
+        assert try_in(owner, CHOSEN).status_code == 303
+
+
 def test_a_stranger_who_knows_the_password_cannot_use_up_the_codes_of_a_known_browser(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         phone, known, thief = Phone(a_user(email=EMAIL)), app.test_client(), app.test_client()

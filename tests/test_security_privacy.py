@@ -18,6 +18,7 @@ import letters
 import privacy
 from jobs import erasures, retention
 from jobs import sweep as clock
+from jobs.post import send_letters
 from models import (
     Bounce,
     CardFailure,
@@ -30,6 +31,7 @@ from models import (
     Letter,
     LinkRequest,
     Look,
+    OldCard,
     PasswordReset,
     Pledge,
     Refund,
@@ -160,6 +162,7 @@ def one_of_everything() -> dict[tuple[str, str], int]:
     begin_writing()
     its_round = Round.hold(case_at("uncharged").round.id)
     left = confirm(a_pledge(its_round, name=NAME, email=EMAIL))
+    left.network = "canarynet"
     its_round.close(its_round.deadline + SECOND)
     its_round.settle(now())
     number = left.id
@@ -167,6 +170,8 @@ def one_of_everything() -> dict[tuple[str, str], int]:
     moderator = db.session.merge(moderator)
     talked = Case.hold(case_at("charged").id)
     rejected = talked.take_comment(NAME, EMAIL, "Canary rejected", now(), network="canarynet")
+    # Of two the networks are forgotten, which were different ones for the same reason.
+    db.session.get_one(Comment, pledge.comment_id).report("untrue", "Canary again", "canarynet", now())
     rejected.reject("off_topic", moderator, now(), note="Canary note")
     withdrawn = talked.take_comment(NAME, EMAIL, "Canary withdrawn", now())
     withdrawn.withdraw(now())
@@ -187,7 +192,7 @@ def one_of_everything() -> dict[tuple[str, str], int]:
         ("link_requests", "asked"): db.session.scalars(sa.select(LinkRequest.id)).one(),
         ("password_resets", "asked"): reset.id, ("sign_ups", "asked"): asked.id, ("invitations", "invited"): invited.id,
         ("bounces", "returned"): db.session.scalars(sa.select(Bounce.id)).one(),
-        ("pledges", "charged"): pledge.id, ("pledges", "uncharged"): number,
+        ("pledges", "charged"): pledge.id, ("pledges", "uncharged"): number, ("pledges", "began"): number,
         ("looks", "looked"): db.session.scalars(sa.select(Look.id)).one(),
         ("comments", "rejected"): rejected.id, ("comments", "withdrawn"): withdrawn.id,
         ("comments", "sent"): rejected.id,
@@ -195,7 +200,7 @@ def one_of_everything() -> dict[tuple[str, str], int]:
     ids |= {
         (table, moment): db.session.scalars(sa.select(db.metadata.tables[table].c.id).limit(1)).one()
         for table, moment in (
-            ("reports", "reported"), ("old_texts", "replaced"), ("address_changes", "asked"),
+            ("reports", "reported"), ("reports", "told"), ("old_texts", "replaced"), ("address_changes", "asked"),
             ("email_changes", "asked"), ("user_sessions", "logged_in"), ("card_failures", "refused"),
         )
     }  # fmt: skip
@@ -474,8 +479,11 @@ def test_in_each_state_of_a_pledge_it_is_erased_or_its_supporter_is_told_why_not
         assert REFUSALS[status] in said(page, ".warn") and not page.select("main form")
         assert sent.status_code == 409 and (left.name, left.erased_at) == (NAME, None)
         return
+    is_cancelled = status in ("started", "confirmed", "held")
+    assert ("Your pledge of £25 is cancelled by it. Your card is not charged." in said(page)) is is_cancelled
+    assert said(page, "main form").endswith("Cancel my pledge and erase everything") is is_cancelled
     assert sent.status_code == 200 and (left.name, left.email, left.message) == ("", "", None)
-    assert left.status == dict.fromkeys(("started", "confirmed", "held"), "cancelled").get(status, status)
+    assert left.status == ("cancelled" if is_cancelled else status)
     assert left.amount_pence == 2_500
     assert client.get(f"/pledges/{link}").status_code == client.get(f"/pledges/{left.link()}").status_code == 404
 
@@ -513,7 +521,11 @@ def test_of_somebody_who_was_charged_the_books_are_left_and_the_totals_are_what_
     still owed; the amount, the date and Stripe's number of the payment are."""
     pledge = a_known_supporter("the-case")
     charge(pledge)
-    link, customer = Pledge.hold(pledge.id).link(), pledge.customer_id
+    held, replaced = Pledge.hold(pledge.id), "pm_replaced"
+    link, customer, card = held.link(), str(held.customer_id), str(held.payment_method_id)
+    held.attempts[0].params = {"customer": customer, "payment_method": card, "description": "Canary"}
+    OldCard.put_aside(held, replaced, now())
+    db.session.scalars(sa.select(OldCard)).one().removed()
     keep()
     assert len(canaries(dump(tmp_path))) > 5
     total = read(client, "/cases/the-case").select_one("#pledge-total")
@@ -528,7 +540,9 @@ def test_of_somebody_who_was_charged_the_books_are_left_and_the_totals_are_what_
     erasures.finish_erasures()
     erasures.finish_erasures()
     assert gone == [customer]
-    assert canaries(dump(tmp_path)) == set()
+    text = dump(tmp_path)
+    assert canaries(text) == set()
+    assert [one for one in (customer, card, replaced) if one in text] == []
     told = capsys.readouterr()
     assert canaries(told.out + told.err) == set()
     look_anew()
@@ -562,6 +576,29 @@ def test_a_pledge_that_counts_is_cancelled_by_it_and_its_comment_is_gone(client:
     left.forget_stripes_words()
     keep()
     assert canaries(dump(tmp_path)) == set()
+
+
+def test_the_copy_of_a_letter_with_lost_links_goes_as_the_others_do(
+    app: Flask, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Development keeps letters in a folder."""
+    slug = a_case().slug
+    begin_writing()
+    pledge = confirm(a_pledge(Round.hold(case_at(slug).round.id), name=NAME, email=EMAIL))
+    link, number = pledge.link(), pledge.id
+    LinkRequest.ask(EMAIL, now())
+    keep()
+    send_letters()
+    copies = [file.read_text() for file in (tmp_path / "letters").glob("*.eml")]
+    assert sum(EMAIL in copy for copy in copies) == 2
+    assert client.post(f"/pledges/{link}/erasure").status_code == 200
+    begin_writing()
+    Pledge.hold(number).card_removed()
+    keep()
+    monkeypatch.setattr("payments.forget_customer", lambda customer_id: None)
+    begin_writing()
+    erasures.finish_erasures()
+    assert [file for file in (tmp_path / "letters").glob("*.eml") if EMAIL in file.read_text()] == []
 
 
 def test_an_author_erases_a_comment_with_all_that_it_ever_said(client: FlaskClient, tmp_path: Path) -> None:
@@ -636,12 +673,53 @@ def test_an_owner_answers_for_a_case_until_it_is_over_and_is_then_erased_by_them
     assert "A former case owner" in public and "Whose water?" in public and "Canary" not in public
 
 
+def test_who_has_changed_name_and_address_is_erased_under_the_old_ones_too(app: Flask, tmp_path: Path) -> None:
+    """What stands in a case's history, or is kept with an address alone, is of the name and the address of then."""
+    old, other = "canary.old@privacy.example", "canary.theirs@privacy.example"
+    person = a_user("owner", name="Canary Before", email=old)
+    case, owner = a_case(), a_user("owner")
+    keep()
+    begin_writing()
+    held, owner = User.hold(person.id), db.session.merge(owner)
+    assert held is not None
+    for leaves in (True, False):
+        Invitation.to_case(case_at(case.slug), old, owner, now()).accept_as(held, now())
+        if leaves:
+            case_at(case.slug).remove_editor(held.id, owner, now())
+    LinkRequest.ask(old, now())
+    SignUp.ask(old, "Canary Before", "hash", now())
+    Invitation.to_case(case_at(case.slug), f"not.{old}", owner, now())
+    letter = db.session.scalars(sa.select(Letter)).first()
+    assert letter is not None
+    Bounce.record(old, letter, "550", now())
+    held.rename("Canary After", now())
+    EmailChange.ask(held, "canary.new@privacy.example", now()).make(now())
+    # Typed by mistake: it is a stranger's, and so is what they asked for.
+    EmailChange.ask(held, other, now())
+    LinkRequest.ask(other, now())
+    keep()
+    begin_writing()
+    User.hold(person.id).erase("operator", now())  # type: ignore[union-attr]
+    keep()
+    left = {one for one in canaries(dump(tmp_path)) if "not.canary" not in one and "canary.theirs" not in one}
+    assert left == set()
+    assert db.session.scalars(sa.select(LinkRequest.email)).all() == [other]
+
+
 def test_the_last_of_staff_stays(app: Flask) -> None:
     staff = a_user("staff")
     browser = logged_in(app, staff)
     assert "You are the last of staff" in browser.get("/account/erasure").text
     a_user("staff")
     assert "Erase my account" in browser.get("/account/erasure").text
+    # One who was erased is nobody's colleague again.
+    begin_writing()
+    gone, held = db.session.scalars(sa.select(User).order_by(User.id.desc()).limit(2))
+    gone.erase("operator", now())
+    with pytest.raises(law.Refused, match="This account is erased"):
+        gone.enable("They are back.", held, now())
+    keep()
+    assert "You are the last of staff" in browser.get("/account/erasure").text
 
 
 def test_the_operator_takes_out_and_erases_a_person_by_their_address(app: Flask, tmp_path: Path) -> None:

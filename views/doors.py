@@ -400,6 +400,8 @@ _LIMITS = {
     "password": _limit("password", "login"),
     "letter": _limit("letter", "letter"),
     "letter to account": _limit("letter to account", "letter", lambda: str(g.account)),
+    # By itself, so that nothing uses up the way back into an account but letters with a link that leads there.
+    "reset to account": _limit("reset to account", "letter", lambda: str(g.account)),
 }
 
 

@@ -25,7 +25,7 @@ def ask_reset() -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return render_template("accounts/forgotten.html", form=form), 422
     email = str(form.email.data)
-    if doors.too_many("letter") or doors.too_many("letter", email):
+    if doors.too_many("letter") or doors.too_many("reset", email):
         form.email.errors = TOO_MANY_LETTERS
         return render_template("accounts/forgotten.html", form=form), 429
     PasswordReset.ask(email, now(), languages.asked_for())

@@ -675,11 +675,11 @@ def upgrade() -> None:
     sa.Column('at', sa.DateTime(timezone=True), nullable=False),
     sa.CheckConstraint("reason IN ('contempt', 'harassment', 'other', 'owner', 'personal', 'protected', 'spam', 'untrue')", name=op.f('ck_reports_known_reason')),
     sa.ForeignKeyConstraint(['comment_id'], ['comments.id'], name=op.f('fk_reports_comment_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_reports')),
-    sa.UniqueConstraint('comment_id', 'network', 'reason', name=op.f('uq_reports_comment_id_network_reason'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_reports'))
     )
     with op.batch_alter_table('reports', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_reports_comment_id'), ['comment_id'], unique=False)
+        batch_op.create_index('uq_reports_comment_id_network_reason', ['comment_id', 'network', 'reason'], unique=True, sqlite_where=sa.text("network != ''"), postgresql_where=sa.text("network != ''"))
 
     op.create_table('sources',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -916,6 +916,7 @@ def downgrade() -> None:
     op.drop_table('address_changes')
     op.drop_table('sources')
     with op.batch_alter_table('reports', schema=None) as batch_op:
+        batch_op.drop_index('uq_reports_comment_id_network_reason', sqlite_where=sa.text("network != ''"), postgresql_where=sa.text("network != ''"))
         batch_op.drop_index(batch_op.f('ix_reports_comment_id'))
 
     op.drop_table('reports')
