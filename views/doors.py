@@ -272,7 +272,8 @@ def any_too_many(*tries: tuple[str, str]) -> bool:
         try:
             return _any_too_many_in(storage, tries)
         except redis.RedisError as away:
-            # Flask-Limiter finds that out for itself, and then counts in its own memory.
+            # Flask-Limiter then counts in its own memory. To have it find that out as well would take as long again.
+            limiter._storage_dead = True
             log.warning("tries are counted one by one", why=type(away).__name__)
     return any(too_many(kind, account) for kind, account in tries)
 
