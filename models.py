@@ -2074,7 +2074,7 @@ class Case(Base):
         # What moderators know of it, half of the row, is not read.
         found = found.options(sa.orm.load_only(
             Comment.name, Comment.public_body, Comment.created_at, Comment.decided_at, Comment.answer,
-            Comment.answered_at,
+            Comment.answered_at, Comment.language,
         ))  # fmt: skip
         if before:
             found = found.where(Comment.id < before)

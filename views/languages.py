@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from flask import Flask, current_app, g, has_request_context, request
-from flask_babel import Babel
+from flask_babel import Babel, gettext
 from markupsafe import Markup
 
 import config
@@ -47,6 +47,8 @@ def teach(app: Flask) -> None:
     app.add_template_global(in_other_languages)
     app.add_template_global(alternates)
     app.add_template_global(as_typed)
+    app.add_template_global(marked)
+    app.add_template_global(with_title_marked)
 
 
 def asked_for() -> str:
@@ -72,9 +74,22 @@ def alternates() -> list[tuple[str, str]]:
     return [*((one, site + _address_in(one)) for one in LANGUAGES), ("x-default", site + _address_in(ENGLISH))]
 
 
-def as_typed() -> Markup:
+def as_typed(language: str = ENGLISH) -> Markup:
     """Marks what people have typed, which is not translated, on pages in another language than theirs."""
-    return Markup("") if asked_for() == ENGLISH else Markup(' lang="{}"').format(ENGLISH)
+    return Markup("") if asked_for() == language else Markup(' lang="{}"').format(language)
+
+
+def marked(words: str, language: str = ENGLISH) -> str:
+    """What people have typed within a sentence of ours, marked where that is in another language."""
+    mark = as_typed(language)
+    return Markup("<span{}>{}</span>").format(mark, words) if words and mark else words
+
+
+def with_title_marked(sentence: str, title: str) -> str:
+    """A sentence that the books keep word for word, with the title that it quotes marked on a page."""
+    before, quoted, after = sentence.partition(gettext("“%(title)s”", title=title))
+    opens, closes = quoted.split(title, 1) if quoted else ("", "")
+    return Markup("{}{}{}{}{}").format(before, opens, marked(title) if quoted else "", closes, after)
 
 
 def without_language(address: str) -> str:
