@@ -1652,7 +1652,7 @@ class Case(Base):
     @classmethod
     def found(cls, among: list[int] | None = None, state: str = "all", *, court: str = "", topic: str = "",
               owner_id: int | None = None, after: int = 0, limit: int = 20) -> list[Case]:  # fmt: skip
-        """Public cases in one of `law.CASE_FILTERS`, of all or `among` what CaseWords.holding() found; the newest first,
+        """Public cases in one of `law.CASE_FILTERS`, of all or `among` what CaseWords.holding() found: newest first,
         or the nearest deadline where that is "ending-soon", and of all cases the live ones first.
         `after` is the last one of the page before.
         """

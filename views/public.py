@@ -60,7 +60,8 @@ def _looked_for(asked: dict[str, str], among: list[int] | None) -> list[Case]:
 def _home(asked: dict[str, str], found: list[Case], trouble: str = "", *, is_cut: bool = False) -> str:
     return render_template("cases/home.html", cases=found[:CASES_A_PAGE], more=len(found) > CASES_A_PAGE,
                            courts=Case.courts(), asked=asked, is_narrowed=request.args.keys() & asked, as_of=now(),
-                           trouble=trouble, looked_through=models.MATCHES_LOOKED_THROUGH if is_cut else 0)  # fmt: skip
+                           trouble=trouble, is_after=number_of("after") > 0,
+                           looked_through=models.MATCHES_LOOKED_THROUGH if is_cut else 0)  # fmt: skip
 
 
 @public.get("/owners/<row:number>")
@@ -68,7 +69,9 @@ def _home(asked: dict[str, str], found: list[Case], trouble: str = "", *, is_cut
 def owner(number: int) -> str:
     """Somebody who has brought a case, and all of their cases that anybody may read."""
     found = Case.found(owner_id=number, after=number_of("after"), limit=CASES_A_PAGE + 1)
-    return render_template("cases/owner.html", owner=(found or abort(404))[0].owner, cases=found[:CASES_A_PAGE],
+    # A page after the last one is empty, but its owner is no less there.
+    known = found or Case.found(owner_id=number, limit=1) or abort(404)
+    return render_template("cases/owner.html", owner=known[0].owner, cases=found[:CASES_A_PAGE],
                            more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def topic(topic: str) -> str:
     words = law.TOPICS.get(topic) or abort(404)
     found = Case.found(topic=topic, after=number_of("after"), limit=CASES_A_PAGE + 1)
     return render_template("cases/topic.html", topic=topic, words=words, cases=found[:CASES_A_PAGE],
-                           more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
+                           is_after=number_of("after") > 0, more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
 
 
 def number_of(name: str) -> int:
