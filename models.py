@@ -378,6 +378,8 @@ def _add_line(table: type[Base], **values: Any) -> None:
 Row = TypeVar("Row", bound=Base)
 # A search of words looks through no more rows than this for one page; its page leads on to the rest.
 LOOKED_THROUGH_AT_ONCE = 1_000
+# Of the cases that hold the words of a reader no more than these, the newest, are looked through.
+MATCHES_LOOKED_THROUGH = 500
 
 
 def page_of(
@@ -1424,8 +1426,10 @@ class Case(Base):
         sa.CheckConstraint(f"wanted_pence BETWEEN 1 AND {law.LARGEST_TARGET}", name="target_in_bounds"),
         sa.CheckConstraint(f"wanted_days BETWEEN 1 AND {law.LONGEST_ROUND.days}", name="length_in_bounds"),
         sa.CheckConstraint("wanted_days IS NULL OR wanted_end IS NULL", name="length_or_end"),
-        sa.Index("ix_cases_of_court", "court", "live_at", "id"),
-        sa.Index("ix_cases_of_topic", "topic", "live_at", "id"),
+        sa.Index("ix_cases_of_status", "status", "live_at", "id"),
+        sa.Index("ix_cases_of_court", "court", "status", "live_at", "id"),
+        sa.Index("ix_cases_of_topic", "topic", "status", "live_at", "id"),
+        sa.Index("ix_cases_of_owner", "owner_id", "status", "live_at", "id"),
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
         # The lists of readers and of staff, newest first.
         sa.Index("ix_cases_live_at_id", "live_at", "id"),
@@ -1453,7 +1457,7 @@ class Case(Base):
     wanted_days: Mapped[int | None]
     wanted_end: Mapped[dt.datetime | None]
     zone: Mapped[str] = mapped_column(sa.String(60))
-    status: Mapped[str] = mapped_column(sa.String(20), index=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
     created_at: Mapped[dt.datetime]
     draft_version: Mapped[int]
     # The open page from which the draft was saved last, and when.
@@ -1745,50 +1749,80 @@ class Case(Base):
         return found
 
     @classmethod
-    def found(cls, words: str = "", state: str = "all", *, court: str = "", topic: str = "",
+    def found(cls, among: list[int] | None = None, state: str = "all", *, court: str = "", topic: str = "",
               owner_id: int | None = None, after: int = 0, limit: int = 20) -> list[Case]:  # fmt: skip
-        """The public cases in whose title, owner or text all these words are, in one of `law.CASE_FILTERS`; the
-        newest first, or the nearest deadline where that is "ending-soon", and of all cases the live ones first.
+        """Public cases in one of `law.CASE_FILTERS`, of all or `among` what CaseWords.holding() found: newest first,
+        or the nearest deadline where that is "ending-soon", and of all cases the live ones first.
         `after` is the last one of the page before.
         """
         fits = {cls.court: court, cls.topic: topic, cls.owner_id: owner_id}
-        narrowed = [column == value for column, value in fits.items() if value]
+        narrowed = {column: value for column, value in fits.items() if value}
         if state != "all":
-            return cls._found(words, state, narrowed, after, limit)
+            return cls._found(among, state, narrowed, after, limit)
         last = db.session.get(cls, after) if after else None
         has_live = last is None or last.status == "live"
-        found = cls._found(words, "live", narrowed, after, limit) if has_live else []
+        found = cls._found(among, "live", narrowed, after, limit) if has_live else []
         if len(found) < limit:
-            found += cls._found(words, "ended", narrowed, 0 if has_live else after, limit - len(found))
+            found += cls._found(among, "ended", narrowed, 0 if has_live else after, limit - len(found))
         return found
 
     @classmethod
-    def _found(cls, words: str, state: str, narrowed: list[sa.ColumnElement[bool]], after: int,
+    def _found(cls, among: list[int] | None, state: str, narrowed: dict[Any, Any], after: int,
                limit: int) -> list[Case]:  # fmt: skip
-        asked = sa.select(cls).where(cls._is_found(), cls._is_in(law.CASE_FILTERS[state]), *narrowed)
-        if sought := search_words(words):
-            asked = asked.where(cls.id.in_(CaseWords.holding(sought)))
-        place: tuple[Any, ...] = (cls.live_at, cls.id)
-        if state == "ending-soon":
-            asked = asked.join(Round, sa.and_(Round.case_id == cls.id, Round.status == "open"))
-            place = (Round.deadline, Round.id)
-        asked = cls._after(asked, place, after, forward=state == "ending-soon").limit(limit)
-        return list(db.session.scalars(asked.options(
+        """Whatever is asked for is read from an index in its own order, so that a page costs the same among any number
+        of cases, however rare what is asked for is."""
+        soon, states = state == "ending-soon", law.CASE_FILTERS[state]
+        place: tuple[Any, ...] = (Round.deadline, Round.id) if soon else (cls.live_at, cls.id)
+        last, fits = cls._place_of(after, place), [column == value for column, value in narrowed.items()]
+        if among is not None:
+            # By their numbers: an index of anything else would lead through more than these.
+            fits = [sa.cast(column, column.type) == value for column, value in narrowed.items()]
+            asked = sa.select(cls).where(cls.id.in_(among), cls._is_found(), cls._is_in(states), *fits)
+            if soon:
+                is_open = sa.func.coalesce(Round.status, "") == "open"
+                asked = asked.join(Round, sa.and_(Round.case_id == cls.id, is_open))
+            asked = cls._after(asked, place, last, forward=soon)
+        elif soon:
+            open_rounds = sa.and_(Round.case_id == cls.id, Round.status == "open")
+            asked = sa.select(cls).join(Round, open_rounds).where(cls._is_found(), cls._is_in(states), *fits)
+            asked = cls._after(asked, place, last, forward=True)
+        else:
+            asked = cls._newest_of_each(states, fits, last, limit)
+        return list(db.session.scalars(asked.limit(limit).options(
             sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
         )))  # fmt: skip
 
     @classmethod
-    def _after(cls, asked: sa.Select[Case], place: tuple[Any, ...], after: int,
-               forward: bool) -> sa.Select[Case]:  # fmt: skip
-        """In this order, and only what comes after one case in it; that need not be listed any more."""
-        if after:
-            last = sa.select(*place).select_from(cls).join(Round, Round.case_id == cls.id).where(cls.id == after)
-            if (row := db.session.execute(last.order_by(Round.id.desc())).first()) and None not in row:
-                here, there = (
-                    sa.tuple_(*place),
-                    sa.tuple_(*(sa.literal(v, c.type) for v, c in zip(row, place, strict=True))),
-                )
-                asked = asked.where(here > there if forward else here < there)
+    def _newest_of_each(cls, states: Iterable[str], fits: list[sa.ColumnElement[bool]], last: tuple[Any, ...] | None,
+                        limit: int) -> sa.Select[Case]:  # fmt: skip
+        """The newest, put together from the newest of each state: an index has the cases of one state in order."""
+        place = (cls.live_at, cls.id)
+        public: Any = sa.select(*place).where(cls.visibility == "public", *fits)
+        of_each = [
+            cls._after(public.where(cls.status == one), place, last, forward=False).limit(limit).subquery()
+            for one in sorted(states)
+        ]
+        newest = sa.union_all(*(sa.select(one) for one in of_each)).subquery()
+        asked = sa.select(cls).join(newest, newest.c.id == cls.id)
+        return asked.order_by(newest.c.live_at.desc(), newest.c.id.desc())
+
+    @classmethod
+    def _place_of(cls, number: int, place: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Where a case stands in an order; it need not be listed any more."""
+        if not number:
+            return None
+        found = sa.select(*place).select_from(cls).join(Round, Round.case_id == cls.id).where(cls.id == number)
+        row = db.session.execute(found.order_by(Round.id.desc())).first()
+        return None if row is None or None in row else tuple(row)
+
+    @classmethod
+    def _after(cls, asked: sa.Select[Any], place: tuple[Any, ...], last: tuple[Any, ...] | None,
+               forward: bool) -> sa.Select[Any]:  # fmt: skip
+        """In this order, and only what comes after one place in it."""
+        if last:
+            here = sa.tuple_(*place)
+            there = sa.tuple_(*(sa.literal(value, column.type) for value, column in zip(last, place, strict=True)))
+            asked = asked.where(here > there if forward else here < there)
         return asked.order_by(*(column if forward else column.desc() for column in place))
 
     @classmethod
@@ -2173,7 +2207,7 @@ class Case(Base):
         # What moderators know of it, half of the row, is not read.
         found = found.options(sa.orm.load_only(
             Comment.name, Comment.public_body, Comment.created_at, Comment.decided_at, Comment.answer,
-            Comment.answered_at,
+            Comment.answered_at, Comment.language,
         ))  # fmt: skip
         if before:
             found = found.where(Comment.id < before)
@@ -2411,15 +2445,22 @@ class CaseWords(Base):
         insert_once(cls, case_id=case.id, words=" ".join(search_words(" ".join(about), most=None)))
 
     @classmethod
-    def holding(cls, sought: list[str]) -> sa.Select[int]:
-        """The ids of the cases in which each of these begins a word."""
+    def holding(cls, text: str) -> list[int] | None:
+        """The numbers of the cases in which each word of the text begins a word, the newest first, at most
+        MATCHES_LOOKED_THROUGH; None of a text without a word."""
+        sought = search_words(text)
+        if not sought:
+            return None
         if db.engine.dialect.name == "sqlite":
-            index = sa.table("case_search", sa.column("rowid", sa.Integer))
+            number: Any = sa.column("rowid", sa.Integer)
             matches = sa.literal_column("case_search").op("MATCH")(" ".join(f'"{word}"*' for word in sought))
-            return sa.select(index.c.rowid).where(matches)
-        simple: sa.ColumnClause[str] = sa.literal_column("'simple'")
-        asked = sa.func.to_tsquery(simple, " & ".join(f"{word}:*" for word in sought))
-        return sa.select(cls.case_id).where(sa.func.to_tsvector(simple, cls.words).op("@@")(asked))
+            asked = sa.select(number).select_from(sa.table("case_search")).where(matches)
+        else:
+            simple: sa.ColumnClause[str] = sa.literal_column("'simple'")
+            query = sa.func.to_tsquery(simple, " & ".join(f"{word}:*" for word in sought))
+            number = cls.case_id
+            asked = sa.select(number).where(sa.func.to_tsvector(simple, cls.words).op("@@")(query))
+        return list(db.session.scalars(asked.order_by(number.desc()).limit(MATCHES_LOOKED_THROUGH)))
 
 
 def search_words(text: str, most: int | None = 10) -> list[str]:
@@ -2746,6 +2787,8 @@ class Round(Base):
         ),
         sa.CheckConstraint("status != 'met' OR settled_total_pence >= target_pence", name="met_means_met"),
         sa.CheckConstraint("status != 'missed' OR settled_total_pence < target_pence", name="missed_means_missed"),
+        # Those that are open, the nearest deadline first.
+        sa.Index("ix_rounds_status_deadline_id", "status", "deadline", "id"),
     )
 
     id: Mapped[Key]
@@ -2754,7 +2797,7 @@ class Round(Base):
     target_pence: Mapped[Pence]
     deadline: Mapped[dt.datetime]
     zone: Mapped[str] = mapped_column(sa.String(60))
-    status: Mapped[str] = mapped_column(sa.String(20), index=True)
+    status: Mapped[str] = mapped_column(sa.String(20))
     pledged_pence: Mapped[Pence]
     pledge_count: Mapped[int]
     settled_at: Mapped[dt.datetime | None]

@@ -80,3 +80,22 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
         "WHERE rounds.id = days.round_id) WHERE round_id = (SELECT round_id FROM pledges WHERE id = :one)"
     ), {"one": pledge_id})  # fmt: skip
     db.session.commit()
+
+
+def copies_of_case(case_id: int, times: int) -> None:
+    """Copy a case so often, with its rounds and the words by which it is found; each a second older than the last."""
+    last = db.session.execute(sa.text("SELECT max(id) FROM cases")).scalar_one()
+    older = {name: f"datetime({name}, '-' || n || ' seconds') || '.000000'" for name in ("live_at", "deadline")}
+    for table, columns in {
+        "cases": {"id": "n", "slug": "'copy-' || n", "live_at": older["live_at"]},
+        "rounds": {"id": "NULL", "case_id": "n", "deadline": older["deadline"]},
+        "case_words": {"case_id": "n"},
+    }.items():
+        names = [column.name for column in db.metadata.tables[table].columns]
+        copied, into = ", ".join(columns.get(name, name) for name in names), ", ".join(names)
+        which = "id" if table == "cases" else "case_id"
+        copy = f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which} = :one"  # noqa: S608 - names of our own tables
+        numbers = "SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last"
+        statement = sa.text(f"WITH RECURSIVE numbers(n) AS ({numbers}) {copy}")
+        db.session.execute(statement, {"one": case_id, "first": last + 1, "last": last + times})
+    db.session.commit()

@@ -33,6 +33,13 @@ SMALL = {"cases": 80, "pledges": 2_000, "comments": 2_400}
 # (who looks, at which address)
 PAGES = (
     ("", "/"),
+    ("", "/?q=house"),
+    ("", "/?q=house&show=funded&topic=health"),
+    ("", "/?show=ending-soon"),
+    ("", "/?show=funded"),
+    ("", "/?show=ended&topic=health"),
+    ("", "/?court=High+Court"),
+    ("", "/topics/privacy"),
     ("", "/cases/big-1"),
     ("", "/cases/big-1/pledge-total"),
     ("", "/cases/big-1/pledge"),

@@ -124,6 +124,19 @@ def test_a_page_after_nothing_is_the_first_page(client: FlaskClient, after: str)
     assert [said(t) for t in read(client, "/", query_string={"after": after}).select(".cases h2")] == ["Whose data?"]
 
 
+def test_a_page_after_the_last_case_says_so_and_leads_to_the_first(client: FlaskClient) -> None:
+    a_case(slug="only", title="The only one")
+    last = case_at("only")
+    last.topic, number, owner = "health", last.id, last.owner_id
+    keep()
+    for address in ("/", f"/owners/{owner}", "/topics/health"):
+        page = read(client, f"{address}?after={number}")
+        assert "There are no more cases. To the first page" in said(page, "main"), address
+        assert page.select_one(f"main a[href='{address}']") and not page.select(".card"), address
+    assert client.get(f"/owners/{owner + 1}?after={number}").status_code == 404
+    assert "There are no cases here yet." in said(read(client, "/topics/police"), "main")
+
+
 def test_an_owner_has_a_page_of_their_public_cases_and_nobody_else_has_one(client: FlaskClient) -> None:
     owner, newcomer = a_user(name="Defend Digital Me"), a_user()
     case = a_case(title="Whose data?", owner=owner)

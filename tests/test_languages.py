@@ -23,11 +23,12 @@ from jinja2 import Template
 import law
 import money
 import translations
-from models import Base, Event, Pledge, User, db
+from models import Base, BudgetLine, DocumentLink, Event, Pledge, User, db
+from payments import ChargeFound
 from tests import gallery
 from tests.doorway import SAME_ORIGIN, logged_in, set_otherwise
 from tests.gallery import Shown
-from tests.made import a_case, a_pledge, confirm, keep
+from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, now
 from views.words import age, time_left
 
 # The folders of pages that can be said in another language.
@@ -176,6 +177,82 @@ def test_money_and_dates_are_written_and_understood_as_the_language_has_them(app
                 money.parse_pounds(text)
     with pytest.raises(money.NotMoney):
         money.parse_pounds("25,50")
+
+
+# What people type carries this, with the language in which they type: "zzen3", "zzfr1".
+TYPED = re.compile(r"zz(en|fr)\d+")
+
+
+def test_what_people_typed_says_its_language_wherever_a_page_is_in_another(client: FlaskClient) -> None:
+    """But in the title of a page and in descriptions for machines, which can't."""
+    link, comment_links = _a_case_with_all_that_can_be_typed()
+    seen: dict[str, set[str]] = {"en": set(), "fr": set()}
+    wrong: list[str] = []
+    for address in (
+        "/cases/all-typed", "/cases/all-typed/comments", "/cases/all-typed/pledge-total", "/cases/all-typed/embed",
+        "/cases/all-typed/poster", "/cases/typed-and-open/pledge", f"/owners/{case_at('all-typed').owner_id}", "/",
+        f"/pledges/{link}", f"/pledges/{link}/updates", f"/pledges/{link}/receipt", "/cases/typed-and-cancelled",
+        f"/comments/{case_at('all-typed').public_comments()[0].id}/report",
+        *(f"/comments/{one}" for one in comment_links),
+    ):  # fmt: skip
+        for language in ("en", "fr"):
+            answer = client.get(address if language == "en" else f"/fr{address}")
+            on_page = [(spoken, found) for spoken, words in _all_words(answer.text) for found in TYPED.finditer(words)]
+            assert answer.status_code == 200 and on_page, address
+            wrong += [f"{address} in {language}: {found[0]} in {spoken}" for spoken, found in on_page
+                      if spoken != {"en": "en-GB", "fr": "fr"}[found[1]]]  # fmt: skip
+            seen[language] |= {found[0] for _, found in on_page}
+    assert wrong == []
+    every = {f"zzen{number}" for number in range(1, 19)} | {"zzfr1", "zzfr2"}
+    assert seen == {"en": every, "fr": every}
+
+
+def _a_case_with_all_that_can_be_typed() -> tuple[str, list[str]]:
+    """The links of a pledge and of two comments of it: one comment and the message are in French."""
+    owner = a_user("owner")
+    a_case(slug="all-typed", title="A title zzen1", target=2_500, pledged=[2_500], owner=owner, story="A story zzen2")
+    a_case(slug="typed-and-open", title="A title zzen1")
+    cancelled, case = a_case(slug="typed-and-cancelled"), case_at("all-typed")
+    case.owner.bio, case.summary, case.who_we_are = "About zzen3", "In short zzen4", "We zzen5"
+    case.court, case.stage, case.risks, case.lawyer = "Court zzen6", "Stage zzen7", "Risks zzen8", "Lawyer zzen9"
+    case.firm = "Firm zzen10"
+    case.budget = [BudgetLine(position=0, words="Counsel zzen11", pence=2_500)]
+    case.links = [DocumentLink(position=0, title="A letter zzen12", url="https://example.org/letter.pdf")]
+    case.publish_update(case.owner, "News zzen13", "What is new zzen14", now())
+    keep()
+    moderator = a_user("moderator")
+    case, comments = case_at("all-typed"), []
+    for words, language in (("A comment zzen15", "en-GB"), ("Un commentaire zzfr1", "fr")):
+        taken = case.take_comment("Ada", "typed@comments.example", words, now(), language=language)
+        taken.approve(db.session.merge(moderator), now())
+        comments.append(taken.link())
+    (pledge,) = case.round.pledges("confirmed")
+    pledge.message, pledge.message_for, pledge.language = "Un message zzfr2", "owner", "fr"
+    ended = case.round.deadline + dt.timedelta(seconds=1)
+    case.round.close(ended)
+    case.round.settle(ended)
+    pledge.claim(ended, dt.timedelta(minutes=1))
+    pledge.apply_charge(ChargeFound("succeeded", "pi_typed", "ch_typed", 2_500), ended, asked=True)
+    case.publish_report(case.owner, "It ended zzen16", [("The claim zzen17", 2_500)], ended)
+    db.session.merge(cancelled).cancel("Because zzen18", "test", now())
+    keep()
+    return pledge.link(), comments
+
+
+def _all_words(text: str) -> Iterator[tuple[str, str]]:
+    """What is said in the body of a page, and in which language: its texts, but for code to be copied, what stands in
+    a field, and descriptions of pictures."""
+    page = BeautifulSoup(text, "lxml")
+    assert page.body
+    for gone in page.select("pre"):
+        gone.decompose()
+    for node in page.body.descendants:
+        if isinstance(node, PreformattedString):
+            continue
+        element = node if isinstance(node, Tag) else node.parent
+        assert isinstance(element, Tag)
+        words = str(node.get("alt", "")) if isinstance(node, Tag) else str(node)
+        yield next(str(one["lang"]) for one in (element, *element.parents) if one.has_attr("lang")), words
 
 
 def test_the_agreement_is_kept_as_it_was_read_and_the_books_stay_english(app: Flask, client: FlaskClient) -> None:

@@ -15,7 +15,7 @@ import app as application
 import models
 import payments
 from bench import pages
-from bench.growth import copies_of_pledge, sqlites_steps
+from bench.growth import copies_of_case, copies_of_pledge, sqlites_steps
 from demo import big
 from jobs import doctor
 from law import Refused
@@ -63,6 +63,7 @@ def test_each_page_costs_at_most_12_queries_and_with_1000_pledges_no_more_work_t
     monkeypatch.setattr("views.staff.REVIEWS_ON_THE_DESK", 1)
     monkeypatch.setattr("models.COUNTED_AT_MOST", 20)
     monkeypatch.setattr("models.COURTS_OF_NEWEST", 5)
+    monkeypatch.setattr("models.MATCHES_LOOKED_THROUGH", 10)
     monkeypatch.setattr("models.LOOKED_THROUGH_AT_ONCE", 10)
     small, large = (pages.measure(app, size, 1) for app, size in zip(empty_houses, (SMALL, LARGE), strict=True))
     assert {address: cost.queries for address, cost in large.items() if cost.queries > MOST} == {}
@@ -196,6 +197,48 @@ def test_pages_of_a_case_and_a_search_take_no_more_steps_for_a_thousand_pledges_
     copies_of_pledge(number, 900)
     many = looked_at()
     assert {address: steps for address, steps in many.items() if steps > few[address] + 1} == {}
+
+
+@pytest.mark.broken_books("the copies of a case have no history")
+@pytest.mark.only_on("sqlite", why="SQLite's own steps are counted, which are the same on every machine")
+def test_finding_a_case_takes_no_more_steps_among_a_thousand_cases_than_among_a_hundred(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.MATCHES_LOOKED_THROUGH", 60)
+    monkeypatch.setattr("models.COURTS_OF_NEWEST", 60)
+    number = a_case(title="A case about data").id
+    asked = (
+        "/", "/?q=data", "/?q=data&show=ended", "/?q=data&topic=health", "/?q=data&show=ending-soon",
+        "/?show=ending-soon", "/?show=funded", "/?show=ended", "/?topic=health", "/?topic=health&show=ended",
+        "/?court=Supreme+Court", "/topics/police",
+    )  # fmt: skip
+    copies_of_case(number, 99)
+    few = {address: _tens_of_steps(client, address) for address in asked}
+    copies_of_case(number, 900)
+    many = {address: _tens_of_steps(client, address) for address in asked}
+    assert {address: (few[address], steps) for address, steps in many.items() if steps > few[address] * 1.1 + 10} == {}
+
+
+def _tens_of_steps(client: FlaskClient, address: str) -> int:
+    with pages.stepped() as steps:
+        assert client.get(address).status_code == 200
+        begin_writing()
+    return len(steps)
+
+
+def test_a_reader_is_told_when_only_the_newest_of_many_matches_were_looked_through(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.MATCHES_LOOKED_THROUGH", 2)
+    for number in range(3):
+        a_case(title=f"Rivers {number}")
+    a_case(title="A lake")
+    page = read(client, "/?q=rivers")
+    assert [one.text for one in page.select(".card h2 a")] == ["Rivers 2", "Rivers 1"]
+    assert "Only the newest 2 of them were looked through: one more word finds others." in said(page, "main")
+    page = read(client, "/?q=rivers+0")
+    assert [one.text for one in page.select(".card h2 a")] == ["Rivers 0"]
+    assert "looked through" not in said(page, "main")
 
 
 def _steps(client: FlaskClient, address: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from flask import Flask, current_app, g, has_request_context, redirect, request, url_for
-from flask_babel import Babel
+from flask_babel import Babel, gettext
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -49,6 +49,8 @@ def teach(app: Flask) -> None:
     app.add_template_global(alternates)
     app.add_template_global(canonical)
     app.add_template_global(as_typed)
+    app.add_template_global(marked)
+    app.add_template_global(with_title_marked)
 
 
 def lead_to_its_address() -> AnyResponse | None:
@@ -91,9 +93,22 @@ def canonical() -> str:
     return config.current().site_url + _address_in(asked_for()) if _is_got() and _known_names() is not None else ""
 
 
-def as_typed() -> Markup:
+def as_typed(language: str = ENGLISH) -> Markup:
     """Marks what people have typed, which is not translated, on pages in another language than theirs."""
-    return Markup("") if asked_for() == ENGLISH else Markup(' lang="{}"').format(ENGLISH)
+    return Markup("") if asked_for() == language else Markup(' lang="{}"').format(language)
+
+
+def marked(words: str, language: str = ENGLISH) -> str:
+    """What people have typed within a sentence of ours, marked where that is in another language."""
+    mark = as_typed(language)
+    return Markup("<span{}>{}</span>").format(mark, words) if words and mark else words
+
+
+def with_title_marked(sentence: str, title: str) -> str:
+    """A sentence that the books keep word for word, with the title that it quotes marked on a page."""
+    before, quoted, after = sentence.partition(gettext("“%(title)s”", title=title))
+    opens, closes = quoted.split(title, 1) if quoted else ("", "")
+    return Markup("{}{}{}{}{}").format(before, opens, marked(title) if quoted else "", closes, after)
 
 
 def without_language(address: str) -> str:

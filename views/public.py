@@ -15,8 +15,9 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.wrappers import Response as AnyResponse
 
 import law
+import models
 from jobs import ring
-from models import Case, Comment, Picture, begin_reading, db
+from models import Case, CaseWords, Comment, Picture, begin_reading, db
 from views import doors, front_cache, hypermedia, languages, visitors
 from views.forms import CommentForm
 from views.words import time_left
@@ -39,25 +40,28 @@ def home() -> tuple[str, int]:
     if asked["q"] and doors.too_many("search"):
         return _home(asked, [], gettext("Many searches came from your network. Please wait a minute.")), 429
     if not asked["q"]:
-        return _home(asked, _looked_for(asked)), 200
+        return _home(asked, _looked_for(asked, None)), 200
     if not _searching.acquire(blocking=False):
         doors.come_back_in(5)
         return _home(asked, [], gettext("Many people search at this moment. Please try again in a few seconds.")), 503
     try:
-        return _home(asked, _looked_for(asked)), 200
+        among = CaseWords.holding(asked["q"])
+        is_cut = among is not None and len(among) == models.MATCHES_LOOKED_THROUGH
+        return _home(asked, _looked_for(asked, among), is_cut=is_cut), 200
     finally:
         _searching.release()
 
 
-def _looked_for(asked: dict[str, str]) -> list[Case]:
-    return Case.found(asked["q"], asked["show"], court=asked["court"], topic=asked["topic"], after=number_of("after"),
+def _looked_for(asked: dict[str, str], among: list[int] | None) -> list[Case]:
+    return Case.found(among, asked["show"], court=asked["court"], topic=asked["topic"], after=number_of("after"),
                       limit=CASES_A_PAGE + 1)  # fmt: skip
 
 
-def _home(asked: dict[str, str], found: list[Case], trouble: str = "") -> str:
+def _home(asked: dict[str, str], found: list[Case], trouble: str = "", *, is_cut: bool = False) -> str:
     return render_template("cases/home.html", cases=found[:CASES_A_PAGE], more=len(found) > CASES_A_PAGE,
                            courts=Case.courts(), asked=asked, is_narrowed=request.args.keys() & asked, as_of=now(),
-                           trouble=trouble)  # fmt: skip
+                           trouble=trouble, is_after=number_of("after") > 0,
+                           looked_through=models.MATCHES_LOOKED_THROUGH if is_cut else 0)  # fmt: skip
 
 
 @public.get("/owners/<row:number>")
@@ -65,7 +69,9 @@ def _home(asked: dict[str, str], found: list[Case], trouble: str = "") -> str:
 def owner(number: int) -> str:
     """Somebody who has brought a case, and all of their cases that anybody may read."""
     found = Case.found(owner_id=number, after=number_of("after"), limit=CASES_A_PAGE + 1)
-    return render_template("cases/owner.html", owner=(found or abort(404))[0].owner, cases=found[:CASES_A_PAGE],
+    # A page after the last one is empty, but its owner is no less there.
+    known = found or Case.found(owner_id=number, limit=1) or abort(404)
+    return render_template("cases/owner.html", owner=known[0].owner, cases=found[:CASES_A_PAGE],
                            more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
 
 
@@ -76,7 +82,7 @@ def topic(topic: str) -> str:
     words = law.TOPICS.get(topic) or abort(404)
     found = Case.found(topic=topic, after=number_of("after"), limit=CASES_A_PAGE + 1)
     return render_template("cases/topic.html", topic=topic, words=words, cases=found[:CASES_A_PAGE],
-                           more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
+                           is_after=number_of("after") > 0, more=len(found) > CASES_A_PAGE, as_of=now())  # fmt: skip
 
 
 def number_of(name: str) -> int:

@@ -248,10 +248,11 @@ def upgrade() -> None:
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.create_index('ix_cases_live_at_id', ['live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_live_from'), ['live_from'], unique=False)
-        batch_op.create_index('ix_cases_of_court', ['court', 'live_at', 'id'], unique=False)
-        batch_op.create_index('ix_cases_of_topic', ['topic', 'live_at', 'id'], unique=False)
+        batch_op.create_index('ix_cases_of_court', ['court', 'status', 'live_at', 'id'], unique=False)
+        batch_op.create_index('ix_cases_of_owner', ['owner_id', 'status', 'live_at', 'id'], unique=False)
+        batch_op.create_index('ix_cases_of_status', ['status', 'live_at', 'id'], unique=False)
+        batch_op.create_index('ix_cases_of_topic', ['topic', 'status', 'live_at', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_cases_owner_id'), ['owner_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_cases_status'), ['status'], unique=False)
 
     op.create_table('email_changes',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -469,7 +470,7 @@ def upgrade() -> None:
     with op.batch_alter_table('rounds', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_rounds_case_id'), ['case_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_rounds_next_at'), ['next_at'], unique=False)
-        batch_op.create_index(batch_op.f('ix_rounds_status'), ['status'], unique=False)
+        batch_op.create_index('ix_rounds_status_deadline_id', ['status', 'deadline', 'id'], unique=False)
 
     op.create_table('updates',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -959,7 +960,7 @@ def downgrade() -> None:
 
     op.drop_table('updates')
     with op.batch_alter_table('rounds', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_rounds_status'))
+        batch_op.drop_index('ix_rounds_status_deadline_id')
         batch_op.drop_index(batch_op.f('ix_rounds_next_at'))
         batch_op.drop_index(batch_op.f('ix_rounds_case_id'))
 
@@ -1013,9 +1014,10 @@ def downgrade() -> None:
 
     op.drop_table('email_changes')
     with op.batch_alter_table('cases', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_cases_status'))
         batch_op.drop_index(batch_op.f('ix_cases_owner_id'))
         batch_op.drop_index('ix_cases_of_topic')
+        batch_op.drop_index('ix_cases_of_status')
+        batch_op.drop_index('ix_cases_of_owner')
         batch_op.drop_index('ix_cases_of_court')
         batch_op.drop_index(batch_op.f('ix_cases_live_from'))
         batch_op.drop_index('ix_cases_live_at_id')
