@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from models import Case
+from models import CaseWords
 from tests.doorway import everything, set_otherwise
 from tests.made import a_case, a_user
 from views import doors
@@ -116,15 +116,15 @@ def test_while_two_search_a_third_is_asked_to_come_back_and_readers_are_not(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_case(title="A case about water")
-    browser, looking, seen = app.test_client(), Case.found, list[TestResponse]()
+    browser, looking, seen = app.test_client(), CaseWords.holding, list[TestResponse]()
 
-    def slowly(words: str = "", *asked: Any, **more: Any) -> Any:
-        if words and len(seen) < 3:
+    def slowly(words: str) -> Any:
+        if len(seen) < 3:
             # While this one looks, the next one comes.
             seen.append(app.test_client().get("/?q=water"))
-        return looking(words, *asked, **more)
+        return looking(words)
 
-    monkeypatch.setattr(Case, "found", slowly)
+    monkeypatch.setattr(CaseWords, "holding", slowly)
     assert browser.get("/?q=water").status_code == 200
     # The innermost came first to its answer.
     assert [answer.status_code for answer in seen] == [503, 200]
