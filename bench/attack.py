@@ -39,6 +39,8 @@ AS_IN_PRODUCTION = ("RATE_PLEDGE", "RATE_NETWORK", "RATE_CARD_PAGE", "RATE_LETTE
 SLUG = "under-attack"
 WORKS_ONE_IN = 50
 CARDS_AT_MOST = 20
+# Of Stripe, by the people, the scripts and our own comparisons together.
+CALLS_AT_MOST = 400
 
 
 class Attack:
@@ -206,7 +208,8 @@ def _measure(house: House, asked: argparse.Namespace) -> bool:
     _say(asked, attack, took, before, after, calls)
     slowest = max((seconds for counts, seconds in through if counts), default=0.0)
     print(f"supporters      {counted} of {asked.supporters} got through, the slowest within {slowest:.0f} s")
-    return counted == asked.supporters and after == before + 2_500 * counted
+    few_calls = calls.total() <= CALLS_AT_MOST
+    return counted == asked.supporters and after == before + 2_500 * counted and few_calls
 
 
 def _say(asked: argparse.Namespace, attack: Attack, took: float, before: int, after: int, calls: Counter[str]) -> None:
@@ -248,7 +251,10 @@ def main() -> None:
     asked = parser.parse_args()
     print(f"Load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
     if not run(asked):
-        sys.exit("The total moved by more than the supporters' pledges, or one of them did not get through.")
+        sys.exit(
+            "The total moved by more than the supporters' pledges, one of them did not get through, or Stripe was "
+            "asked too often."
+        )
 
 
 if __name__ == "__main__":
