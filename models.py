@@ -778,7 +778,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         letters = self._letters_about(addresses)
         # Those lines have the name of then, which may be another one than that of now.
         joined = sa.and_(Event.what == "editor_joined", Event.who == name_of(self))
-        left = sa.and_(Event.what == "editor_left", Event.after == name_of(self))
+        left = sa.and_(Event.what == "editor_left", Event.before == name_of(self))
         theirs = sa.and_(Event.subject_kind == "user", Event.subject_id == self.id)
         Event.empty_notes(sa.or_(joined, left, theirs))
         RecoveryCode.forget(self)
@@ -1669,7 +1669,8 @@ class Case(Base):
         """By the owner, or by whoever leaves. Silent when that was done. What they have written stays."""
         found = sa.select(Editor).where(Editor.case_id == self.id, Editor.user_id == user_id)
         if (editor := db.session.scalar(found)) is not None:
-            Event.write(self, "editor_left", f"user:{by.id}", as_of, after=name_of(editor.user), note=editor.user.name)
+            # The line says by number who it was, too: the name may be another one by the time that it is to be erased.
+            Event.write(self, "editor_left", f"user:{by.id}", as_of, before=name_of(editor.user), note=editor.user.name)
             db.session.delete(editor)
 
     def note_writer(self, by: User, as_of: dt.datetime) -> None:

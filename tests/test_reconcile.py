@@ -190,6 +190,17 @@ def test_whatever_was_changed_about_a_charge_is_found(
     assert compared()[1] == [finding.format(pi=pledge.payment_intent_id)]
 
 
+def test_the_payment_of_whom_nothing_is_known_any_more_still_agrees(sandbox: SandboxProcess) -> None:
+    number = charged(sandbox).id
+    keep()
+    begin_writing()
+    pledge = Pledge.hold(number)
+    pledge.erase("clock", now())
+    pledge.forget_stripes_words()
+    db.session.commit()
+    assert pledge.customer_id is None and compared()[1] == []
+
+
 def test_a_second_payment_for_one_pledge_is_found(sandbox: SandboxProcess) -> None:
     pledge = charged(sandbox)
     first = pledge.payment_intent_id
