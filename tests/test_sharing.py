@@ -108,7 +108,7 @@ def test_the_frame_may_stand_on_any_site_and_can_do_nothing_there(client: FlaskC
 
 @pytest.mark.parametrize(
     ("asked", "size"),
-    [("", (480, 260)), ("&maxwidth=300&maxheight=220", (300, 220)), ("&maxwidth=10&maxheight=x", (240, 260))],
+    [("", (480, 310)), ("&maxwidth=500&maxheight=520", (480, 310)), ("&maxwidth=10&maxheight=x", (240, 520))],
 )
 def test_oembed_tells_how_to_frame_a_case(client: FlaskClient, asked: str, size: tuple[int, int]) -> None:
     case = a_case(title=SPITEFUL)

@@ -28,9 +28,9 @@ from views.words import time_left
 
 # What other sites show may be this old.
 A_MINUTE = 60
-FRAME = (480, 260)
-# The smallest frame in which the whole of it can be read.
-LEAST_FRAME = (240, 200)
+# The frame, and the narrowest one: in both the longest title is seen whole, in every language.
+FRAME = (480, 310)
+LEAST_FRAME = (240, 520)
 
 
 @public.get("/cases/<slug>/share.png")
