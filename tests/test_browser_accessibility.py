@@ -15,11 +15,13 @@ from flask_migrate import upgrade
 from playwright.sync_api import expect
 
 import case_file
+import law
 from models import begin_writing, db
 from tests import gallery
 from tests.gallery import Gallery, Shown
 from tests.house import ROOT, House
-from tests.made import PASSWORD, a_case, now
+from tests.made import PASSWORD, a_case, keep, now
+from views import sharing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -165,6 +167,32 @@ def test_a_whole_case_is_printed_on_three_pages_at_most(house: House, open_brows
     # On paper a link is where it leads.
     link = page.locator(".story a").first
     assert link.evaluate("link => getComputedStyle(link, '::after').content") == '" (https://example.org/rules)"'
+
+
+def test_the_longest_poster_is_printed_on_one_sheet_and_the_longest_frame_is_seen_whole(
+    house: House, open_browser: Open
+) -> None:
+    title = "Whether a ministry may collect what it need not know of children, and keep it for 66 years " + "word " * 14
+    case = a_case(title=title[: law.LONGEST_TITLE], pledged=[9_500])
+    begin_writing()
+    case = db.session.merge(case)
+    summary = "We ask the High Court whether the collection of all attendance of all children is lawful. "
+    case.summary, slug = (summary * 4)[: law.LONGEST_SUMMARY], case.slug
+    keep()
+    page, wrong = open_browser(), list[tuple[str, str, int]]()
+    for language in ("", "/fr"):
+        page.goto(f"{house.url}{language}/cases/{slug}/poster")
+        margin = "20mm"
+        pages = page.pdf(format="A4", margin={"top": margin, "right": margin, "bottom": margin, "left": margin})
+        if (sheets := pages.count(b"/Type /Page\n")) != 1:
+            wrong.append((language, "poster", sheets))
+        for width, height in (sharing.FRAME, sharing.LEAST_FRAME):
+            page.set_viewport_size({"width": width, "height": height})
+            page.goto(f"{house.url}{language}/cases/{slug}/embed")
+            needed = page.evaluate("document.documentElement.scrollHeight")
+            if needed > height:
+                wrong.append((language, f"{width} by {height}", needed))
+    assert wrong == []
 
 
 def test_a_receipt_is_printed_with_what_was_paid_and_without_what_can_be_pressed(

@@ -109,12 +109,14 @@ def test_the_frame_may_stand_on_any_site_and_can_do_nothing_there(client: FlaskC
 
 @pytest.mark.parametrize(
     ("asked", "size"),
-    [("", (480, 260)), ("&maxwidth=300&maxheight=220", (300, 220)), ("&maxwidth=10&maxheight=x", (240, 260))],
+    [("", (480, 310)), ("&maxwidth=500&maxheight=520", (480, 310)), ("&maxwidth=240&maxheight=x", (240, 520))],
 )
 def test_oembed_tells_how_to_frame_a_case(client: FlaskClient, asked: str, size: tuple[int, int]) -> None:
     case = a_case(title=SPITEFUL)
     told = client.get(f"/oembed?url={quote(f'{SITE}/cases/{case.slug}', safe='')}{asked}").get_json()
     assert (told["version"], told["type"], told["width"], told["height"]) == ("1.0", "rich", *size)
+    # A picture that is larger than was asked for is left out.
+    assert told.get("thumbnail_width") == (None if asked else 1200)
     frame = BeautifulSoup(told["html"], "lxml").select_one("iframe")
     assert frame and frame["src"] == f"{SITE}/cases/{case.slug}/embed"
     assert frame["title"] == f"{SPITEFUL}: what is pledged".replace("\r\n", "\n")
@@ -133,13 +135,18 @@ def test_oembed_tells_how_to_frame_a_case(client: FlaskClient, asked: str, size:
         (f"?url={SITE}/cases/the-case/comments", 404),
         ("?url=http://[", 404),
         (f"?url={SITE}/cases/the-case&format=yaml", 501),
+        (f"?url={SITE}/cases/the-case&maxwidth=239", 501),
+        (f"?url={SITE}/cases/the-case&maxwidth=300&maxheight=519", 501),
         (f"?url={SITE}/cases/the-draft", 404),
     ],
 )
 def test_oembed_knows_nothing_but_public_cases(client: FlaskClient, asked: str, status: int) -> None:
     a_case(slug="the-case")
     a_draft(a_user("owner"), slug="the-draft")
-    assert client.get(f"/oembed{asked}").status_code == status
+    answer = client.get(f"/oembed{asked}")
+    assert answer.status_code == status
+    if status == 501:
+        assert answer.text.startswith("Only JSON and XML" if "yaml" in asked else "The frame cannot be that small")
 
 
 def test_the_deadline_comes_into_a_calendar_in_utc_and_moves_there_when_it_moves(client: FlaskClient) -> None:

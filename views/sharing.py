@@ -28,9 +28,10 @@ from views.words import time_left
 
 # What other sites show may be this old.
 A_MINUTE = 60
-FRAME = (480, 260)
-# The smallest frame in which the whole of it can be read.
-LEAST_FRAME = (240, 200)
+# The frame, and the narrowest one: in both the longest title is seen whole, in every language.
+FRAME = (480, 310)
+LEAST_FRAME = (240, 520)
+THUMBNAIL = (1200, 630)
 
 
 @public.get("/cases/<slug>/share.png")
@@ -83,10 +84,13 @@ def oembed() -> AnyResponse:
     """Tells a site that has only the address of a case how to frame it (https://oembed.com, type "rich")."""
     kind = request.args.get("format", "json")
     if kind not in ("json", "xml"):
-        abort(501)
+        return _cannot(gettext("Only JSON and XML are given here."))
     its_case = found(_slug_of(request.args.get("url", "")))
-    width, height = (_at_most(f"max{side}", whole, least)
-                     for side, whole, least in zip(("width", "height"), FRAME, LEAST_FRAME, strict=True))  # fmt: skip
+    most_wide, most_high = _most("maxwidth"), _most("maxheight")
+    width = min(FRAME[0], most_wide)
+    height = FRAME[1] if width == FRAME[0] else LEAST_FRAME[1]
+    if width < LEAST_FRAME[0] or height > most_high:
+        return _cannot(gettext("The frame cannot be that small: its words would be cut off."))
     frame = Markup('<iframe src="{}" width="{}" height="{}" title="{}" loading="lazy"></iframe>').format(
         whole("public.embed", slug=its_case.slug),
         width,
@@ -96,10 +100,11 @@ def oembed() -> AnyResponse:
     said = {
         "version": "1.0", "type": "rich", "title": its_case.title, "author_name": its_case.owner.name,
         "provider_name": config.current().site_name, "provider_url": config.current().site_url,
-        "cache_age": A_MINUTE, "thumbnail_url": whole("public.share_picture", slug=its_case.slug),
-        "thumbnail_width": 1200, "thumbnail_height": 630,
-        "html": str(frame), "width": width, "height": height,
+        "cache_age": A_MINUTE, "html": str(frame), "width": width, "height": height,
     }  # fmt: skip
+    if most_wide >= THUMBNAIL[0] and most_high >= THUMBNAIL[1]:
+        said["thumbnail_url"] = whole("public.share_picture", slug=its_case.slug)
+        said["thumbnail_width"], said["thumbnail_height"] = THUMBNAIL
     if kind == "json":
         return jsonify(said)
     answer = make_response(render_template("cases/oembed.xml", said=said))
@@ -219,9 +224,14 @@ def _slug_of(address: str) -> str:
     return str(values["slug"]) if endpoint == "public.case" else abort(404)
 
 
-def _at_most(asked: str, whole_size: int, least: int) -> int:
-    """A side of the frame, as small as was asked for and as can be read."""
+def _most(asked: str) -> int:
+    """The most that a side may have; a size of no sense is as if not asked."""
     said = request.args.get(asked, "")
-    return (
-        max(least, min(whole_size, int(said))) if said.isascii() and said.isdecimal() and len(said) < 6 else whole_size
-    )
+    return int(said) if said.isascii() and said.isdecimal() and len(said) < 6 else 100_000
+
+
+def _cannot(why: str) -> AnyResponse:
+    """What oEmbed has for an answer that we cannot give as it is asked for: "501 Not Implemented"."""
+    answer = make_response(why, 501)
+    answer.mimetype = "text/plain"
+    return answer
