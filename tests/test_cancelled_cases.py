@@ -428,7 +428,7 @@ def test_staff_cancel_a_case_from_its_page_and_the_public_page_says_so(
     stop_what_waits()
     keep()
     page = " ".join(browser.get("/cases/the-case").text.split())
-    assert "It was cancelled while cards were being charged.</strong> The claim was settled." in page
+    assert "It was cancelled while cards were being charged.</strong> <span>The claim was settled.</span>" in page
     assert "This case reached its target.</strong> £115 of £115" in page
     assert "Released uncharged</dt><dd>£115" in page
     assert "Cancel the case" not in browser.get(where).text

@@ -290,7 +290,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "second_factor": (
         "Your second factor was reset",
         "Our staff have reset the second factor of your account at Standing on Saturday 31 October 2026, 8:00pm GMT.",
-        "Set up another one when you next log in: http://127.0.0.1:8000/login",
+        "Set up another one when you next log in:\nhttp://127.0.0.1:8000/login",
     ),
     "case_called_off": (
         "A case was cancelled by its owner: Whose data?",
