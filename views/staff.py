@@ -265,7 +265,8 @@ def shown(page: str, pledges: list[Pledge]) -> None:
 def keep_looks(answer: Response) -> Response:
     """Write down who was shown what, before it leaves: if that fails, it is not shown."""
     page, pledge_ids = g.pop("looked", ("", []))
-    if pledge_ids:
+    # Where the page could not be drawn nothing is shown, and nobody is known to its error page.
+    if pledge_ids and answer.status_code < 500:
         person = current_user.id
         begin_writing()
         Look.keep(person, pledge_ids, page, _now())

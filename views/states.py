@@ -1,6 +1,8 @@
 """What pages call the state of a case, a round, a dispute, an invitation or a change of the promise. Each has words of
 its own, since other languages bend them with what they are said of; all others share law.HAPPENED."""
 
+import re
+
 from babel.numbers import format_decimal
 from flask_babel import get_locale, gettext, lazy_pgettext, ngettext
 
@@ -90,7 +92,10 @@ def tries(count: int) -> str:
 
 def seen(figures: str) -> str:
     """What a breaker has seen, as its row has it: "12 refused, 3 unfinished, 4 saved"."""
-    refused, unfinished, saved = (int(part.split()[0]) for part in figures.split(", "))
+    said = re.fullmatch(r"(\d+) refused, (\d+) unfinished, (\d+) saved", figures)
+    if said is None:
+        return figures
+    refused, unfinished, saved = map(int, said.groups())
     return ", ".join((
         ngettext("%(num)s refused card", "%(num)s refused cards", refused),
         ngettext("%(num)s unused card page", "%(num)s unused card pages", unfinished),
