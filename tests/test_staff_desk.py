@@ -252,8 +252,8 @@ def test_what_cannot_be_noted_is_not_shown(desk: FlaskClient, monkeypatch: pytes
     assert answer.status_code == 500 and email not in answer.text and looks() == []
 
 
-def test_a_page_that_cannot_be_drawn_is_our_failure_and_nobody_was_looked_at(
-    desk: FlaskClient, monkeypatch: pytest.MonkeyPatch
+def test_a_page_that_cannot_be_drawn_fails_once_and_nobody_was_looked_at(
+    desk: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (pledge,) = case_at("the-case").round.pledges("confirmed")
     number = pledge.id
@@ -261,6 +261,7 @@ def test_a_page_that_cannot_be_drawn_is_our_failure_and_nobody_was_looked_at(
     monkeypatch.setattr("views.staff.render_template", lambda *_, **__: 1 / 0)
     answer = desk.get(f"/staff/pledges/{number}")
     assert answer.status_code == 500 and "Something went wrong on our side" in answer.text and looks() == []
+    assert "Exception on" not in caplog.text, "the error page broke as well"
 
 
 def test_the_whole_history_is_read_page_by_page_and_every_line_once(desk: FlaskClient) -> None:
