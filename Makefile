@@ -60,7 +60,8 @@ contract: dev-environment ## Ask the sandbox, and Stripe's test mode too, what w
 
 soak: dev-environment ## Let everything go wrong in 5,000 lives of a case (LIVES=100; SEED=... lives the same ones again)
 	@echo "$(LIVES) lives, from the seed $(SEED)"
-	@$(BIN)/python -m pytest tests/test_state_machine.py --examples=$(LIVES) --hypothesis-seed=$(SEED) $(ARGS)
+	@$(BIN)/python -m pytest tests/test_state_machine.py --examples=$(LIVES) --hypothesis-seed=$(SEED) \
+		-o faulthandler_timeout=0 $(ARGS)
 
 fuzz: dev-environment ## Send 50,000 requests by chance to every address, in every role (FUZZ=5000 SEED=1)
 	@FUZZ=$(or $(FUZZ),50000) $(BIN)/python -m pytest -s -k by_chance tests/test_security_fuzz.py $(ARGS)
