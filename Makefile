@@ -47,7 +47,7 @@ test-postgresql: dev-environment ## Run what uses a database on PostgreSQL, with
 	$(call run-tests,postgresql)
 
 # With ARGS there may be nothing to run on one of the two (pytest says 5); without, that is a failure. In CI up to three
-# journeys are looked at a second time by themselves, and named.
+# are looked at a second time by themselves, and named.
 define run-tests
 	@mkdir -p var; $(BIN)/python -m pytest $(SIDE_BY_SIDE) --database=$(1) --junit-xml=var/tests-$(1).xml $(ARGS) \
 		|| { said=$$?; { [ -n "$(ARGS)" ] && [ $$said -eq 5 ]; } \

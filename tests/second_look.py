@@ -1,8 +1,8 @@
-"""A second look, in CI alone, at the few journeys that failed beside all the others: python -m tests.second_look sqlite
+"""A second look, in CI alone, at the few tests that failed beside all the others: python -m tests.second_look sqlite
 
-Journeys wait for real processes, and a machine that is shared with strangers is sometimes slower than any patience.
-So a few of them may be tried once more, by themselves and in a new house, and whatever comes of it is said aloud:
-a journey that needed this is a defect to be mended. Tests without processes of their own are never tried again.
+Some wait for real processes, and a machine that is shared with strangers is sometimes slower than any patience. So a
+few may be tried once more, by themselves and in a new house, and whatever comes of it is said aloud: a test that needed
+this is a defect to be mended. Those about races and the laws of the deadline are believed the first time.
 """
 
 import subprocess
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-MOST = 3  # journeys
-JOURNEYS = ("test_browser_", "test_journey_", "test_capture", "test_make_run", "test_text_browser", "test_walk")
+MOST = 3  # tests
+BELIEVED = ("test_many_at_once", "test_state_machine", "test_models_histories", "test_law")
 
 
 def failed_in(report: Path) -> list[str]:
@@ -23,9 +23,9 @@ def failed_in(report: Path) -> list[str]:
 
 
 def may_be_tried_again(failed: list[str]) -> bool:
-    """Whether these are few, and journeys all of them."""
+    """Whether these are few, and none of them is about what must never go wrong, not even once in many runs."""
     names = [Path(name.partition("::")[0]).name for name in failed]
-    return 0 < len(failed) <= MOST and all(name.startswith(JOURNEYS) for name in names)
+    return 0 < len(failed) <= MOST and not any(name.startswith(BELIEVED) for name in names)
 
 
 def main(database: str) -> int:

@@ -45,7 +45,8 @@ def test_a_switch_is_turned_with_a_reason_and_leaves_a_line_of_history_each_way(
                 assert browser.post(f"{where}/{name}{end}", data=sent, headers=SAME_ORIGIN).status_code == 303
             assert getattr(case_at("the-case"), column) is on
             keep()
-    lines = db.session.scalars(sa.select(Event).where(Event.subject_kind == "case", Event.note != ""))
+    of_switches = sa.select(Event).where(Event.subject_kind == "case", Event.note != "")
+    lines = db.session.scalars(of_switches.order_by(Event.id))
     assert [(line.what, line.who, line.note) for line in lines] == [
         (what, f"user:{db.session.merge(person).id}", "We look into it.")
         for what in ("pledging_paused", "pledging_paused_ended", "charges_frozen", "charges_frozen_ended")
