@@ -3006,6 +3006,11 @@ class Round(Base):
             Letter.owe_all("missed", pledge_ids, "released", as_of)
             self._move_all("confirmed", "released", "clock", as_of, ended_because="missed")
 
+    def drop_unanswered(self, as_of: dt.datetime) -> None:
+        """Nobody has confirmed the address of these in time: they are as if Stripe's page had been closed. All at once,
+        since there may be thousands of them. Needs the round to be held."""
+        self._abandon_unconfirmed(as_of, Pledge.confirm_by < as_of)
+
     def _abandon_unconfirmed(self, as_of: dt.datetime, which: sa.ColumnElement[bool]) -> None:
         """Pledges whose address was never confirmed have no card page, so nothing is left to be resolved for them."""
         waiting = sa.and_(Pledge.round_id == self.id, Pledge.confirm_by.is_not(None), which)
@@ -3108,7 +3113,12 @@ class Round(Base):
 
     def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
         """Raises Refused while staff have paused pledging, or taken the case out of sight, and while it rests since
-        cards are being tried out. What was pledged stands, and may be cancelled."""
+        cards are being tried out. What was pledged stands, and may be cancelled.
+
+        The round is locked, and its case is not: what was read of it before the lock came may be over.
+        """
+        if lookout is None:
+            db.session.refresh(self.case, ["status", "visibility", "pledging_paused"])
         if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
             raise Refused(
                 gettext(
@@ -3116,7 +3126,7 @@ class Round(Base):
                     "made before stand, and can be cancelled as promised."
                 )
             )
-        if self.case.pledging_paused or not self.case.is_public:
+        if not (lookout.is_taken if lookout else self.case.is_public and not self.case.pledging_paused):
             raise Refused(
                 gettext(
                     "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and "
@@ -3824,7 +3834,8 @@ class Pledge(Base):
         self.session_id = self.session_url = self.session_params = self.session_expires_at = None
         if before[1].lower() != email.lower():
             self.email_confirmed_at = None
-        self.confirm_by = None
+        # Nor does the clock ask for the old page any more.
+        self.confirm_by = self.next_at = None
         if self.email_confirmed_at is None and Breaker.state_for(self.round.case_id, as_of) != "closed":
             self.ask_confirmation(as_of)
         if before[0] != amount_pence:
@@ -3930,7 +3941,7 @@ class Pledge(Base):
 
     def leave_card_page_to_clock(self, as_of: dt.datetime) -> None:
         """Nobody can ask Stripe for the noted page right now, so the clock does. Silent for one with a card."""
-        if self.status == "started" and self.session_id is None:
+        if self.status == "started" and self.session_id is None and self.session_params is not None:
             self.next_at = as_of
 
     @property
@@ -3955,7 +3966,8 @@ class Pledge(Base):
         """The ids of pledges for whose card page the clock should ask now, those that wait for longest first."""
         taken = sa.and_(Round.status == "open", Round.deadline >= as_of, Case.visibility == "public",
                         Case.pledging_paused.is_(False))  # fmt: skip
-        waits = sa.and_(cls.status == "started", cls.next_at <= as_of, cls.session_id.is_(None))
+        waits = sa.and_(cls.status == "started", cls.next_at <= as_of, cls.session_id.is_(None),
+                        cls.confirm_by.is_(None))  # fmt: skip
         found = sa.select(cls.id).join(Round).join(Case).where(waits, taken)
         return list(db.session.scalars(found.order_by(cls.next_at, cls.id).limit(limit)))
 
@@ -3978,11 +3990,17 @@ class Pledge(Base):
         """Whether the card page still leads to the private page: while a card may be saved there, and shortly after one
         was, or came to nothing. Its number stands in Stripe's dashboard and in our backups, so it may be no key for
         good."""
-        over = self.session_expires_at is None or as_of > self.session_expires_at + law.WAY_BACK
+        over = self._page_ends_at is None or as_of > self._page_ends_at + law.WAY_BACK
         if over or not self.leads_back:
             return False
         ends = ("confirmed", "held", "card_replaced", "card_not_taken", "abandoned", "released", "cancelled")
         return self.awaits_card or self._was_lately(ends, as_of)
+
+    @property
+    def _page_ends_at(self) -> dt.datetime | None:
+        """When Stripe closes the card page, though nobody may be led there any more since the promise was changed."""
+        asked = self.session_params
+        return dt.datetime.fromtimestamp(asked["expires_at"], dt.UTC) if asked else self.session_expires_at
 
     def may_come_back_from_bank(self, as_of: dt.datetime) -> bool:
         """As may_come_back, of the payment: while the bank waits for its supporter, and shortly after its answer."""
@@ -3998,7 +4016,7 @@ class Pledge(Base):
 
     def card_page_made(self, key: str, session_id: str, url: str | None) -> None:
         """Keep Stripe's answer, unless the supporter has started over in the meantime."""
-        if key == self.session_key and self.session_id is None:
+        if key == self.session_key and self.session_id is None and self.session_params is not None:
             self.session_id, self.session_url = session_id, url
             if self.status == "started":
                 self.next_at, self.tries = None, 0
@@ -4119,7 +4137,8 @@ class Pledge(Base):
     def _confirm(self, as_of: dt.datetime, by: str = "stripe") -> None:
         came_from = self.came_from
         self._move("confirmed", by, as_of)
-        self.confirmed_at = as_of
+        # Whoever lets it count asks for nothing more, or no other card could ever be saved for it.
+        self.confirmed_at, self.confirm_by = as_of, None
         self.round.count(self.amount_pence, 1, as_of)
         Source.count(self.round, came_from, "confirmed", as_of)
         self._comment(as_of)
@@ -4334,12 +4353,10 @@ class Pledge(Base):
         return bool(unanswered >= law.UNANSWERED_A_NETWORK + answered)
 
     @classmethod
-    def drop_unanswered(cls, as_of: dt.datetime) -> None:
-        """Nobody has confirmed the address of these in time: they are as if Stripe's page had been closed. All at once,
-        since there may be thousands of them; no card page was ever made for one, so none need be closed."""
+    def rounds_of_unanswered(cls, as_of: dt.datetime) -> list[int]:
+        """The ids of rounds in which somebody has not confirmed an address in time."""
         unanswered = sa.and_(cls.confirm_by.is_not(None), cls.confirm_by < as_of, cls.status == "started")
-        for round_id in list(db.session.scalars(sa.select(cls.round_id).where(unanswered).distinct())):
-            Round.hold(round_id)._abandon_unconfirmed(as_of, cls.confirm_by < as_of)
+        return list(db.session.scalars(sa.select(cls.round_id).where(unanswered).distinct().order_by(cls.round_id)))
 
     @property
     def _saved_at(self) -> dt.datetime:
@@ -4716,6 +4733,9 @@ class Pledge(Base):
         if self.status in REFUSED:
             self._apply_to_refused(found, as_of)
             return
+        if self.status == "due" and found.outcome == "succeeded":
+            self.found_paid(found, as_of)
+            return
         if self.status not in ("charging", "unknown"):
             return
         attempt = self.attempts[-1]
@@ -4977,7 +4997,7 @@ class Pledge(Base):
             Event.write(self, "card_removed", "clock", as_of)
 
     def found_paid(self, found: ChargeFound, as_of: dt.datetime) -> None:
-        """It was to be given up, but Stripe has its payment as paid: what was charged stays charged."""
+        """It was to be given up, or asked for again, but Stripe has its payment as paid: what was charged stays charged."""
         if self.status not in ("due", *self.PAYMENT_BEGUN):
             return
         if self.status == "due" and not self.attempts:
@@ -5599,7 +5619,8 @@ class Breaker(Base):
     def wind(cls, as_of: dt.datetime) -> None:
         """Close those whose time is over, unless what opened them goes on."""
         over = sa.select(cls.case_id).where(cls.status != "closed", cls.until <= as_of)
-        for case_id in list(db.session.scalars(over)):
+        # The site's last, as whoever weighs a pledge holds them.
+        for case_id in list(db.session.scalars(over.order_by(cls.case_id.is_(None), cls.case_id))):
             case = db.session.get(Case, case_id) if case_id is not None else None
             on_case, on_site = cls._seen(case.round.id if case else None, as_of)
             seen, breaker = on_case if case else on_site, cls.hold(case_id, as_of)
@@ -5719,18 +5740,20 @@ class Lookout:
     known_id: int | None
     next_id: int
     promise_mark: str
+    # Whether strangers see the case, and staff have not paused pledging for it.
+    is_taken: bool
 
     @classmethod
     def of(cls, its_round: Round, form_key: str, email: str, network: str, as_of: dt.datetime) -> Self:
         asked = moments(as_of) | {
-            "round": its_round.id, "form_key": form_key, "network": network, "scope": Breaker._scope(its_round.case_id),
+            "round": its_round.id, "case": its_round.case_id, "form_key": form_key, "network": network, "scope": Breaker._scope(its_round.case_id),
             "email_mark": secret_mark("email", email.lower()),
         }  # fmt: skip
         found = db.session.execute(_lookout(db.engine.dialect.name), asked).one()
-        worst, refused_from, refused_for, known_id, next_id, change_id = found[4:]
+        worst, refused_from, refused_for, known_id, next_id, change_id, is_taken = found[4:]
         return cls(
             STATES_OF_BREAKERS[worst or 0], ((found[0], found[1]), (found[2], found[3])), refused_from, refused_for,
-            known_id, next_id, f"promise_change:{change_id}" if change_id else "",
+            known_id, next_id, f"promise_change:{change_id}" if change_id else "", bool(is_taken),
         )  # fmt: skip
 
     def must_wait(self, network: str, as_of: dt.datetime) -> bool:
@@ -5795,6 +5818,9 @@ def _lookout(dialect: str) -> sa.Select[Any]:
     change = sa.select(PromiseChange.id).where(
         PromiseChange.round_id == sa.bindparam("round", type_=sa.Integer), PromiseChange.status == "consented"
     )
+    is_taken = sa.and_(
+        Case.visibility == "public", Case.status.not_in(law.HIDDEN_CASES), Case.pledging_paused.is_(False)
+    )
     # Drawn before, so that what speaks of the pledge can be written with it, and nothing of it changed afterwards.
     following = (
         sa.select(sa.func.coalesce(sa.func.max(Pledge.id), 0) + 1).scalar_subquery()
@@ -5809,6 +5835,7 @@ def _lookout(dialect: str) -> sa.Select[Any]:
         known.scalar_subquery(),
         following,
         change.order_by(PromiseChange.id).limit(1).scalar_subquery(),
+        sa.select(sa.case((is_taken, 1), else_=0)).where(Case.id == sa.bindparam("case")).scalar_subquery(),
     )
 
 

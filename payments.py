@@ -531,8 +531,7 @@ def give_up_charge(payment_intent_id: str) -> ChargeFound | None:
 def whose_charge(payment_intent_id: str) -> tuple[int | None, str]:
     """The pledge that our own note on a payment names, and its customer; see `pledge_of_charge`."""
     found = _client().v1.payment_intents.retrieve(payment_intent_id)
-    noted = found.metadata["pledge_id"] if "pledge_id" in found.metadata else ""  # noqa: SIM401 - no dict
-    return int(noted) if noted.isdecimal() else None, str(_id_of(found.customer))
+    return _our_note(found.metadata.to_dict()), str(_id_of(found.customer))
 
 
 def pledge_of_charge(payload: str) -> tuple[int | None, str]:
@@ -541,11 +540,13 @@ def pledge_of_charge(payload: str) -> tuple[int | None, str]:
     The note alone is not enough: another site with the same Stripe account has pledges of the same numbers.
     """
     paid = json.loads(payload)["data"]["object"]
-    notes = paid.get("metadata")
+    return _our_note(paid.get("metadata")), str(paid.get("customer"))
+
+
+def _our_note(notes: Any) -> int | None:
+    """The number of the pledge that is noted on what Stripe has. No row has one that no database can hold."""
     noted = str(notes.get("pledge_id", "")) if isinstance(notes, dict) else ""
-    # No row has a number that no database can hold.
-    is_number = noted.isdecimal() and len(noted) < 10
-    return int(noted) if is_number else None, str(paid.get("customer"))
+    return int(noted) if noted.isascii() and noted.isdecimal() and len(noted) < 10 else None
 
 
 def _charge_found(intent: stripe.PaymentIntent) -> ChargeFound:
@@ -817,13 +818,12 @@ def _balance_line(line: stripe.BalanceTransaction) -> BalanceLine:
 
 
 def _payment(intent: stripe.PaymentIntent) -> Payment:
-    noted = str(intent.metadata.to_dict().get("pledge_id", ""))
     return Payment(
         found=_charge_found(intent),
         amount_pence=intent.amount,
         currency=intent.currency,
         customer_id=_id_of(intent.customer),
-        ours=int(noted) if noted.isascii() and noted.isdecimal() else None,
+        ours=_our_note(intent.metadata.to_dict()),
         cancelled=intent.status == "canceled",
     )
 

@@ -316,10 +316,12 @@ def _charged_pledge(intent_id: str | None) -> int | None:
         ours = sa.select(Pledge.id).where(Pledge.id == noted, Pledge.customer_id == customer_id)
         pledge_id = db.session.scalar(ours) if noted is not None else None
         db.session.commit()
-    if pledge_id is not None and db.session.get_one(Pledge, pledge_id).status in Pledge.PAYMENT_BEGUN:
+    # One that is due for another try may have been paid at its bank meanwhile.
+    uncharged = ("due", *Pledge.PAYMENT_BEGUN)
+    if pledge_id is not None and db.session.get_one(Pledge, pledge_id).status in uncharged:
         db.session.commit()
         look_again_at_charge(pledge_id, intent_id)
-        if db.session.get_one(Pledge, pledge_id).status in Pledge.PAYMENT_BEGUN:
+        if db.session.get_one(Pledge, pledge_id).status in uncharged:
             raise payments.StripeAway("the charge that it speaks of is not written down yet")
     db.session.commit()
     return pledge_id

@@ -68,9 +68,14 @@ def sweep(as_of: dt.datetime) -> None:
     begin_writing()
     remind_moderators(as_of)
     remind_owners(as_of)
-    Breaker.wind(as_of)
     CardFailure.forget(as_of)
-    Pledge.drop_unanswered(as_of)
+    Breaker.wind(as_of)
+    # Whoever pledges holds the round first and the breakers then. Holding them the other way round, and several rounds
+    # at once, the clock and supporters would wait for each other.
+    db.session.commit()
+    for round_id in Pledge.rounds_of_unanswered(as_of):
+        Round.hold(round_id).drop_unanswered(as_of)
+        db.session.commit()
     Pledge.remind_of_held(as_of)
     for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY, retention.LEASE):
         Lease.wind(name, as_of)

@@ -4,9 +4,11 @@ import dataclasses
 import datetime as dt
 import itertools
 import random
+import secrets
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -33,9 +35,10 @@ from models import (
     db,
 )
 from payments import ChargeFound
-from tests.crowd import at_once
+from tests.crowd import at_once, in_another_thread
+from tests.doorway import SAME_ORIGIN
 from tests.house import eventually
-from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, keep, now
+from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, case_at, confirm, keep, now, pledges_of
 
 SECOND = dt.timedelta(seconds=1)
 MINUTE = dt.timedelta(minutes=1)
@@ -452,6 +455,36 @@ def test_a_form_that_is_sent_many_times_at_once_makes_one_pledge(app: Flask) -> 
     assert db.session.scalar(sa.select(sa.func.count(Pledge.id))) == 1
 
 
+@pytest.mark.only_on("postgresql", why="SQLite has one writer, who reads nothing from before its turn")
+def test_whoever_waited_for_the_round_while_staff_paused_pledging_or_hid_the_case_is_refused(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL reads the row anew for which it has waited, and the case beside it as it was before."""
+    held_at = Round.hold_at
+    for number, change in enumerate(({"pledging_paused": True}, {"visibility": "hidden"})):
+        slug = a_case(slug=f"waited-for-{number}").slug
+        keep()
+
+        def meanwhile(slug: str, change: dict[str, Any] = change) -> Round | None:
+            found = held_at(slug)
+            in_another_thread(app, lambda: _change_case(slug, change))
+            return found
+
+        monkeypatch.setattr(Round, "hold_at", meanwhile)
+        typed = {"amount": "25", "name": "Ada Winter", "email": "waited@example.org", "agreed": "y",
+                 "form_key": secrets.token_urlsafe(24)}  # fmt: skip
+        sent = app.test_client().post(f"/cases/{slug}/pledges", data=typed, headers=SAME_ORIGIN)
+        assert sent.status_code == 409 and pledges_of(slug) == []
+        # The same where the case was read in this transaction before the round is held.
+        case_at(slug).switch("pledging_paused", False, "Over.", db.session.merge(a_user("staff")), now())
+        case_at(slug).visibility = "public"
+        keep()
+        its_round = case_at(slug).round
+        in_another_thread(app, lambda slug=slug, change=change: _change_case(slug, change))
+        with pytest.raises(Refused, match="paused"):
+            Round.hold(its_round.id).require_pledging(now())
+
+
 def test_links_that_many_ask_for_at_once_are_one_letter(app: Flask) -> None:
 
     def ask() -> None:
@@ -558,6 +591,11 @@ def test_a_storm_of_everything_has_no_deadlock_and_the_books_agree(app: Flask) -
     if db.engine.dialect.name == "postgresql":
         deadlocks = sa.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         assert db.session.scalar(deadlocks) == 0
+
+
+def _change_case(slug: str, change: dict[str, Any]) -> None:
+    db.session.execute(sa.update(Case).where(Case.slug == slug).values(change))
+    db.session.commit()
 
 
 def _publish(case_id: int, title: str) -> None:

@@ -10,7 +10,7 @@ from flask import Flask
 import law
 from law import Refused
 from models import CardFailure, Case, Event, Movement, OldCard, Pledge, db, secret_mark
-from payments import CardFound, ChargeFound
+from payments import CardFound, ChargeFound, RefundFound
 from tests.made import a_case, a_new_card, a_pledge, card_found, confirm, now
 from tests.test_models_pledging import letters_to
 
@@ -170,6 +170,25 @@ def test_a_card_that_the_bank_does_not_allow_any_more_is_not_charged_again(app: 
     pledge = a_refused(soft=False)
     with pytest.raises(Refused, match="Please use another card"):
         pledge.pay_again(now())
+
+
+def test_money_that_is_found_while_a_pledge_is_due_again_is_believed_and_can_be_given_back(app: Flask) -> None:
+    """Charges are frozen, another card was saved, and its supporter approves the payment of before at the bank."""
+    pledge = a_refused("action_required")
+    pledge.bank_url = "https://bank.example/"
+    pledge.round.case.charges_frozen = True
+    Event.write(pledge.round.case, "charges_frozen", "user:1", now())
+    pledge.apply_card(a_new_card(pledge), now())
+    assert pledge.status == "due"
+    # A refusal says nothing of what is to be asked for next.
+    pledge.apply_charge(ChargeFound("declined", f"pi_{pledge.id}", "ch_2", 0, "x", soft=True), now())
+    assert pledge.status == "due"
+    for _ in range(2):
+        pledge.apply_charge(ChargeFound("succeeded", f"pi_{pledge.id}", "ch_9", 2_500), now())
+    pledge.apply_refund(RefundFound("succeeded", "re_1", f"pi_{pledge.id}", 2_500), now())
+    moved = db.session.scalars(sa.select(Movement).order_by(Movement.id))
+    assert [(one.kind, one.amount_pence) for one in moved] == [("charge", 2_500), ("refund", -2_500)]
+    assert (pledge.status, pledge.refunded_pence) == ("refunded", 2_500)
 
 
 def test_another_card_makes_a_refused_pledge_due_and_leaves_the_old_card_over(app: Flask) -> None:

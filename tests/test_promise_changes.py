@@ -5,16 +5,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
+import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 
 import law
 import letters
+import payments
 from jobs import doctor
 from law import Refused
 from models import Case, Event, Letter, Pledge, PromiseChange, Round, User, begin_writing, db
-from tests.crowd import at_once
-from tests.doorway import logged_in, token_on
+from tests.crowd import at_once, in_another_thread
+from tests.doorway import SAME_ORIGIN, logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, look_anew, now
 from tests.mailbox import text_of
 from tests.reading import read, said
@@ -532,3 +534,45 @@ def test_nobody_agrees_to_a_new_promise_on_a_page_that_shows_the_old_one(
     mark = old.select_one("[name=promise]")
     assert mark and mark["value"] == f"promise_change:{change.id}"
     assert client.post(page, data={**typed, "promise": mark["value"]}).status_code == 303
+
+
+def test_nobody_agrees_to_a_promise_that_is_changed_while_stripe_closes_the_old_page(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round)
+    private, number, staff_id = f"/pledges/{pledge.link()}", pledge.id, a_user("staff").id
+    keep()
+    change = asked(case, target=400_000).id
+
+    def meanwhile(session_id: str) -> payments.CardFound:
+        in_another_thread(app, consent)
+        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
+
+    def consent() -> None:
+        PromiseChange.hold(change).consent(db.session.get_one(User, staff_id), now())
+        db.session.commit()
+
+    monkeypatch.setattr(payments, "expire_card_page", meanwhile)
+    sent = client.post(f"{private}/amount", data={"amount": "50", "agreed": "y", "promise": ""}, headers=SAME_ORIGIN)
+    assert sent.status_code == 409 and "The promise of this case was changed" in sent.text
+    look_anew()
+    agreements = db.session.get_one(Pledge, number).agreements
+    assert [(one.amount_pence, one.target_pence) for one in agreements] == [(2_500, 600_000)]
+
+
+def test_whoever_saves_a_card_on_a_page_of_before_the_change_comes_back_to_the_private_page(
+    app: Flask, client: FlaskClient
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round)
+    pledge.ask_card_page({"expires_at": int((now() + DAY).timestamp())}, now() + DAY)
+    pledge.card_page_made(pledge.session_key, "cs_of_before", None)
+    back, number = f"/pledges/{pledge.link()}", pledge.id
+    keep()
+    changed(case, target=400_000)
+    with time_machine.travel(now() + 2 * HOUR):
+        look_anew()
+        confirm(db.session.get_one(Pledge, number))
+        keep()
+        assert client.get("/pledges/return?session_id=cs_of_before").headers["Location"] == back

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 import law
 import letters
 import payments
-from jobs import deadline_capture, inbox
+from jobs import card_pages, deadline_capture, inbox
 from jobs import sweep as the_sweep
 from law import Refused
 from models import (
@@ -43,6 +43,7 @@ from models import (
     secret_mark,
 )
 from tests.at_stripe import sdk, type_card
+from tests.crowd import in_another_thread
 from tests.doorway import SAME_ORIGIN, logged_in, signature
 from tests.made import (
     a_case,
@@ -60,8 +61,9 @@ from tests.made import (
 from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
 from tests.test_models_repairs import a_refused
+from views import card_pages as card_page_views
 
-SECOND, MINUTE, HOUR = (dt.timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours"))
+SECOND, MINUTE, HOUR, DAY = (dt.timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
 STRIPE = "https://stripe.example/"
 REFUSED_NOW = "4000000000000002"
 _numbers = itertools.count(1)
@@ -664,6 +666,97 @@ def test_a_card_page_that_was_open_before_leads_to_a_pledge_that_counts_once_its
     assert client.post(second, headers=SAME_ORIGIN).headers["Location"] == private
     assert (last(case.slug).status, counted(case.slug), asked.pages) == ("confirmed", (2_500, 1), [])
     assert [one.what for one in last(case.slug).history()][-2:] == ["address_confirmed", "confirmed"]
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_same_form_with_other_terms_while_the_address_waits_is_what_was_agreed_to_last(
+    client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    asks(case)
+    typed = {"amount": "50", "name": "Ada Winter", "email": "mistyped@example.org", "agreed": "y",
+             "form_key": secrets.token_urlsafe(24)}  # fmt: skip
+    for again in ({}, {}, {"amount": "25", "email": "typed@example.org"}):
+        sent = client.post(f"/cases/{case.slug}/pledges", data=typed | again, headers=SAME_ORIGIN)
+        assert sent.status_code == 303
+    (one,) = pledges_of(case.slug)[-1:]
+    assert (one.amount_pence, one.email, one.status) == (2_500, "typed@example.org", "started")
+    # Sent twice in the same words it is one letter.
+    assert [str(letters.write(letter)["To"]) for letter in told("confirmation")][-1] == "typed@example.org"
+    assert len([letter for letter in told("confirmation") if letter.subject == f"pledge:{one.id}"]) == 2
+    client.post(link_in(told("confirmation")[-1]), headers=SAME_ORIGIN)
+    assert asked.pages == [f"pledge-{one.id}-session-1"] and "£25" in last(case.slug).agreement.words
+
+
+@pytest.mark.usefixtures("strict")
+def test_no_page_of_before_is_made_or_kept_for_a_pledge_that_asks_for_its_address(
+    app: Flask, client: FlaskClient, asked: Asked
+) -> None:
+    case = a_case()
+    keep()
+    app.extensions["waiting_room"] = room = card_page_views.WaitingRoom(1)
+    room.places.acquire()
+    private = pledge(client, case.slug, "left@example.org").headers["Location"]
+    claimed = Pledge.claim_page(last(case.slug).id, now(), card_pages.ASKING)
+    assert claimed is not None
+    wish = card_pages.Wish(claimed.id, claimed.session_key, dict(claimed.session_params or {}))
+    keep()
+    asks(case_at(case.slug))
+    client.post(f"{private}/address", data={"email": "mended@example.org"}, headers=SAME_ORIGIN)
+    # Who had claimed it has not begun, or is slow to write down what Stripe has answered.
+    begin_writing()
+    card_pages._put_back([wish.pledge_id])
+    assert Pledge.waiting_for_page(now() + HOUR, 10) == [] and last(case.slug).next_at is None
+    card_pages._write_down(card_pages.Answered(wish, payments.CardPage("cs_of_before", STRIPE), None))
+    one = last(case.slug)
+    assert (one.session_id, one.status) == (None, "started") and one.confirm_by is not None
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_clock_holds_no_breaker_while_it_waits_for_a_round(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pledges holds the round and then the breaker: the other way round they would wait for each other."""
+    case = a_case()
+    asks(case)
+    pledge(client, case.slug)
+    case_id, until = case.id, Breaker.hold(case.id, now()).until
+    keep()
+    find, found = Pledge.rounds_of_unanswered, []
+
+    def meanwhile(as_of: dt.datetime) -> list[int]:
+        in_another_thread(app, lambda: Breaker.hold(case_id, as_of))
+        found.extend(find(as_of))
+        return find(as_of)
+
+    monkeypatch.setattr(Pledge, "rounds_of_unanswered", meanwhile)
+    the_sweep.sweep(until + 2 * DAY)
+    assert found == [case.round.id] and last(case.slug).status == "abandoned"
+    assert state(case.slug) == "closed"
+
+
+@pytest.mark.usefixtures("strict")
+def test_a_pledge_that_staff_let_count_before_its_address_was_confirmed_can_be_raised_and_repaired(
+    client: FlaskClient, desk: FlaskClient, asked: Asked
+) -> None:
+    case = a_case(target=2_500)
+    keep()
+    private = f"/pledges/{a_pledge(case_at(case.slug).round, email='known@example.org').link()}"
+    asks(case)
+    where = f"/staff/pledges/{saved(last(case.slug)).public_id}"
+    assert press(desk, f"{where}/counting", where, **{"held-reason": "I know her."}).status_code == 303
+    assert (last(case.slug).status, last(case.slug).confirm_by) == ("confirmed", None)
+    raised = client.post(f"{private}/amount", data={"amount": "50", "agreed": "y"}, headers=SAME_ORIGIN)
+    assert raised.headers["Location"] == f"{STRIPE}{asked.pages[0]}"
+    with time_machine.travel(case_at(case.slug).round.deadline + MINUTE):
+        deadline_capture.settle_round(case_at(case.slug).round.id)
+        one = Pledge.hold(last(case.slug).id)
+        one.claim(now(), MINUTE)
+        expired = payments.ChargeFound("declined", f"pi_{one.id}", "ch_1", 0, "expired_card", soft=False)
+        one.apply_charge(expired, now(), asked=True)
+        keep()
+        mended = client.post(f"{private}/card", headers=SAME_ORIGIN)
+        assert mended.headers["Location"] == f"{STRIPE}{asked.pages[1]}" and len(asked.pages) == 2
 
 
 @pytest.mark.usefixtures("strict")

@@ -20,7 +20,7 @@ from jobs.card_pages import ASKING
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
 from models import Pledge, begin_writing, db, write_new
 from money import pounds
-from views import doors, hypermedia
+from views import doors, hypermedia, words
 from views.public import now
 
 log = structlog.get_logger()
@@ -165,11 +165,12 @@ def _leave_to_clock(made: Pledge, waiting: WaitingRoom, back: str) -> AnyRespons
     return redirect(back if is_first else f"{back}?stripe=busy", 303)
 
 
-def change_terms(made: Pledge, terms: Terms) -> AnyResponse:
+def change_terms(made: Pledge, terms: Terms, promise_mark: str | None = None) -> AnyResponse:
     """New terms for a pledge whose card is not saved: the old card page is closed at Stripe first.
 
     If the card was saved on it in the meantime, the pledge stands as it was agreed there; if the terms were
-    changed elsewhere in the meantime, those stand, since only the old page is known to be closed.
+    changed elsewhere in the meantime, those stand, since only the old page is known to be closed. Raises Refused if
+    another promise than that which was ticked holds by then.
     """
     pledge_id, back = made.id, private_page(made)
     db.session.commit()
@@ -183,6 +184,8 @@ def change_terms(made: Pledge, terms: Terms) -> AnyResponse:
     except payments.StripeTrouble as trouble:
         return _while_stripe_is_away(back, pledge_id, trouble)
     held = Pledge.hold(pledge_id)
+    if promise_mark not in (None, held.round.promise_mark):
+        raise law.Refused(gettext(words.PROMISE_CHANGED))
     if held.session_key == key:
         held.promise_again(**terms._asdict(), as_of=now())
         note_card_page(held)

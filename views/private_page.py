@@ -141,12 +141,13 @@ def change_amount(pledge: Pledge) -> AnyResponse | tuple[str, int]:
             # Back at the first of the two steps there is no box to tick.
             form.agreed.errors = []
         return _amount_page(pledge, form, 422)
-    if request.form.get("promise", "") != Round.hold(pledge.round_id).promise_mark:
+    ticked = request.form.get("promise", "")
+    if ticked != Round.hold(pledge.round_id).promise_mark:
         form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
         return _amount_page(pledge, form, 409)
     if pledge.status == "confirmed":
         return _change_counted(pledge, form.pence)
-    return change_terms(pledge, Terms.of(pledge)._replace(amount_pence=form.pence))
+    return change_terms(pledge, Terms.of(pledge)._replace(amount_pence=form.pence), ticked)
 
 
 def _change_counted(pledge: Pledge, pence: int) -> AnyResponse:

@@ -121,11 +121,16 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
         form_key=form_key, **terms._asdict(), as_of=now(), came_from=law.known_source(str(form.came_from.data or "")),
         language=languages.asked_for(), network=network, lookout=lookout,
     )  # fmt: skip
-    if made.session_no == 0:
+    if made in db.session.new:
         note_card_page(made)
-    elif made.status == "abandoned" or (made.status == "started" and (page_is_gone(made) or not made.promised(*terms))):
-        return change_terms(made, terms)
+    elif made.status == "abandoned" or (made.status == "started" and not _stands(made, terms)):
+        return change_terms(made, terms, lookout.promise_mark)
     return to_card_page(made)
+
+
+def _stands(made: Pledge, terms: Terms) -> bool:
+    """Whether a form that is sent again says nothing new, and its letter or its card page can still be used."""
+    return made.promised(*terms) and (made.confirm_by is not None or not page_is_gone(made))
 
 
 @supporters.post("/pledges/<link>/card-page")
