@@ -212,11 +212,18 @@ def app(
     })  # fmt: skip
     app.test_client_class = CleanClient
     with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            sa.event.listen(db.engine, "connect", _backwards)
         begin_writing()
         yield app
         _books_agree(request)
         db.session.remove()
         db.engine.dispose()
+
+
+def _backwards(connection: Any, _record: object) -> None:
+    """Rows come last first where nothing says in which order they come: PostgreSQL may give them in any."""
+    connection.execute("PRAGMA reverse_unordered_selects=ON")
 
 
 def _books_agree(request: pytest.FixtureRequest, before: list[str] | None = None) -> None:
