@@ -181,6 +181,8 @@ REJECTIONS: Mapping[str, tuple[str, str]] = {
     "off_topic": (N_("Off topic"), N_("It does not speak of this case.")),
     "spam": (N_("Spam"), N_("It is advertising.")),
 }
+# Stands in the history of a comment between such a reason and what its author was told.
+TOLD = ". To the author: "
 # Why a reader reports a published comment -> what the reader chooses, and the moderators read.
 REPORTS: Mapping[str, str] = {
     "protected": N_("It names a child, a witness or somebody else whom the law protects"),

@@ -35,6 +35,7 @@ from flask_babel import force_locale, gettext
 from flask_login import UserMixin
 from flask_sqlalchemy import SQLAlchemy
 from pyotp.exceptions import OTPVerificationError
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 import law
@@ -510,7 +511,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 
     id: Mapped[Key]
     email: Mapped[str] = mapped_column(sa.String(254), unique=True)
-    name: Mapped[str] = mapped_column(sa.String(120))
+    written_name: Mapped[str] = mapped_column("name", sa.String(120))
     bio: Mapped[str] = mapped_column(sa.Text)
     picture: Mapped[str] = mapped_column(sa.String(120))
     role: Mapped[str] = mapped_column(sa.String(20))
@@ -835,6 +836,21 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         found = sa.select(Event).where(Event.subject_kind == "user", Event.subject_id == self.id)
         return list(db.session.scalars(found.order_by(Event.id.desc())))
 
+    @hybrid_property
+    def name(self) -> str:
+        """As the reader should read it: what stands in the place of an erased name is ours, so it can be said in the
+        language of the page or the letter."""
+        return gettext(self.written_name) if self.erased_at else self.written_name
+
+    @name.inplace.setter
+    def _name_setter(self, words: str) -> None:
+        self.written_name = words
+
+    @name.inplace.expression
+    @classmethod
+    def _name_expression(cls) -> sa.SQLColumnExpression[str]:
+        return cls.written_name
+
     @property
     def initials(self) -> str:
         """Shown where there is no picture: "DD" for "Defend Digital Me"; signs and emoji have none."""
@@ -843,7 +859,9 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 
 
 # What stands in the place of a name that was erased.
-FORMER = {"owner": "A former case owner", "moderator": "A former moderator", "staff": "A former member of staff"}
+FORMER = {
+    "owner": N_("A former case owner"), "moderator": N_("A former moderator"), "staff": N_("A former member of staff"),
+}  # fmt: skip
 
 
 class RecoveryCode(Base):
@@ -6360,7 +6378,7 @@ class Comment(Base):
         if self.status == to:
             Event.write(self, "kept", f"user:{by.id}", as_of)
         told = law.REJECTIONS[reason][0] if reason else ""
-        told += f". To the author: {note}" if note else ""
+        told += f"{law.TOLD}{note}" if note else ""
         move(self, law.COMMENT_MOVES, to, f"user:{by.id}", as_of, note=told)
         self.reason, self.note, self.decided_by, self.decided_at = reason, note, by, as_of
         self.waits_since, self.reports = None, 0
@@ -6670,7 +6688,7 @@ class LogLine:
         for event in events:
             comment = comments[event.subject_id]
             later = [old.body for old in texts.get(comment.id, []) if old.replaced_at > event.at]
-            who = people.get(event.who, event.who)
+            who = people.get(event.who) or gettext(event.who)
             lines.append(cls(event, comment, later[0] if later else comment.body, who))
         return lines
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from playwright.sync_api import expect
 from models import Case, Comment, Event, begin_writing, db
 from tests.conftest import SCRIPTED
 from tests.house import House
+from tests.journey import a_real_pledge
 from tests.made import PASSWORD, a_case, a_user, case_at, keep, look_anew, now
 
 if TYPE_CHECKING:
@@ -182,6 +184,64 @@ def test_a_decision_by_a_moderator_who_was_logged_out_meanwhile_is_not_lost_in_s
     expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
     expect(page.get_by_role("main")).to_have_count(1)
     assert [c.status for c in _comments(slug)] == ["pending"]
+
+
+def test_back_forward_and_reload_show_whole_pages_after_a_part_was_exchanged_and_send_nothing_again(
+    house: House, open_browser: Callable[..., "Page"]
+) -> None:
+    slug, moderator, page = a_case(target=600_000).slug, a_user("moderator").email, open_browser()
+    mine = a_real_pledge(house, slug, 25, email="goes-back@comments.example.org")
+    link, sent = mine.link(), list[str]()
+    page.on("request", lambda asked: sent.append(urlsplit(asked.url).path) if asked.method == "POST" else None)
+    page.clock.install()
+
+    # A form that was wrong and then sent, on a page that has asked for its own parts as well.
+    page.goto(f"{house.url}/cases/{slug}")
+    with page.expect_response(re.compile("/pledge-total")) as asked, page.expect_response(re.compile("/comments")) as c:
+        page.clock.run_for(15_500)
+    page.get_by_label("Your comment").fill("I stand with you.")
+    page.get_by_role("button", name="Send comment").click()
+    expect(page.locator(".errors")).to_be_focused()
+    page.get_by_label("Your e-mail address").fill("ben@goes-back.example.org")
+    page.get_by_role("button", name="Send comment").click()
+    expect(page.get_by_role("heading", name="Thank you")).to_be_focused()
+    _goes_about(page, "A case about data – Standing", "Leave a comment")
+    for part in (asked.value.url, c.value.url):
+        page.goto(part)
+        _goes_about(page, re.compile("A case about data"), "A case about data")
+    assert [c.body for c in _comments(slug)] == ["I stand with you."]
+
+    page.goto(f"{house.url}/pledges/{link}")
+    page.get_by_role("button", name="Cancel my pledge").click()
+    expect(page.get_by_role("status")).to_contain_text("Your pledge of £25 is cancelled.")
+    _goes_about(page, "Your pledge for A case about data – Standing", "Your pledge of £25 is cancelled.")
+
+    _log_in(house, page, moderator)
+    page.goto(f"{house.url}/moderation?case={slug}")
+    number = _comments(slug)[0].id
+    _item(page, slug).get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("status")).to_contain_text("Approved: the comment by")
+    _goes_about(page, re.compile("comments? waiting – Standing$"), "Just decided by you")
+    assert sent == [
+        f"/cases/{slug}/comments", f"/cases/{slug}/comments", f"/pledges/{link}/cancellation", "/login",
+        f"/moderation/comments/{number}/decision",
+    ]  # fmt: skip
+    assert _history(slug) == [("approved", "pending", "approved", "")]
+
+
+def _goes_about(page: "Page", title: str | re.Pattern[str], words: str) -> None:
+    """To another page, back, anew, forward and back again: each time it is a whole page, and the right one."""
+    here = page.url
+    page.get_by_role("contentinfo").get_by_role("link", name="Accessibility").click()
+    there = page.url
+    steps = ((page.go_back, here), (page.reload, here), (page.go_forward, there), (page.go_back, here))
+    for step, address in steps:
+        step()
+        expect(page).to_have_url(address)
+        expect(page).to_have_title(title if address == here else re.compile("^Accessibility"))
+        expect(page.get_by_role("banner")).to_have_count(1)
+        expect(page.locator("body > main")).to_contain_text(words if address == here else "Accessibility")
+        expect(page.get_by_role("contentinfo")).to_have_count(1)
 
 
 def _log_in(house: House, page: "Page", email: str) -> None:

@@ -28,7 +28,7 @@ from payments import ChargeFound
 from tests import gallery
 from tests.doorway import SAME_ORIGIN, logged_in, set_otherwise
 from tests.gallery import Shown
-from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, now
+from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now
 from views.words import age, time_left
 
 # The folders of pages that can be said in another language.
@@ -177,6 +177,40 @@ def test_money_and_dates_are_written_and_understood_as_the_language_has_them(app
                 money.parse_pounds(text)
     with pytest.raises(money.NotMoney):
         money.parse_pounds("25,50")
+
+
+def test_a_name_that_was_erased_and_what_was_decided_are_said_in_the_language_of_the_page(app: Flask) -> None:
+    """What stands in the place of a name, who did something without one, and why: none of them is anybody's words."""
+    case, staff, gone = a_case(slug="erased-names", target=2_500), a_user("staff"), a_user("moderator", name="Mo First")
+    held, case = db.session.merge(gone), db.session.merge(case)
+    comment, owner = case.take_comment("Ben", "ben@erased.example", "First words", now()), case.owner
+    comment.approve(held, now())
+    comment.report("untrue", "", "n1", now())
+    comment.edit("Second words", now())
+    comment.reject("defamation", held, now(), note="Who says so?")
+    held.erase("operator", now())
+    case.cancel("It is over.", "operator", now())
+    owner.erase("operator", now())
+    keep()
+    log = BeautifulSoup(logged_in(app, staff).get("/fr/staff/moderation").text, "lxml")
+    assert [[_said_in(cell) for cell in row.select("td")[1:3]] for row in log.select("tbody tr")] == [
+        ["Un ancien modérateur",
+         "rejeté (de en attente à rejeté) : Risque de diffamation. À l’auteur : Who says so?"],
+        ["l’auteur", "en attente (de approuvé à en attente)"],
+        ["lecteur", "signalé : Il dit quelque chose de faux sur quelqu’un"],
+        ["Un ancien modérateur", "approuvé (de en attente à approuvé)"],
+    ]  # fmt: skip
+    for address, by in (("/fr", "par Un ancien responsable d’affaire"), ("", "by A former case owner")):
+        page = BeautifulSoup(app.test_client().get(f"{address}/cases/erased-names").text, "lxml")
+        assert _said_in(page.select_one(".by")) == by
+    look_anew()
+    assert sorted(db.session.scalars(sa.select(User.name).where(User.erased_at.is_not(None)))) == [
+        "A former case owner", "A former moderator",
+    ]  # fmt: skip
+
+
+def _said_in(element: Tag | None) -> str:
+    return " ".join(element.text.split()) if element else ""
 
 
 # What people type carries this, with the language in which they type: "zzen3", "zzfr1".

@@ -99,12 +99,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "not_reached": ("Your case did not reach its target", "A case about data", "£25 of £6,000 was pledged."),
     "stays_closing": (
         "A round cannot be settled: A case about data",
-        "http",
+        "The case:\nhttp",
         "the round stays closing: Stripe is away",
     ),
     "charges_halted": (
         "Stripe calls our request wrong: A case about data",
-        "http",
+        "The case:\nhttp",
         "go on with: flask ask-again case-",
     ),
     "update": ("Update: We filed the claim", "A Owner has posted an update on", "The **court** has it."),

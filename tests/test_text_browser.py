@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from models import Case, Comment, begin_writing, db
+from models import Case, Comment, Report, Round, begin_writing, db
 from tests.house import House, eventually
-from tests.journey import DECLINES_LATER, a_real_pledge, body, movements_of, states, the_deadline_comes
-from tests.made import PASSWORD, a_case, a_pledge, a_user, case_at, confirm, keep, pledges_of
+from tests.journey import DECLINES_LATER, a_real_pledge, body, movements_of, states, the_deadline_comes, writing
+from tests.made import PASSWORD, a_case, a_pledge, a_user, case_at, confirm, keep, now, pledges_of
 from tests.reader import Reader
 
 pytestmark = [pytest.mark.w3m, pytest.mark.slow]
@@ -171,6 +171,48 @@ def test_somebody_finds_a_lost_pledge_from_the_case_by_the_letter(house: House, 
         typist.sees("Your pledge of £25 counts.")
 
 
+def test_somebody_reports_a_comment_and_moves_leaves_and_erases_a_pledge_by_its_letters(
+    house: House, typist: "Terminal"
+) -> None:
+    owner, staff, moderator = a_user("owner"), a_user("staff"), a_user("moderator")
+    slug, old, new = a_case(target=600_000, owner=owner).slug, f"m@{typist.name}.example", f"n@{typist.name}.example"
+    number, round_number = case_at(slug).id, case_at(slug).round.id
+    with writing():
+        said = db.session.get_one(Case, number).take_comment("Ben Field", "b@talk.example", "He lives there.", now())
+        said.approve(db.session.merge(moderator), now())
+    with typist.opened(f"{house.url}/cases/{slug}"):
+        typist.sees("He lives there.").goes_to("Report the comment").types(ENTER).sees("Only moderators read this.")
+        typist.ticks("It has somebody").writes("who you are.", "My own street.")
+        typist.goes_to("Send the report").types(ENTER).sees("Thank you for the report")
+    assert _reported(slug) == [("personal", "My own street.")]
+
+    mine = a_real_pledge(house, slug, 25, email=old)
+    with typist.opened(f"{house.url}/pledges/{mine.link()}"):
+        typist.sees("Your pledge of £25 counts.").goes_to("Change the e-mail").types(ENTER).sees("The old address")
+        typist.fills("Your e-mail", new).goes_to("Send the letter").types(ENTER).sees(f"We have written to {new}")
+    with typist.opened(_link(house, new, "/pledges/new-address/")):
+        # The heading says the same as the button, and comes first where one searches for it.
+        typist.sees(f"will go to {new}").goes_to("Use this address").goes_to("Use this address")
+        typist.types(ENTER).sees("Your pledge of £25 counts.")
+    assert _terms(slug, new) == ("confirmed", 2_500, 2_500)
+
+    with writing():
+        its_round = Round.hold(round_number)
+        asked = its_round.ask_change(its_round.deadline, 100_000, "We need less.", db.session.merge(owner), now())
+        asked.consent(db.session.merge(staff), now())
+    with typist.opened(_link(house, new, "/departure")):
+        typist.sees("The promise that you agreed to was changed:").sees("£1,000")
+        typist.goes_to("Cancel my pledge").types(ENTER).sees("Your pledge of £25 is cancelled.")
+    assert _terms(slug, new) == ("cancelled", 2_500, 0)
+
+    with typist.opened(f"{house.url}/pledges/{pledges_of(slug)[0].link()}"):
+        typist.sees("is cancelled.").goes_to("have it erased").types(ENTER).sees("This cannot be undone.")
+        typist.goes_to("Erase everything").types(ENTER).sees("What was kept of you with your pledge for")
+    assert [(pledge.status, pledge.name, pledge.erased_at is None) for pledge in pledges_of(slug)] == [
+        ("cancelled", "", False)
+    ]
+
+
 def test_somebody_repairs_a_refused_payment_with_another_card_in_w3m(house: House, w3m: str, tmp_path: Path) -> None:
     slug = a_case(target=2_500).slug
     mine = a_real_pledge(house, slug, 25, DECLINES_LATER, email="repairs-in-w3m@example.org")
@@ -201,6 +243,22 @@ def test_somebody_sets_another_password_with_w3m(house: House, w3m: str, tmp_pat
     entered = Reader(house.url).log_in(email, "four words nothing ties")
     assert entered.address == f"{house.url}/owner"
     assert Reader(house.url).log_in(email, PASSWORD).status == 422
+
+
+def _link(house: House, to: str, which: str) -> str:
+    """The address of this kind that stands in a letter to somebody."""
+
+    def found() -> str:
+        lines = [line for letter in house.letters(to=to) for line in body(letter).splitlines()]
+        return next((line for line in lines if line.startswith(house.url) and which in line), "")
+
+    return eventually(found, why=f"no letter to {to} leads to {which}")
+
+
+def _reported(slug: str) -> list[tuple[str, str]]:
+    """(reason, words) of each report of a comment on a case."""
+    found = sa.select(Report).join(Comment, Comment.id == Report.comment_id).where(Comment.case_id == case_at(slug).id)
+    return [(report.reason, report.words) for report in db.session.scalars(found)]
 
 
 def _terms(slug: str, email: str) -> tuple[str, int, int]:

@@ -4,6 +4,7 @@ import contextvars
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,17 @@ def test_every_page_in_every_state_is_valid_html_with_a_title_of_its_own(
             log_in = {"E-mail address": hung.people[shown.who], "Password": PASSWORD}
             _press(doors[shown.who], "/login", "Log in", log_in)
         page = _looked_at(doors[shown.who], shown)
-        # All have the same stylesheet; to check it with each takes minutes.
-        file = tmp_path / f"{len(names):03}.html"
-        file.write_text(STYLE.sub("", page) if names else page)
-        names[f"file:{file}"] = shown.name
+        in_french = replace(shown, name=f"{shown.name}, in French", address=f"/fr{shown.address}")
+        french = [] if shown.press else [(in_french.name, _looked_at(doors[shown.who], in_french))]
+        for name, text in [(shown.name, page), *french]:
+            # All have the same stylesheet; to check it with each takes minutes.
+            file = tmp_path / f"{len(names):03}.html"
+            file.write_text(STYLE.sub("", text) if names else text)
+            names[f"file:{file}"] = name
         if not shown.press and shown.status == 200:
             endpoint, _ = app.url_map.bind("").match(shown.address.partition("?")[0])
             titled.setdefault(said(BeautifulSoup(page, "html5lib"), "title"), set()).add(endpoint)
-    assert len(names) > 200
+    assert len(names) > 350
     assert [
         title for title, pages in titled.items() if len(pages) > 1 and not any(pages <= one for one in ONE_THING)
     ] == []

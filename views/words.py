@@ -27,6 +27,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(age)
     app.add_template_filter(promise)
     app.add_template_filter(by_whom)
+    app.add_template_filter(noted)
     app.add_template_filter(law.instant_words)
     app.add_template_filter(law.clock_words)
     app.add_template_filter(with_pledges)
@@ -156,7 +157,17 @@ def by_whom(who: str, people: dict[str, User]) -> str:
     person = people.get(who)
     if person:
         return gettext("%(name)s, %(role)s", name=person.name, role=gettext(ROLES[person.role]))
-    return gettext(DOERS[who]) if who in DOERS else who
+    return gettext(DOERS.get(who, who))
+
+
+def noted(line: Event) -> str:
+    """For staff alone: what a line of history notes. The reasons for which comments are rejected or reported are said
+    in the language of the page; all else is as somebody has written it."""
+    if line.subject_kind != "comment" or line.what not in ("rejected", "spam", "reported") or not line.note:
+        return line.note
+    reason, _, told = line.note.partition(law.TOLD)
+    words = gettext(reason)
+    return gettext("%(reason)s. To the author: %(note)s", reason=words, note=told) if told else words
 
 
 # What happened to a pledge, for its supporter; {note} is what the line itself notes. Steps that are only of our own
