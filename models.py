@@ -105,6 +105,9 @@ class Base(DeclarativeBase):
 
 Pence = Annotated[int, mapped_column(sa.BigInteger)]
 Key = Annotated[int, mapped_column(primary_key=True)]
+# For tables of which rows are deleted whose numbers stand in the history, in letters or in links: SQLite would give the
+# number of the newest one to the next. It stands last among the arguments of a table.
+NEVER_AGAIN = {"sqlite_autoincrement": True}
 
 db = SQLAlchemy(model_class=Base)
 _writing: ContextVar[bool] = ContextVar("writing", default=True)
@@ -1062,7 +1065,7 @@ class Invitation(Base):
     """Staff, or the operator, ask whoever reads an address to join with a role."""
 
     __tablename__ = "invitations"
-    __table_args__ = (one_of("role", ROLES),)
+    __table_args__ = (one_of("role", ROLES), NEVER_AGAIN)
 
     id: Mapped[Key]
     public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
@@ -1288,6 +1291,7 @@ class EmailChange(Base):
     """
 
     __tablename__ = "email_changes"
+    __table_args__ = NEVER_AGAIN
 
     id: Mapped[Key]
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
@@ -1433,6 +1437,7 @@ class Case(Base):
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
         # The lists of readers and of staff, newest first.
         sa.Index("ix_cases_live_at_id", "live_at", "id"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[Key]
@@ -1520,7 +1525,11 @@ class Case(Base):
     def hold(cls, case_id: int) -> Self:
         """The case, freshly read, with its row locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == case_id).with_for_update()
-        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+        held = db.session.scalar(found.execution_options(populate_existing=True))
+        if held is None:
+            # Somebody else may have had its page open.
+            raise Refused(gettext("This draft was deleted meanwhile."))
+        return held
 
     @classmethod
     def _free_slug(cls, title: str) -> str:
@@ -1602,6 +1611,16 @@ class Case(Base):
             self.draft_version += 1
             self.saved_at = as_of
             db.session.flush()
+
+    def delete(self, by: User, as_of: dt.datetime) -> None:
+        """Throw a draft away, with all that belongs to it; a line of the history keeps that there was one, and no words
+        of it. Needs it to be held."""
+        self.require_writable()
+        Event.empty_notes(Event.case_id == self.id)
+        Event.write(self, "draft_deleted", f"user:{by.id}", as_of)
+        for table in (Invitation, Editor):
+            db.session.execute(sa.delete(table).where(table.case_id == self.id))
+        db.session.delete(self)
 
     def require_writable(self) -> None:
         """Raises Refused while staff read it, and once it is decided: what they decide on is what they have read."""
@@ -2538,6 +2557,7 @@ class Update(Base):
         one_of("audience", law.AUDIENCES),
         sa.CheckConstraint("status != 'scheduled' OR publish_at IS NOT NULL", name="scheduled_for_a_time"),
         sa.CheckConstraint("status != 'published' OR published_at IS NOT NULL", name="published_at_a_time"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[Key]
@@ -2769,6 +2789,18 @@ class ReportLine(Base):
 
 
 # --- Round -------------------------------------------------------------------------------------------------
+
+# Why nobody can pledge just now -> the words for whoever tries.
+HALTED = {
+    "rests": N_(
+        "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were made before "
+        "stand, and can be cancelled as promised."
+    ),
+    "paused": N_(
+        "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can be "
+        "cancelled as promised."
+    ),
+}
 
 
 class Round(Base):
@@ -3106,23 +3138,17 @@ class Round(Base):
             as_of,
         )
 
-    def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
-        """Raises Refused while staff have paused pledging, or taken the case out of sight, and while it rests since
-        cards are being tried out. What was pledged stands, and may be cancelled."""
+    def halt(self, as_of: dt.datetime, lookout: Lookout | None = None) -> str:
+        """Why nobody can pledge just now: it "rests" since cards are being tried out, or it is "paused" by staff, who
+        may have taken the case out of sight as well; "" when it goes on."""
         if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
-            raise Refused(
-                gettext(
-                    "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were "
-                    "made before stand, and can be cancelled as promised."
-                )
-            )
-        if self.case.pledging_paused or not self.case.is_public:
-            raise Refused(
-                gettext(
-                    "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and "
-                    "can be cancelled as promised."
-                )
-            )
+            return "rests"
+        return "paused" if self.case.pledging_paused or not self.case.is_public else ""
+
+    def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
+        """Raises Refused while pledging is halted. What was pledged stands, and may be cancelled."""
+        if halt := self.halt(as_of, lookout):
+            raise Refused(gettext(HALTED[halt]))
 
     def figures(self) -> Figures:
         """What became of the pledges that counted when the round was decided, in pence; see Tally."""
@@ -4099,7 +4125,9 @@ class Pledge(Base):
         if self.status == "confirmed":
             if not self.round.is_open(as_of):
                 raise Refused(gettext("This case has closed: cards can no longer be changed."))
-            self.round.require_pledging(as_of)
+            # A pause of staff's stops what adds to the total, and another card adds nothing.
+            if (halt := self.round.halt(as_of)) == "rests":
+                raise Refused(gettext(HALTED[halt]))
         else:
             self._require_repairable(as_of)
             self._require_charges()

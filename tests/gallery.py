@@ -503,6 +503,8 @@ def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
         Shown("launch empty", f"{own}/is-empty/launch", "owner"),
         Shown("launch sent", f"{own}/is-sent/launch", "owner"),
         Shown("picture", f"{own}/is-drafted/picture", "owner"),
+        Shown("draft to delete", f"{own}/is-drafted/deletion", "owner"),
+        Shown("draft that cannot be deleted", f"{own}/is-sent/deletion", "owner"),
         Shown("picture wrong", f"{own}/is-empty/picture", "owner", press="Save the picture"),
         Shown("lawyer's link", f"/drafts/{whole.preview_link()}"),
     ], [
