@@ -2301,11 +2301,6 @@ class Case(Base):
         found = sa.select(Pledge).where(Pledge.id.in_(self.update_reader_ids()))
         return list(db.session.scalars(found.order_by(Pledge.id)))
 
-    def counted_pledges(self) -> list[Pledge]:
-        """Those whose card was saved in time and that were not taken back, whatever became of them since."""
-        found = sa.select(Pledge).join(Round).where(Round.case_id == self.id, *Pledge.counts()).order_by(Pledge.id)
-        return list(db.session.scalars(found))
-
     def begin_update(self, author: User, form_key: str, as_of: dt.datetime) -> Update:
         """The update of a form; the same form sent again finds the one that it began. Needs the case to be held.
 
@@ -4687,13 +4682,6 @@ class Pledge(Base):
         waiting = sa.and_(cls.status.in_(REFUSED) | stuck, cls.next_at <= as_of)
         found = sa.select(cls.id).join(Round).join(Case).where(waiting)
         return list(db.session.scalars(found.where(Case.may_charge()).order_by(cls.next_at)))
-
-    def become_due(self, as_of: dt.datetime) -> None:
-        """Only Round.settle calls this, for the confirmed pledges of a round that was met."""
-        if self.round.status != "met":
-            raise Refused(gettext("Only a pledge of a round that was met can be charged."))
-        self._move("due", "clock", as_of)
-        self.next_at = as_of
 
     def claim(self, as_of: dt.datetime, lease: dt.timedelta) -> ChargeAttempt:
         """Take the pledge for one charge. A due one gets a new numbered attempt; others keep theirs.
