@@ -120,6 +120,9 @@ def has_reader(letter: Letter) -> bool:
         about = about.case
     if isinstance(about, Case):
         about = about.owner
+    if letter.kind in OF_CASES and db.session.get(Case, int(letter.occasion.split(":")[1])) is None:
+        # Its owner has deleted the draft.
+        return False
     nobody = about is None or getattr(about, "erased_at", None) is not None or getattr(about, "email", None) == ""
     return not nobody and not (isinstance(about, AddressChange) and about.new_email == "")
 

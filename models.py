@@ -106,6 +106,9 @@ class Base(DeclarativeBase):
 
 Pence = Annotated[int, mapped_column(sa.BigInteger)]
 Key = Annotated[int, mapped_column(primary_key=True)]
+# For tables of which rows are deleted whose numbers stand in the history, in letters or in links: SQLite would give the
+# number of the newest one to the next. It stands last among the arguments of a table.
+NEVER_AGAIN = {"sqlite_autoincrement": True}
 
 db = SQLAlchemy(model_class=Base)
 _writing: ContextVar[bool] = ContextVar("writing", default=True)
@@ -1080,7 +1083,7 @@ class Invitation(Base):
     """Staff, or the operator, ask whoever reads an address to join with a role."""
 
     __tablename__ = "invitations"
-    __table_args__ = (one_of("role", ROLES),)
+    __table_args__ = (one_of("role", ROLES), NEVER_AGAIN)
 
     id: Mapped[Key]
     public_id: Mapped[str] = mapped_column(sa.String(40), unique=True)
@@ -1306,6 +1309,7 @@ class EmailChange(Base):
     """
 
     __tablename__ = "email_changes"
+    __table_args__ = NEVER_AGAIN
 
     id: Mapped[Key]
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
@@ -1451,6 +1455,7 @@ class Case(Base):
         sa.CheckConstraint("status != 'approved' OR live_from IS NOT NULL", name="approved_for_a_time"),
         # The lists of readers and of staff, newest first.
         sa.Index("ix_cases_live_at_id", "live_at", "id"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[Key]
@@ -1538,7 +1543,11 @@ class Case(Base):
     def hold(cls, case_id: int) -> Self:
         """The case, freshly read, with its row locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == case_id).with_for_update()
-        return db.session.scalars(found.execution_options(populate_existing=True)).one()
+        held = db.session.scalar(found.execution_options(populate_existing=True))
+        if held is None:
+            # Somebody else may have had its page open.
+            raise Refused(gettext("This draft was deleted meanwhile."))
+        return held
 
     @classmethod
     def _free_slug(cls, title: str) -> str:
@@ -1620,6 +1629,16 @@ class Case(Base):
             self.draft_version += 1
             self.saved_at = as_of
             db.session.flush()
+
+    def delete(self, by: User, as_of: dt.datetime) -> None:
+        """Throw a draft away, with all that belongs to it; a line of the history keeps that there was one, and no words
+        of it. Needs it to be held."""
+        self.require_writable()
+        Event.empty_notes(Event.case_id == self.id)
+        Event.write(self, "draft_deleted", f"user:{by.id}", as_of)
+        for table in (Invitation, Editor):
+            db.session.execute(sa.delete(table).where(table.case_id == self.id))
+        db.session.delete(self)
 
     def require_writable(self) -> None:
         """Raises Refused while staff read it, and once it is decided: what they decide on is what they have read."""
@@ -2300,11 +2319,6 @@ class Case(Base):
         found = sa.select(Pledge).where(Pledge.id.in_(self.update_reader_ids()))
         return list(db.session.scalars(found.order_by(Pledge.id)))
 
-    def counted_pledges(self) -> list[Pledge]:
-        """Those whose card was saved in time and that were not taken back, whatever became of them since."""
-        found = sa.select(Pledge).join(Round).where(Round.case_id == self.id, *Pledge.counts()).order_by(Pledge.id)
-        return list(db.session.scalars(found))
-
     def begin_update(self, author: User, form_key: str, as_of: dt.datetime) -> Update:
         """The update of a form; the same form sent again finds the one that it began. Needs the case to be held.
 
@@ -2556,6 +2570,7 @@ class Update(Base):
         one_of("audience", law.AUDIENCES),
         sa.CheckConstraint("status != 'scheduled' OR publish_at IS NOT NULL", name="scheduled_for_a_time"),
         sa.CheckConstraint("status != 'published' OR published_at IS NOT NULL", name="published_at_a_time"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[Key]
@@ -2787,6 +2802,18 @@ class ReportLine(Base):
 
 
 # --- Round -------------------------------------------------------------------------------------------------
+
+# Why nobody can pledge just now -> the words for whoever tries.
+HALTED = {
+    "rests": N_(
+        "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were made before "
+        "stand, and can be cancelled as promised."
+    ),
+    "paused": N_(
+        "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can be "
+        "cancelled as promised."
+    ),
+}
 
 
 class Round(Base):
@@ -3129,28 +3156,23 @@ class Round(Base):
             as_of,
         )
 
+    def halt(self, as_of: dt.datetime, lookout: Lookout | None = None) -> str:
+        """Why nobody can pledge just now: it "rests" since cards are being tried out, or it is "paused" by staff, who
+        may have taken the case out of sight as well; "" when it goes on."""
+        if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
+            return "rests"
+        is_taken = lookout.is_taken if lookout else self.case.is_public and not self.case.pledging_paused
+        return "" if is_taken else "paused"
+
     def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
-        """Raises Refused while staff have paused pledging, or taken the case out of sight, and while it rests since
-        cards are being tried out. What was pledged stands, and may be cancelled.
+        """Raises Refused while pledging is halted. What was pledged stands, and may be cancelled. Needs the round held.
 
         The round is locked, and its case is not: what was read of it before the lock came may be over.
         """
         if lookout is None:
             db.session.refresh(self.case, ["status", "visibility", "pledging_paused"])
-        if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
-            raise Refused(
-                gettext(
-                    "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were "
-                    "made before stand, and can be cancelled as promised."
-                )
-            )
-        if not (lookout.is_taken if lookout else self.case.is_public and not self.case.pledging_paused):
-            raise Refused(
-                gettext(
-                    "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and "
-                    "can be cancelled as promised."
-                )
-            )
+        if halt := self.halt(as_of, lookout):
+            raise Refused(gettext(HALTED[halt]))
 
     def figures(self) -> Figures:
         """What became of the pledges that counted when the round was decided, in pence; see Tally."""
@@ -4135,7 +4157,9 @@ class Pledge(Base):
         if self.status == "confirmed":
             if not self.round.is_open(as_of):
                 raise Refused(gettext("This case has closed: cards can no longer be changed."))
-            self.round.require_pledging(as_of)
+            # A pause of staff's stops what adds to the total, and another card adds nothing.
+            if (halt := self.round.halt(as_of)) == "rests":
+                raise Refused(gettext(HALTED[halt]))
         else:
             self._require_repairable(as_of)
             self._require_charges()
@@ -4695,13 +4719,6 @@ class Pledge(Base):
         found = sa.select(cls.id).join(Round).join(Case).where(waiting)
         return list(db.session.scalars(found.where(Case.may_charge()).order_by(cls.next_at)))
 
-    def become_due(self, as_of: dt.datetime) -> None:
-        """Only Round.settle calls this, for the confirmed pledges of a round that was met."""
-        if self.round.status != "met":
-            raise Refused(gettext("Only a pledge of a round that was met can be charged."))
-        self._move("due", "clock", as_of)
-        self.next_at = as_of
-
     def claim(self, as_of: dt.datetime, lease: dt.timedelta) -> ChargeAttempt:
         """Take the pledge for one charge. A due one gets a new numbered attempt; others keep theirs.
 
@@ -5015,7 +5032,7 @@ class Pledge(Base):
             Event.write(self, "card_removed", "clock", as_of)
 
     def found_paid(self, found: ChargeFound, as_of: dt.datetime) -> None:
-        """It was to be given up, or asked for again, but Stripe has its payment as paid: what was charged stays charged."""
+        """It was to be given up or asked for again, but Stripe has its payment as paid: what was charged stays so."""
         if self.status not in ("due", *self.PAYMENT_BEGUN):
             return
         if self.status == "due" and not self.attempts:
@@ -5764,8 +5781,8 @@ class Lookout:
     @classmethod
     def of(cls, its_round: Round, form_key: str, email: str, network: str, as_of: dt.datetime) -> Self:
         asked = moments(as_of) | {
-            "round": its_round.id, "case": its_round.case_id, "form_key": form_key, "network": network, "scope": Breaker._scope(its_round.case_id),
-            "email_mark": secret_mark("email", email.lower()),
+            "round": its_round.id, "case": its_round.case_id, "form_key": form_key, "network": network,
+            "scope": Breaker._scope(its_round.case_id), "email_mark": secret_mark("email", email.lower()),
         }  # fmt: skip
         found = db.session.execute(_lookout(db.engine.dialect.name), asked).one()
         worst, refused_from, refused_for, known_id, next_id, change_id, is_taken = found[4:]

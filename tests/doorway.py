@@ -40,7 +40,8 @@ SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 # Pages of a case that is not live yet.
 OF_DRAFTS = ("owners.draft", "owners.save_draft", "owners.preview_draft", "owners.picture",
              "owners.keep_picture", "owners.take_picture_down", "owners.launch",
-             "owners.replace_preview_link", "owners.submit", "owners.take_back")  # fmt: skip
+             "owners.replace_preview_link", "owners.submit", "owners.take_back",
+             "owners.draft_deletion", "owners.delete_draft")  # fmt: skip
 
 
 OF_REVIEWS = ("staff.review", "staff.preview_case", "staff.approve_case", "staff.approve_case_for_later",

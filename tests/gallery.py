@@ -421,6 +421,8 @@ def _tried_cards() -> tuple[list[Shown], list[Shown]]:
     held, before = a_pledge(tried), a_pledge(tried)
     held._keep_card(card_found(held))
     held._hold_back("same_card", now())
+    resting = _round("resting")
+    begun, counts = a_pledge(resting), confirm(a_pledge(resting))
     Breaker.hold(tried.case_id, now())._go("asks", seen, now())
     for state in ("asks", "paused"):
         Breaker.hold(_case("resting").id, now())._go(state, seen, now())
@@ -435,6 +437,8 @@ def _tried_cards() -> tuple[list[Shown], list[Shown]]:
         _private("held for its address", before),
         Shown("confirmation of a saved card", f"/pledges/confirmation/{before.link('confirmation')}"),
         Shown("pledging rests", "/cases/resting/pledge", status=409),
+        _private("begun before pledging rests", begun),
+        _private("that counts while pledging rests", counts),
     ], [
         Shown("tried cards", room, "staff"),
         Shown("tried cards wrong", room, "staff", press="End it now"),
@@ -503,6 +507,8 @@ def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
         Shown("launch empty", f"{own}/is-empty/launch", "owner"),
         Shown("launch sent", f"{own}/is-sent/launch", "owner"),
         Shown("picture", f"{own}/is-drafted/picture", "owner"),
+        Shown("draft to delete", f"{own}/is-drafted/deletion", "owner"),
+        Shown("draft that cannot be deleted", f"{own}/is-sent/deletion", "owner"),
         Shown("picture wrong", f"{own}/is-empty/picture", "owner", press="Save the picture"),
         Shown("lawyer's link", f"/drafts/{whole.preview_link()}"),
     ], [

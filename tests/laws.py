@@ -21,7 +21,6 @@ from tests.world import World
 Document = dict[str, Any]
 AGREED = re.compile(r"charge my card £([\d,.]+) once")
 ENDED_UNCHARGED = ("released", "cancelled", "dropped", "abandoned")
-AT_REST = (*law.FINAL_PLEDGES,)
 
 
 @dataclass

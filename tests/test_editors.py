@@ -133,7 +133,7 @@ def test_an_editor_writes_and_answers_but_what_binds_the_owner_is_the_owners_alo
     owners_own = logged_in(app, owner)
     before = everything()
     alone = [rule for rule in app.url_map.iter_rules() if rule.endpoint in OWNER_ALONE]
-    assert len(alone) == len(OWNER_ALONE) == 12
+    assert len(alone) == len(OWNER_ALONE) == 14
     for rule in alone:
         values = {"slug": "the-case", "invitation_id": 1}
         with app.test_request_context():

@@ -34,7 +34,7 @@ from tests.journey import (
 )
 from tests.made import a_case, look_anew, pledges_of
 from tests.reader import Reader
-from views import doors
+from views import limits
 
 
 @pytest.fixture
@@ -181,11 +181,11 @@ def test_limits_that_are_counted_in_turn_at_once_are_those_that_are_counted_one_
         ) as site,
         site.test_request_context("/", environ_base={"REMOTE_ADDR": "192.0.2.77"}),
     ):
-        assert [doors.any_too_many(*tries) for _ in range(3)] == [False, False, True]
+        assert [limits.any_too_many(*tries) for _ in range(3)] == [False, False, True]
         assert 3500 < g.retry_after <= 3601
         # The third try was one too many for the network, so it was none for the card page any more.
-        assert doors.too_many("pledge") and doors.too_many("network", "of-a-library")
-        assert [doors.too_many("card page", "in-turn@limits.example") for _ in range(2)] == [False, True]
+        assert limits.too_many("pledge") and limits.too_many("network", "of-a-library")
+        assert [limits.too_many("card page", "in-turn@limits.example") for _ in range(2)] == [False, True]
 
 
 NOT_OURS_TO_SAY = (

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from models import CaseWords
 from tests.doorway import everything, set_otherwise
 from tests.made import a_case, a_user
-from views import doors
+from views import limits
 from views.public import network_of_today
 
 NOON = dt.datetime(2026, 11, 27, 12, tzinfo=dt.UTC)
@@ -178,7 +178,7 @@ def test_tries_at_the_same_moment_are_counted_for_the_account_they_were_made_for
         def eleven_for(account: str) -> list[bool]:
             start.wait()
             with site.test_request_context("/login", method="POST"):
-                return [doors.too_many("login", account) for _ in range(11)]
+                return [limits.too_many("login", account) for _ in range(11)]
 
         with ThreadPoolExecutor(10) as crowd:
             answers = list(crowd.map(eleven_for, [f"owner-{number}@example.org" for number in range(10)]))
@@ -194,10 +194,10 @@ def test_the_limits_hold_without_redis_also_when_many_find_out_at_once(
         def one_more(_: int) -> bool:
             start.wait()
             with site.test_request_context("/", environ_base=from_address("192.0.2.1")):
-                return doors.too_many("comment")
+                return limits.too_many("comment")
 
         # As in a process that has not missed Redis yet.
-        monkeypatch.setattr(doors.limiter, "_storage_dead", False)
+        monkeypatch.setattr(limits.limiter, "_storage_dead", False)
         with ThreadPoolExecutor(8) as crowd:
             answers = sorted(crowd.map(one_more, range(8)))
     assert answers == [False] * 5 + [True] * 3

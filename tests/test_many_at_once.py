@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import functools
 import itertools
 import random
 import secrets
@@ -461,13 +462,14 @@ def test_whoever_waited_for_the_round_while_staff_paused_pledging_or_hid_the_cas
 ) -> None:
     """PostgreSQL reads the row anew for which it has waited, and the case beside it as it was before."""
     held_at = Round.hold_at
-    for number, change in enumerate(({"pledging_paused": True}, {"visibility": "hidden"})):
+    changes: tuple[dict[str, Any], ...] = ({"pledging_paused": True}, {"visibility": "hidden"})
+    for number, change in enumerate(changes):
         slug = a_case(slug=f"waited-for-{number}").slug
         keep()
 
         def meanwhile(slug: str, change: dict[str, Any] = change) -> Round | None:
             found = held_at(slug)
-            in_another_thread(app, lambda: _change_case(slug, change))
+            in_another_thread(app, functools.partial(_change_case, slug, change))
             return found
 
         monkeypatch.setattr(Round, "hold_at", meanwhile)
@@ -480,7 +482,7 @@ def test_whoever_waited_for_the_round_while_staff_paused_pledging_or_hid_the_cas
         case_at(slug).visibility = "public"
         keep()
         its_round = case_at(slug).round
-        in_another_thread(app, lambda slug=slug, change=change: _change_case(slug, change))
+        in_another_thread(app, functools.partial(_change_case, slug, change))
         with pytest.raises(Refused, match="paused"):
             Round.hold(its_round.id).require_pledging(now())
 

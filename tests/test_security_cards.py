@@ -23,6 +23,7 @@ import letters
 import payments
 from jobs import card_pages, deadline_capture, inbox
 from jobs import sweep as the_sweep
+from jobs.charging import Answered
 from law import Refused
 from models import (
     Breaker,
@@ -59,6 +60,7 @@ from tests.made import (
     pledges_of,
 )
 from tests.mailbox import text_of
+from tests.reading import read, said
 from tests.sandbox_process import SandboxProcess
 from tests.test_models_repairs import a_refused
 from views import card_pages as card_page_views
@@ -685,7 +687,7 @@ def test_the_same_form_with_other_terms_while_the_address_waits_is_what_was_agre
     assert [str(letters.write(letter)["To"]) for letter in told("confirmation")][-1] == "typed@example.org"
     assert len([letter for letter in told("confirmation") if letter.subject == f"pledge:{one.id}"]) == 2
     client.post(link_in(told("confirmation")[-1]), headers=SAME_ORIGIN)
-    assert asked.pages == [f"pledge-{one.id}-session-1"] and "£25" in last(case.slug).agreement.words
+    assert asked.pages == [f"pledge-{one.id}-session-1"] and last(case.slug).agreements[-1].amount_pence == 2_500
 
 
 @pytest.mark.usefixtures("strict")
@@ -707,7 +709,7 @@ def test_no_page_of_before_is_made_or_kept_for_a_pledge_that_asks_for_its_addres
     begin_writing()
     card_pages._put_back([wish.pledge_id])
     assert Pledge.waiting_for_page(now() + HOUR, 10) == [] and last(case.slug).next_at is None
-    card_pages._write_down(card_pages.Answered(wish, payments.CardPage("cs_of_before", STRIPE), None))
+    card_pages._write_down(Answered(wish, payments.CardPage("cs_of_before", STRIPE), None))
     one = last(case.slug)
     assert (one.session_id, one.status) == (None, "started") and one.confirm_by is not None
 
@@ -939,6 +941,46 @@ def test_while_pledging_rests_no_card_takes_the_place_of_one_that_counts_but_a_r
     Pledge.hold(payable.id).require_new_card(now())
 
 
+@pytest.mark.parametrize(
+    ("halt", "words", "has_another_card"),
+    [
+        ("paused", "Pledging for this case is paused. Your pledge stands", True),
+        ("hidden", "Pledging for this case is paused. Your pledge stands", True),
+        ("rests", "Pledging rests for a while. Your pledge stands, with the card that it has", False),
+    ],
+)
+def test_while_nobody_can_pledge_the_private_page_offers_what_is_done_and_nothing_else(
+    client: FlaskClient, asked: Asked, halt: str, words: str, has_another_card: bool
+) -> None:
+    case, staff = a_case(), a_user("staff")
+    pledged = a_pledge(case.round, email=f"begun-{halt}@halts.example"), confirm(a_pledge(case.round))
+    begun, counts = (f"/pledges/{one.link()}" for one in pledged)
+    keep()
+    (asks_again,) = read(client, begun).select("#pledge-state")
+    begin_writing()
+    if halt == "rests":
+        Breaker.hold(case.id, now())._go("asks", CardsTried(21, 0, 0, 0), now())
+        Breaker.hold(case.id, now())._go("paused", CardsTried(21, 21, 0, 0), now())
+    elif halt == "hidden":
+        case_at(case.slug).show_as("hidden", "", "An order.", db.session.merge(staff), now())
+    else:
+        case_at(case.slug).switch("pledging_paused", True, "We look into it.", db.session.merge(staff), now())
+    keep()
+    of_begun, of_counts = read(client, begun), read(client, counts)
+    ways = [[said(way) for way in page.select("#pledge-state .button")] for page in (of_begun, of_counts)]
+    assert ways == [["Cancel my pledge"], ["Use another card", "Cancel my pledge"][not has_another_card :]]
+    assert words in said(of_counts, "#pledge-state [role=status]")
+    # Before a card is saved all of it waits for a card page; a page that is open learns of the halt by itself.
+    assert "so no card can be saved just now" in said(of_begun, "#pledge-state [role=status]")
+    assert not of_begun.select(".facts a")
+    assert client.get(str(asks_again["data-hx-get"]), headers={"HX-Request": "true"}).status_code == 200
+    refused = [client.get(f"{begun}/{what}").status_code for what in ("amount", "name", "address")]
+    refused.append(client.post(f"{begun}/card-page", headers=SAME_ORIGIN).status_code)
+    assert (refused, asked.pages) == ([409] * 4, [])
+    answer = client.post(f"{counts}/card", headers=SAME_ORIGIN)
+    assert (answer.status_code, len(asked.pages)) == ((303, 1) if has_another_card else (409, 0))
+
+
 # --- What staff do about it --------------------------------------------------------------------------------
 
 
@@ -1008,8 +1050,8 @@ def test_the_third_person_with_one_card_is_held_and_does_not_count_until_staff_l
     assert held.card_mark and "one-card" not in held.card_mark and held.card_mark == pledges_of(case.slug)[0].card_mark
     (letter,) = (one for one in told("looked_at") if one.subject == f"pledge:{held.id}")
     private = client.get(f"/pledges/{held.link()}").text
-    for said in (words(letter), private):
-        assert "before" in said and "count" in said and "4242" not in said
+    for shown in (words(letter), private):
+        assert "before" in shown and "count" in shown and "4242" not in shown
     assert [one.occasion for one in told("pledges_held")] == [f"case:{case.id}:{now().date().isoformat()}"]
     assert "1 pledge" in desk.get("/staff").text
     page = desk.get("/staff/tried-cards").text
@@ -1095,8 +1137,8 @@ def test_a_card_with_which_a_pledge_would_be_held_is_not_taken_in_the_place_of_a
     (letter,) = told("not_raised")
     private = client.get(f"/pledges/{clean.link()}").text
     assert "counts with £25, as before" in words(letter) and "Another card was saved, but it is not used" in private
-    for said in (words(letter), private.partition("<main")[2]):
-        assert not re.search(r"declin|refus|insufficient|invalid|expired|valid", said)
+    for shown in (words(letter), private.partition("<main")[2]):
+        assert not re.search(r"declin|refus|insufficient|invalid|expired|valid", shown)
     assert [one.note for one in clean.history() if one.what == "card_not_taken"] == ["same_card"] * 2
     # Any other card is taken; and what staff have let count may become more with its own.
     clean, better = replaced(clean, "another", 4_000)

@@ -704,6 +704,12 @@ def test_who_has_changed_name_and_address_is_erased_under_the_old_ones_too(app: 
     left = {one for one in canaries(dump(tmp_path)) if "not.canary" not in one and "canary.theirs" not in one}
     assert left == set()
     assert db.session.scalars(sa.select(LinkRequest.email)).all() == [other]
+    # Whoever asks next gets a letter: were the number of what was erased given again, it would count as sent.
+    another = a_user()
+    begin_writing()
+    EmailChange.ask(db.session.merge(another), "next@privacy.example", now())
+    assert len(db.session.scalars(sa.select(Letter.id).where(Letter.kind == "new_email")).all()) == 3
+    keep()
 
 
 def test_the_last_of_staff_stays(app: Flask) -> None:

@@ -10,7 +10,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 import law
-from models import Case, db
+from law import Refused
+from letters import is_true
+from models import BudgetLine, Case, DocumentLink, Editor, Event, Invitation, Letter, Picture, db
+from pictures import Drawing
 from tests.crowd import at_once
 from tests.made import a_case, a_draft, a_user, case_at, keep, look_anew, now
 from tests.reading import read, said, token
@@ -361,7 +364,7 @@ def test_the_preview_of_an_empty_draft_is_a_page_too(app: Flask) -> None:
 def test_the_draft_of_another_owner_does_not_exist(app: Flask, workshop: Workshop) -> None:
     intruder = Workshop(app, a_draft(title="Theirs"))
     before = workshop.case().draft_version
-    for end in ("draft", "preview"):
+    for end in ("draft", "preview", "deletion"):
         assert intruder.client.get(f"/owner/cases/{workshop.slug}/{end}").status_code == 404
     form = {"form_token": intruder.token, "version": str(before), "story": "Mine now", "slug": "mine"}
     for number in (str(workshop.case_id), "x", "9" * 30, ""):
@@ -370,11 +373,77 @@ def test_the_draft_of_another_owner_does_not_exist(app: Flask, workshop: Worksho
     assert workshop.case().draft_version == before
 
 
+# --- Throwing it away --------------------------------------------------------------------------------------
+
+
+def test_a_draft_is_deleted_after_a_question_with_all_that_belongs_to_it(app: Flask, workshop: Workshop) -> None:
+    helper, staff = a_user(), a_user("staff")
+    case = workshop.case()
+    owner, number = case.owner, case.owner_id
+    case.hang_picture([Drawing(size, "image/png", 30, 20, b"drawn") for size in ("large", "small")], "A hall.", now())
+    Invitation.to_case(case, "asked@deletions.example", owner, now())
+    db.session.add(Editor(case_id=case.id, user_id=helper.id, added_at=now()))
+    case.submit(owner, now())
+    case.ask_changes("CANARY: name the court.", db.session.merge(staff), now(), case.review_mark)
+    lawyers = f"/drafts/{case.preview_link()}"
+    keep()
+    helpers = logged_in(app, helper)
+    where, seen = f"/owner/cases/{workshop.slug}/deletion", workshop.version
+    assert [link["href"] for link in read(workshop.client, workshop.address).select("main > p a")][-1] == where
+    assert not [link for link in read(helpers, workshop.address).select("a") if link["href"] == where]
+    assert "“Whose data?”, last saved" in said(read(workshop.client, where), "main")
+
+    def press(status: int, version: str) -> Any:
+        typed = {"form_token": workshop.token, "version": version}
+        return read(workshop.client, where, status, method="POST", data=typed)
+
+    # Looking deletes nothing, nor does a button below a question about other words.
+    assert "This draft was changed" in said(press(409, str(int(seen) - 1)), "[role=alert]")
+    assert workshop.case().title == "Whose data?"
+    press(303, seen)
+    press(404, seen)
+    look_anew()
+    belongs = (Case, BudgetLine, DocumentLink, Picture, Editor, Invitation)
+    assert [db.session.scalar(sa.select(sa.func.count(table.id))) for table in belongs] == [0] * len(belongs)
+    lines = list(db.session.scalars(sa.select(Event).where(Event.case_id == workshop.case_id).order_by(Event.id)))
+    assert (lines[-1].what, lines[-1].who) == ("draft_deleted", f"user:{number}")
+    assert "CANARY" not in "".join(line.note for line in lines)
+    # None of its letters goes out any more: to its owner, to staff, to whom it asked.
+    kept = list(db.session.scalars(sa.select(Letter).order_by(Letter.id)))
+    assert [letter.kind for letter in kept] == ["invitation", "case_submitted", "case_changes"]
+    assert not any(is_true(letter) for letter in kept)
+    with pytest.raises(Refused, match="This draft was deleted meanwhile"):
+        Case.hold(workshop.case_id)
+    # The link of its lawyer opens no other draft, as it would if the next one got its number.
+    keep()
+    assert a_draft().id > workshop.case_id
+    assert app.test_client().get(lawyers).status_code == helpers.get(workshop.address).status_code == 404
+
+
+@pytest.mark.parametrize("status", ["submitted", "approved", "rejected"])
+def test_what_is_with_staff_or_was_rejected_is_not_deleted(app: Flask, workshop: Workshop, status: str) -> None:
+    staff, case = a_user("staff"), workshop.case()
+    case.submit(case.owner, now())
+    if status == "approved":
+        case.approve(db.session.merge(staff), now(), case.review_mark, now() + dt.timedelta(days=1))
+    if status == "rejected":
+        case.reject("This is not a legal case.", db.session.merge(staff), now(), case.review_mark)
+    keep()
+    where = f"/owner/cases/{workshop.slug}/deletion"
+    assert not [link for link in read(workshop.client, workshop.address).select("a") if link["href"] == where]
+    page = read(workshop.client, where)
+    assert said(page, "h1") == "This draft cannot be deleted" and not page.select("main form")
+    sent = {"form_token": workshop.token, "version": str(workshop.case().draft_version)}
+    read(workshop.client, where, 409, method="POST", data=sent)
+    assert workshop.case().status == status
+
+
 def test_a_live_case_has_no_draft_page_any_more(app: Flask) -> None:
     owner = a_user()
     case = a_case(owner=owner)
     client = logged_in(app, owner)
-    for end, where in (("draft", f"/owner/cases/{case.slug}"), ("preview", f"/cases/{case.slug}")):
+    own = f"/owner/cases/{case.slug}"
+    for end, where in (("draft", own), ("deletion", own), ("preview", f"/cases/{case.slug}")):
         answer = client.get(f"/owner/cases/{case.slug}/{end}")
         assert (answer.status_code, answer.location) == (303, where)
     sent: FlaskClient = client

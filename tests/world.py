@@ -140,6 +140,8 @@ class World:
                 connection.execute(table.delete())
             if db.engine.dialect.name == "postgresql":
                 connection.exec_driver_sql("SELECT setval(seqrelid, 1, false) FROM pg_sequence")
+            else:
+                connection.exec_driver_sql("DELETE FROM sqlite_sequence")
 
     def end(self) -> None:
         """The real clock again."""

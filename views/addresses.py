@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import AddressChange, LinkRequest, Pledge, db
-from views import doors, languages
+from views import languages, limits
 from views.card_pages import Terms, change_terms, private_page
 from views.forms import EmailForm
 from views.public import now
@@ -37,7 +37,7 @@ def change_address(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     if email == pledge.email:
         form.email.errors = [gettext("Letters go to %(email)s already.", email=email)]
         return _address_page(pledge, form), 422
-    if doors.too_many("letter") or doors.too_many("letter", email):
+    if limits.too_many("letter") or limits.too_many("letter", email):
         form.email.errors = TOO_MANY
         return _address_page(pledge, form), 429
     if pledge.confirmed_at is None:
@@ -116,7 +116,7 @@ def find() -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return render_template("pledges/find.html", form=form), 422
     email = str(form.email.data)
-    if doors.too_many("letter") or doors.too_many("letter", email):
+    if limits.too_many("letter") or limits.too_many("letter", email):
         form.email.errors = TOO_MANY
         return render_template("pledges/find.html", form=form), 429
     LinkRequest.ask(email, now(), languages.asked_for())

@@ -25,7 +25,7 @@ from models import (
     hash_password,
     is_password,
 )
-from views import doors, hypermedia, languages
+from views import doors, hypermedia, languages, limits
 from views.account_forms import JoinForm, OwnPasswordForm, SignUpForm
 from views.accounts import accounts, let_in
 from views.public import now
@@ -84,7 +84,7 @@ def sign_up() -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return render_template("accounts/sign_up.html", form=form), 422
     email = str(form.email.data)
-    if doors.too_many("letter") or doors.too_many("letter", email):
+    if limits.too_many("letter") or limits.too_many("letter", email):
         form.email.errors = TOO_MANY_LETTERS
         return render_template("accounts/sign_up.html", form=form), 429
     its_hash = hashed(str(form.password.data))
@@ -110,7 +110,7 @@ def confirm_sign_up(opened: SignUp) -> AnyResponse | tuple[str, int]:
     form = OwnPasswordForm(request.form)
     if not form.validate():
         return render_template("accounts/confirm.html", form=form, opened=opened), 422
-    if doors.too_many("login") or doors.too_many("login", opened.email):
+    if limits.too_many("login") or limits.too_many("login", opened.email):
         form.password.errors = TOO_MANY_TRIES
         return render_template("accounts/confirm.html", form=form, opened=opened), 429
     number, its_hash = opened.id, opened.password_hash
@@ -140,7 +140,7 @@ def accept_invitation(opened: Invitation) -> AnyResponse | tuple[str, int]:
     form = JoinForm(request.form)
     if not form.validate_for(opened.email):
         return render_template("accounts/invitation.html", form=form, opened=opened), 422
-    if doors.too_many("password"):
+    if limits.too_many("password"):
         form.password.errors = TOO_MANY_TRIES
         return render_template("accounts/invitation.html", form=form, opened=opened), 429
     number = opened.id

@@ -20,7 +20,7 @@ from jobs.card_pages import ASKING
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
 from models import Pledge, begin_writing, db, write_new
 from money import pounds
-from views import doors, hypermedia, words
+from views import hypermedia, limits, words
 from views.public import now
 
 log = structlog.get_logger()
@@ -225,7 +225,7 @@ def come_back(known: Pledge, about: str, look: Callable[[int], None]) -> AnyResp
     """Back from Stripe, or from a bank. The address is not believed: it only says which row to ask Stripe about. And
     Stripe is not asked about the same by everybody who opens that address again and again."""
     back, pledge_id = private_page(known), known.id
-    if not doors.may_ask_stripe(about):
+    if not limits.may_ask_stripe(about):
         return redirect(f"{back}?stripe=asked", 303)
     begin_writing()
     try:

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import Comment, db, held_about
-from views import doors, hypermedia
+from views import doors, hypermedia, limits
 from views.comment_forms import ReportForm, TextForm
 from views.files import as_file
 from views.public import found, network_of_today, now, public
@@ -47,7 +47,7 @@ def edit_comment(comment: Comment) -> AnyResponse | tuple[str, int]:
     if comment.is_editable(now()):
         if not form.validate():
             return _own_page(comment, form), 422
-        if doors.too_many("comment"):
+        if limits.too_many("comment"):
             form.body.errors = [gettext("You have sent many comments. Please wait an hour, then send this one.")]
             return _own_page(comment, form), 429
     held = Comment.hold(comment.id) or abort(404)
@@ -99,7 +99,7 @@ def report(comment_id: int) -> AnyResponse | tuple[str, int]:
     held, form = _public(Comment.hold(comment_id)), ReportForm(request.form)
     if not form.validate():
         return _report_page(held, form), 422
-    if doors.too_many("report"):
+    if limits.too_many("report"):
         form.reason.errors = [gettext("Many reports came from your network. Please wait an hour, then send this one.")]
         return _report_page(held, form), 429
     as_of = now()

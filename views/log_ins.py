@@ -12,7 +12,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 import law
 from models import User, UserSession, begin_reading, begin_writing, db, is_away
-from views import doors, hypermedia, visitors
+from views import doors, hypermedia, limits, visitors
 
 log = structlog.get_logger()
 # The cookie of a browser in which somebody has logged in before, how long it lasts, and how many accounts it knows.
@@ -106,9 +106,9 @@ def too_many_tries(kind: str, email: str) -> bool:
     """
     number, accounts = _known()
     if _name_of(email) in accounts:
-        return doors.too_many(f"known {kind}", f"{number} {email}")
-    from_network = kind == "login" and doors.too_many("login from network")
-    return from_network or doors.too_many(kind) or doors.too_many(kind, email)
+        return limits.too_many(f"known {kind}", f"{number} {email}")
+    from_network = kind == "login" and limits.too_many("login from network")
+    return from_network or limits.too_many(kind) or limits.too_many(kind, email)
 
 
 def _known() -> tuple[str, list[str]]:

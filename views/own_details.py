@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import EmailChange, User, db
-from views import doors, log_ins
+from views import limits, log_ins
 from views.account_forms import ChangeEmailForm, ChangePasswordForm, NameForm, ProofForm
 from views.accounts import accounts
 from views.admissions import TOO_MANY_LETTERS, hashed
@@ -71,7 +71,7 @@ def change_email() -> AnyResponse | tuple[str, int]:
     if wanted.lower() == current_user.email:
         form.email.errors = [gettext("This is your address already.")]
         return _page(EMAIL, form), 422
-    if doors.too_many("letter") or doors.too_many("letter", wanted):
+    if limits.too_many("letter") or limits.too_many("letter", wanted):
         form.email.errors = TOO_MANY_LETTERS
         return _page(EMAIL, form), 429
     held = hold_with_proof(form, myself())

@@ -21,7 +21,8 @@ CASES_A_PAGE = 20
 OWNER_ALONE = frozenset({
     "owners.submit", "owners.take_back", "owners.replace_preview_link", "owners.promise", "owners.ask_promise_change",
     "owners.withdraw_promise_change", "owners.cancellation", "owners.cancel_case", "owners.report_form",
-    "owners.publish_report", "owners.invite_editor", "owners.take_invitation_back",
+    "owners.publish_report", "owners.invite_editor", "owners.take_invitation_back", "owners.draft_deletion",
+    "owners.delete_draft",
 })  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from jobs import ring
 from law import Refused
 from models import Case, Invitation, db
-from views import doors, hypermedia, languages
+from views import hypermedia, languages, limits
 from views.account_forms import EditorForm
 from views.admissions import TOO_MANY_LETTERS
 from views.owners import own, owners
@@ -29,7 +29,7 @@ def invite_editor(slug: str) -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _people(its_case, form), 422
     email = str(form.email.data)
-    if doors.too_many("letter") or doors.too_many("letter", email):
+    if limits.too_many("letter") or limits.too_many("letter", email):
         form.email.errors = TOO_MANY_LETTERS
         return _people(its_case, form), 429
     try:

@@ -11,7 +11,7 @@ import structlog
 from flask import abort, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from views import doors, languages
+from views import languages, limits
 from views.public import public
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ def policy_report() -> tuple[str, int]:
     """Anybody may send anything here, so of it only what one of our own words could be is written down."""
     if request.mimetype not in KINDS:
         abort(415)
-    if doors.too_many("policy report"):
+    if limits.too_many("policy report"):
         return "", 429
     try:
         told = list(_broken(json.loads(request.get_data())))

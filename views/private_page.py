@@ -1,5 +1,7 @@
 """The supporter's private page: what the pledge is at, and all that can be done about it there, by plain forms."""
 
+from typing import Any
+
 from flask import abort, redirect, render_template, request
 from flask.wrappers import Response
 from flask_babel import gettext
@@ -27,15 +29,23 @@ from views.supporters import shown, supporters, wait_for_refused_cards
 
 @supporters.get("/pledges/<link>")
 def pledge_page(pledge: Pledge) -> Response:
-    return hypermedia.refreshed(
-        "pledges/pledge.html", "pledges/_pledge_state.html", _mark(pledge), **shown(pledge),
-        address_asked=pledge.address_asked(now()), comes_back=Bounce.holds(pledge.email),
-    )  # fmt: skip
+    state = _state(pledge)
+    return hypermedia.refreshed("pledges/pledge.html", "pledges/_pledge_state.html", _mark(state), **state)
 
 
-def _mark(pledge: Pledge) -> str:
+def _state(pledge: Pledge) -> dict[str, Any]:
+    """What the state of the pledge is told from."""
+    return shown(pledge) | {
+        "address_asked": pledge.address_asked(now()),
+        "comes_back": Bounce.holds(pledge.email),
+        "halt": pledge.round.halt(now()) if pledge.round.is_open(now()) else "",
+    }
+
+
+def _mark(state: dict[str, Any]) -> str:
     """Changes with what the page says of its state."""
-    return f"{pledge.status}.page-to-come" if pledge.awaits_page else pledge.status
+    pledge: Pledge = state["pledge"]
+    return ".".join(filter(None, (pledge.status, "page-to-come" if pledge.awaits_page else "", state["halt"])))
 
 
 @supporters.get("/pledges/<link>/receipt")
@@ -242,5 +252,5 @@ def unsubscribe(pledge: Pledge) -> str:
 
 def _changed(held: Pledge, notice: str) -> Response:
     """Back to the private page, where the change is told; for htmx only what has changed of it."""
-    state = shown(held) | {"address_asked": held.address_asked(now()), "comes_back": Bounce.holds(held.email)}
-    return hypermedia.done(private_page(held), notice, "pledges/_pledge_state.html", mark=_mark(held), **state)
+    state = _state(held)
+    return hypermedia.done(private_page(held), notice, "pledges/_pledge_state.html", mark=_mark(state), **state)

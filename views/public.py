@@ -18,7 +18,7 @@ import law
 import models
 from jobs import ring
 from models import Case, CaseWords, Comment, Picture, begin_reading, db
-from views import doors, front_cache, hypermedia, languages, visitors
+from views import doors, front_cache, hypermedia, languages, limits, visitors
 from views.forms import CommentForm
 from views.words import time_left
 
@@ -37,12 +37,12 @@ def home() -> tuple[str, int]:
     asked = {name: request.args.get(name, "")[: law.LONGEST_LINE] for name in ("q", "show", "topic", "court")}
     asked["show"] = asked["show"] if asked["show"] in law.CASE_FILTERS else "all"
     asked["topic"] = asked["topic"] if asked["topic"] in law.TOPICS else ""
-    if asked["q"] and doors.too_many("search"):
+    if asked["q"] and limits.too_many("search"):
         return _home(asked, [], gettext("Many searches came from your network. Please wait a minute.")), 429
     if not asked["q"]:
         return _home(asked, _looked_for(asked, None)), 200
     if not _searching.acquire(blocking=False):
-        doors.come_back_in(5)
+        limits.come_back_in(5)
         return _home(asked, [], gettext("Many people search at this moment. Please try again in a few seconds.")), 503
     try:
         among = CaseWords.holding(asked["q"])
@@ -134,7 +134,7 @@ def comment(slug: str) -> Response:
     if its_case.comments_locked:
         form.body.errors = [gettext("Comments on this case are closed, so nothing was sent.")]
         return _comment_again(its_case, form, 409)
-    if doors.too_many("comment"):
+    if limits.too_many("comment"):
         form.body.errors = [gettext("You have sent many comments. Please wait an hour, then send this one.")]
         return _comment_again(its_case, form, 429)
     as_of = now()
@@ -143,7 +143,7 @@ def comment(slug: str) -> Response:
         network=network_of_today(as_of), trapped=bool(request.form.get("website")), language=languages.asked_for(),
     )  # fmt: skip
     is_new = taken.is_new
-    if sent := is_new and doors.may_write_to(taken.email):
+    if sent := is_new and limits.may_write_to(taken.email):
         taken.owe_link(now())
     db.session.commit()
     ring("send_letters")

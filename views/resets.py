@@ -5,7 +5,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import PasswordReset, db
-from views import doors, languages, log_ins
+from views import languages, limits, log_ins
 from views.account_forms import NewPasswordForm
 from views.accounts import accounts
 from views.admissions import TOO_MANY_LETTERS, TOO_MANY_TRIES, hashed
@@ -25,7 +25,7 @@ def ask_reset() -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return render_template("accounts/forgotten.html", form=form), 422
     email = str(form.email.data)
-    if doors.too_many("letter") or doors.too_many("reset", email):
+    if limits.too_many("letter") or limits.too_many("reset", email):
         form.email.errors = TOO_MANY_LETTERS
         return render_template("accounts/forgotten.html", form=form), 429
     PasswordReset.ask(email, now(), languages.asked_for())
@@ -50,7 +50,7 @@ def reset_password(opened: PasswordReset) -> AnyResponse | tuple[str, int]:
     form = NewPasswordForm(request.form)
     if not form.validate_for(opened.email):
         return render_template("accounts/reset.html", form=form, opened=opened), 422
-    if doors.too_many("password"):
+    if limits.too_many("password"):
         form.password.errors = TOO_MANY_TRIES
         return render_template("accounts/reset.html", form=form, opened=opened), 429
     number = opened.id

@@ -16,7 +16,7 @@ import config
 import law
 from jobs.stripe_events import look_again_at_card
 from models import AddressChange, Breaker, CardFailure, Case, Lookout, Pledge, Round, begin_reading, db
-from views import doors, languages, words
+from views import doors, languages, limits, words
 from views.card_pages import (
     Terms,
     change_terms,
@@ -68,7 +68,7 @@ def limit_card_pages() -> None:
     pledge = (request.view_args or {}).get("pledge")
     if request.endpoint not in OPENS_CARD_PAGES or not pledge:
         return
-    if doors.too_many("card page", pledge.email):
+    if limits.too_many("card page", pledge.email):
         abort(429)
     if pledge.confirmed_at is None or request.endpoint not in CHANGES:
         wait_for_refused_cards(pledge)
@@ -77,7 +77,7 @@ def limit_card_pages() -> None:
 def wait_for_refused_cards(pledge: Pledge) -> None:
     """No card page for an address, or to a network, for which many cards were refused just now."""
     if CardFailure.too_many_for(pledge.email, now()) or CardFailure.too_many_from(network_of_today(now()), now()):
-        doors.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
+        limits.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
         abort(429)
 
 
@@ -108,7 +108,7 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
     its_round = Round.hold_at(slug) or abort(404)
     lookout = Lookout.of(its_round, form_key, email, network, now())
     if lookout.must_wait(network, now()):
-        doors.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
+        limits.come_back_in(int(law.FAILURES_WITHIN.total_seconds()))
         return _must_wait(slug, form)
     if request.form.get("promise", "") != lookout.promise_mark:
         form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
@@ -195,7 +195,7 @@ def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, in
 def too_many_pages(email: str, network: str) -> bool:
     """Whether so many card pages were asked for from here, or for this address, that somebody must wait before another
     one. A case that much is pledged for is no reason."""
-    return doors.any_too_many(("pledge", ""), ("network", network), ("card page", email))
+    return limits.any_too_many(("pledge", ""), ("network", network), ("card page", email))
 
 
 def _must_wait(slug: str, form: PledgeForm) -> tuple[str, int]:

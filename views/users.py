@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from jobs import ring
 from law import N_, Refused
 from models import Invitation, User, db
-from views import doors, languages, states
+from views import languages, limits, states
 from views.account_forms import InviteForm, RoleForm
 from views.forms import ReasonForm, readable
 from views.public import now
@@ -30,7 +30,7 @@ def invite() -> AnyResponse | tuple[str, int]:
     if not form.validate():
         return _users_page(form), 422
     email = str(form.email.data)
-    if doors.too_many("letter", email):
+    if limits.too_many("letter", email):
         form.email.errors = [gettext("Many letters went to this address. Please wait an hour, then send this again.")]
         return _users_page(form), 429
     try:

@@ -84,6 +84,28 @@ def preview_draft(slug: str) -> AnyResponse | str:
     return render_template("cases/draft.html", **as_it_would_look(case))
 
 
+@owners.get("/cases/<slug>/deletion")
+def draft_deletion(slug: str) -> AnyResponse | str:
+    """The question first: a draft that is thrown away does not come back."""
+    case = own(slug)
+    if case.status not in law.HIDDEN_CASES:
+        return redirect(url_for("owners.case", slug=slug), 303)
+    return _deletion_page(case)
+
+
+@owners.post("/cases/<slug>/deletion")
+def delete_draft(slug: str) -> AnyResponse | tuple[str, int]:
+    """Pressed twice, the second press finds nothing any more. What was written since the question stays."""
+    held = Case.hold(own(slug).id)
+    if held.status in law.WRITABLE_CASES and _seen() != held.draft_version:
+        problem = gettext("This draft was changed since you opened this page, so nothing was deleted. Look again.")
+        return _deletion_page(held, problem), 409
+    held.delete(current_user, _now())
+    db.session.commit()
+    flash(gettext("The draft is deleted."))
+    return redirect(url_for("owners.desk"), 303)
+
+
 @owners.get("/cases/<slug>/picture")
 def picture(slug: str) -> str:
     case = own(slug)
@@ -177,6 +199,11 @@ def as_it_would_look(case: Case) -> dict[str, Any]:
     """What the page of a draft is drawn from, for its owner, for staff and for the holder of its link."""
     as_of = _now()
     return {"case": case, "round": case.prospect(as_of), "as_of": as_of}
+
+
+def _deletion_page(case: Case, problem: str = "") -> str:
+    writable = case.status in law.WRITABLE_CASES
+    return render_template("owners/draft_deletion.html", case=case, writable=writable, problem=problem)
 
 
 def _own_draft(slug: str) -> Case:

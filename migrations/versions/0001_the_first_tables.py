@@ -243,7 +243,8 @@ def upgrade() -> None:
     sa.CheckConstraint('wanted_pence BETWEEN 1 AND 100000000', name=op.f('ck_cases_target_in_bounds')),
     sa.ForeignKeyConstraint(['owner_id'], ['users.id'], name=op.f('fk_cases_owner_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_cases')),
-    sa.UniqueConstraint('slug', name=op.f('uq_cases_slug'))
+    sa.UniqueConstraint('slug', name=op.f('uq_cases_slug')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('cases', schema=None) as batch_op:
         batch_op.create_index('ix_cases_live_at_id', ['live_at', 'id'], unique=False)
@@ -265,7 +266,8 @@ def upgrade() -> None:
     sa.Column('taken_back_at', sa.DateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_email_changes_user_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_email_changes')),
-    sa.UniqueConstraint('public_id', name=op.f('uq_email_changes_public_id'))
+    sa.UniqueConstraint('public_id', name=op.f('uq_email_changes_public_id')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('email_changes', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_email_changes_user_id'), ['user_id'], unique=False)
@@ -433,7 +435,8 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_invitations_case_id')),
     sa.ForeignKeyConstraint(['invited_by_id'], ['users.id'], name=op.f('fk_invitations_invited_by_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_invitations')),
-    sa.UniqueConstraint('public_id', name=op.f('uq_invitations_public_id'))
+    sa.UniqueConstraint('public_id', name=op.f('uq_invitations_public_id')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('invitations', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_invitations_case_id'), ['case_id'], unique=False)
@@ -496,7 +499,8 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['author_id'], ['users.id'], name=op.f('fk_updates_author_id')),
     sa.ForeignKeyConstraint(['case_id'], ['cases.id'], name=op.f('fk_updates_case_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_updates')),
-    sa.UniqueConstraint('form_key', name=op.f('uq_updates_form_key'))
+    sa.UniqueConstraint('form_key', name=op.f('uq_updates_form_key')),
+    sqlite_autoincrement=True
     )
     with op.batch_alter_table('updates', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_updates_case_id'), ['case_id'], unique=False)
