@@ -153,7 +153,7 @@ def log_in() -> dict[str, str]:
 
 # What each form of a flood of pledges has wrong: its amount, its address, its agreement, its key, or all of it.
 WRONG: tuple[dict[str, str], ...] = (
-    {"other_amount": "-1"}, {"other_amount": "1e309"}, {"other_amount": "9" * 40}, {"amount": "\0"},
+    {"other_amount": "-1"}, {"other_amount": "1e309"}, {"other_amount": "9" * 40}, {"amount": "\0", "other_amount": ""},
     {"email": "nobody@"}, {"email": "x" * 5_000}, {"shown_as": "nonsense"}, {"agreed": ""}, {"form_key": "short"},
     {"form_key": "", "form_token": "of nobody", "name": "\u202e" * 500, "message": "x" * 50_000},
 )  # fmt: skip
