@@ -151,6 +151,21 @@ def log_in() -> dict[str, str]:
     return {"form_token": token, "cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
 
 
+# What each form of a flood of pledges has wrong: its amount, its address, its agreement, its key, or all of it.
+WRONG: tuple[dict[str, str], ...] = (
+    {"other_amount": "-1"}, {"other_amount": "1e309"}, {"other_amount": "9" * 40}, {"amount": "\0", "other_amount": ""},
+    {"email": "nobody@"}, {"email": "x" * 5_000}, {"shown_as": "nonsense"}, {"agreed": ""}, {"form_key": "short"},
+    {"form_key": "", "form_token": "of nobody", "name": "\u202e" * 500, "message": "x" * 50_000},
+)  # fmt: skip
+
+
+def _wrong_pledge(number: int, turn: int) -> bytes:
+    """A pledge form that is refused, each time for another reason."""
+    right = {"amount": "other", "other_amount": "25", "name": "Ada", "email": f"a{number}-{turn}@storm.example",
+             "shown_as": "name", "agreed": "y", "form_key": f"storm-{number:08d}-{turn:08d}"}  # fmt: skip
+    return _post(f"/cases/{SLUG}/pledges", **{**right, **WRONG[turn % len(WRONG)]})
+
+
 Attack = Callable[[int, float, Said], Awaitable[None]]
 ATTACKS: dict[str, tuple[int, Attack]] = {
     "bodies that come a letter a second": (500, _slow_body),
@@ -162,6 +177,7 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
     "searches": (50, _again_and_again(lambda n, turn: _head("GET", f"/?q=word{n}x{turn}", "Accept-Encoding: gzip"))),
     "comments": (50, _again_and_again(lambda n, turn: _post(
         f"/cases/{SLUG}/comments", name="Ada", email=f"a{n}@storm.example", body=f"Words {turn}"))),
+    "wrong pledges": (50, _again_and_again(_wrong_pledge)),
     "previews by an owner": (50, _again_and_again(lambda n, turn: _post(
         f"/owner/cases/{SLUG}/updates/1", title="News", body=f"Words {turn} " * 1_000, preview="y", **KNOWN))),
     "forgotten passwords": (50, _again_and_again(lambda n, turn: _post(

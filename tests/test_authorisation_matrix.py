@@ -1,5 +1,6 @@
 """Who may do what, for every address and every kind of person, made from the addresses themselves: a new one is in the
-table as soon as it exists, and closed to everybody whom its blueprint does not admit."""
+table as soon as it exists, and closed to everybody whom its blueprint does not admit. One that nobody has declared
+fails it."""
 
 from collections import Counter
 
@@ -12,6 +13,7 @@ from werkzeug.routing import Rule
 from models import Case, Editor, begin_writing, db
 from tests.doorway import SAME_ORIGIN, Site, everything, logged_in, token_on
 from tests.made import a_case, a_user, keep, now
+from tests.test_guards import undeclared
 from views import doors
 from views.owners import OWNER_ALONE
 
@@ -62,6 +64,7 @@ def people(site: Site) -> dict[str, FlaskClient]:
 def test_whoever_may_not_come_in_is_told_so_at_every_address_and_changes_nothing(
     site: Site, people: dict[str, FlaskClient]
 ) -> None:
+    assert undeclared(site.app) == []
     people["supporter"].get(f"/pledges/{site.links['pledge']}")
     tokens = {person: token_on(people[person], page) if page else "" for person, page in PEOPLE.items()}
     before, seen = everything(), Counter[str]()

@@ -1,6 +1,7 @@
 """The rules of the house that a reader would otherwise have to remember; CONTRIBUTING.md says why they are so."""
 
 import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -173,22 +174,35 @@ def test_whoever_switches_off_a_rule_about_security_says_why_in_the_same_line() 
         assert "nosec" not in (ROOT / file).read_text(encoding="utf-8").replace('"nosec"', ""), file
 
 
-def test_each_row_of_the_security_checklist_names_tests_that_are_there() -> None:
-    rows = re.findall(
-        r"^\| (\d+) \| .*? \| (.*) \|$", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
+def test_each_row_of_the_security_checklist_names_its_tests_by_their_sentences_and_all_of_them_are_there() -> None:
+    """The last cell of a row is written so: `file`: a sentence; another · `another_file`: a sentence."""
+    words = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \|$", words, re.MULTILINE)
     assert sorted({int(number) for number, _ in rows}) == [*range(1, 55)]
-    tests = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.py")}
-    functions = {name for text in tests.values() for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+    # Nor is there a test that calls itself after a row that the table does not have, or that it does not name.
+    called = {(file, name) for file, names in _tests().items() for name in names if name.startswith("row_")}
     for number, held_by in rows:
-        named = re.findall(r"`(?:(test_\w+)(?:\.py)?)?(?:::(test_\w+))?`", held_by)
-        assert named, number
-        for file, function in named:
-            assert file in tests or file in functions or (file == "" and function), f"row {number}: {file}"
-            assert function == "" or function in functions, f"row {number}: {function}"
-        files = [file for file, _ in named if file in tests]
-        for words in re.findall(r"`\.\.\._(\w+?)(?:\.\.\.|_\.\.\.)?`", held_by):
-            assert any(re.search(rf"def test_\w*{words}", tests[file]) for file in files), f"row {number}: {words}"
+        for of_one_file in held_by.split(" · "):
+            named = re.fullmatch(r"`(test_\w+)`: ([a-z0-9 ;]+)", of_one_file)
+            assert named, f"row {number}: {of_one_file}"
+            for sentence in named.group(2).split("; "):
+                name = sentence.replace(" ", "_")
+                assert name in _tests().get(named.group(1), ()), f"row {number}: {named.group(1)}: {sentence}"
+                called.discard((named.group(1), name))
+    assert called == set()
+
+
+@functools.cache
+def _tests() -> dict[str, set[str]]:
+    """file -> the names of its tests, without the word that each begins with."""
+    return {
+        file.stem: {
+            found.name.removeprefix("test_")
+            for found in ast.parse(file.read_text(encoding="utf-8")).body
+            if isinstance(found, ast.FunctionDef) and found.name.startswith("test_")
+        }
+        for file in (ROOT / "tests").glob("test_*.py")
+    }
 
 
 def _imports() -> Iterator[tuple[Path, str, str]]:
