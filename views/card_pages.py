@@ -45,9 +45,9 @@ class Terms(NamedTuple):
         return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.shown_as, pledge.wants_updates, *said)
 
 
-def private_page(pledge: Pledge) -> str:
-    """Its address."""
-    return url_for("supporters.pledge_page", link=pledge.link())
+def private_page(pledge: Pledge, **told: str) -> str:
+    """Its address, and what is to be told there."""
+    return url_for("supporters.pledge_page", link=pledge.link(), **told)
 
 
 def note_card_page(made: Pledge) -> None:

@@ -298,7 +298,7 @@ class CommentForm(TypedForm):
 
 
 class ReasonForm(TypedForm):
-    """Why staff turn a switch or cancel a case."""
+    """Why staff turn a switch."""
 
     reason = StringField(
         lazy_gettext("Reason"),
@@ -326,7 +326,7 @@ class NoticeForm(ReasonForm):
 
 
 class CancellationForm(ReasonForm):
-    """Why its owner cancels a case, typed together with a word that nobody types by mistake."""
+    """Why its owner or staff cancel a case, typed together with a word that nobody types by mistake."""
 
     sure = StringField(lazy_gettext("Type the word cancel"), [Readable()], filters=[trim])
 
