@@ -59,7 +59,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "confirmed": (
         "Your £25 pledge counts",
         "Thank you. Your pledge of £25 for",
-        PROMISE_PASSED,
+        f"{PROMISE_PASSED}\n\nYou have agreed to this:\n\n    I allow Standing Test to charge my card £25 once, after",
     ),
     "cancelled": ("Your £25 pledge is cancelled", "You have cancelled your pledge of £25 for", "is not charged"),
     "charged": ("Your card was charged £25", "The case reached its target:", "£25 pledged of £20"),
