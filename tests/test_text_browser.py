@@ -72,7 +72,7 @@ def test_the_pledge_form_reads_from_the_amount_to_the_promise(house: House, w3m:
         "Your name",
         "How would you like to be shown?",
         "The amount is never public. Your name is, only where you send a message that everyone can read.",
-        "(*) With my name", "( ) As “Anonymous”, to the case owner too",
+        "( ) With my name", "(*) As “Anonymous”; the case owner sees my name",
         "Your e-mail address",
         "[ ] Keep me updated about this case by e-mail",
         "[ ] I allow Standing Test to charge my card the amount chosen above once, after",

@@ -134,7 +134,8 @@ def shown_as_field() -> Any:
             SelectChoice("anonymous", lazy_gettext("As “Anonymous”; the case owner sees my name")),
             SelectChoice("hidden", lazy_gettext("As “Anonymous”, to the case owner too")),
         ],
-        default="name",
+        # What the hint advises: whoever wants more to be seen says so.
+        default="anonymous",
         validate_choice=False,
     )
 
