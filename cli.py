@@ -289,6 +289,9 @@ def decide_card(counts: bool, public_id: str) -> None:
 def examine_books(context: click.Context) -> None:
     """Sum up the books: say what is off, or in one line that they agree. Changes nothing."""
     begin_reading()
+    # Before the first upgrade there is no table that could say of which release they are.
+    if not sa.inspect(db.session.connection()).has_table("alembic_version") or not tables_are_ours():
+        raise click.ClickException("The database is not of this release: run flask db upgrade.")
     findings = doctor.examine(_now())
     for finding in findings:
         click.echo(finding)

@@ -272,7 +272,7 @@ DOUBTS: Mapping[str, str] = {
     "card_refused": N_("this card was refused for other pledges lately"),
     "network": N_("many cards were refused that came from the same network"),
     # Its supporter lets it count, by the link in a letter.
-    "unconfirmed": N_("its address was not confirmed while cards were being tried out"),
+    "unconfirmed": N_("its address was not confirmed while cards were being tested"),
 }
 
 # What pages call the kinds of rows, their states and what happened to them: as the database has it, but for the

@@ -1509,6 +1509,8 @@ class Case(Base):
     updates: Mapped[list[Update]] = relationship(back_populates="case", order_by="Update.id.desc()")
     budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
     links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
+    # Until when its breaker, or the site's, lets pledging rest. Only read along with what its pages show.
+    rests_until: Mapped[dt.datetime | None] = sa.orm.query_expression()
     pictures: Mapped[list[Picture]] = relationship(back_populates="case", cascade="all, delete-orphan")
     report: Mapped[FinalReport | None] = relationship(back_populates="case")
 
@@ -1942,7 +1944,14 @@ class Case(Base):
     @classmethod
     def _seen(cls, slug: str, visibility: str) -> sa.Select[Case]:
         seen = sa.and_(cls.status.not_in(law.HIDDEN_CASES), cls.visibility == visibility)
-        return sa.select(cls).where(cls.slug == slug, seen)
+        either = sa.or_(Breaker.case_id == cls.id, Breaker.case_id.is_(None))
+        until = sa.select(sa.func.max(Breaker.until)).where(Breaker.status == "paused", either).scalar_subquery()
+        read_along = sa.orm.with_expression(cls.rests_until, until)
+        return sa.select(cls).where(cls.slug == slug, seen).options(read_along)
+
+    def is_paused(self, as_of: dt.datetime) -> bool:
+        """Whether pledging is paused, by staff or because cards are being tried out, as far as its page has read."""
+        return self.pledging_paused or (self.rests_until is not None and self.rests_until > as_of)
 
     @classmethod
     def numbered(cls, number: int) -> Case | None:
@@ -2806,8 +2815,8 @@ class ReportLine(Base):
 # Why nobody can pledge just now -> the words for whoever tries.
 HALTED = {
     "rests": N_(
-        "Pledging rests for a while, so nothing was done. Please come back in an hour. Pledges that were made before "
-        "stand, and can be cancelled as promised."
+        "Pledging is paused for a while, so nothing was done. Please come back in an hour. Pledges that were made "
+        "before stand, and can be cancelled as promised."
     ),
     "paused": N_(
         "Pledging for this case is paused, so nothing was done. Pledges that were made before stand, and can be "
@@ -6446,7 +6455,7 @@ class Comment(Base):
             raise Refused(
                 gettext(
                     "A decision can be undone for 10 minutes, by whoever made it, while nothing else has happened. "
-                    "It can still be turned round among the decided comments."
+                    "It can still be reversed among the decided comments."
                 )
             )
         was, status = self.undoable, self.status

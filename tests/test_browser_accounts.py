@@ -97,7 +97,7 @@ def test_an_owner_signs_up_and_begins(house: House, page: "Page", way: str) -> N
     page.get_by_label("Your name").fill("River Watch")
     page.get_by_label("Password").fill(CHOSEN)
     page.get_by_role("button", name="Sign up").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mail")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Check your e-mail")
 
     link = link_to(house, email, "sign-up")
     page.goto(link)
@@ -114,7 +114,7 @@ def test_somebody_gets_back_in_by_mail(house: House, page: "Page", way: str) -> 
     page.get_by_role("link", name="Forgotten your password?").click()
     page.get_by_label("Your e-mail address").fill(email)
     page.get_by_role("button", name="Send me a link").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mail")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Check your e-mail")
 
     link = link_to(house, email, "password-resets")
     page.goto(link)

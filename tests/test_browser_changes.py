@@ -65,7 +65,7 @@ def test_a_supporter_changes_everything_about_a_pledge_and_finds_it_again(house:
     page.get_by_role("link", name="Have your links sent to you").click()
     page.get_by_label("Your e-mail address").fill(right.upper())
     page.get_by_role("button", name="Send me my links").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mail")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Check your e-mail")
     assert _link_in(house, right, "The links of your pledges") == newest
     page.goto(newest)
     expect(page.get_by_role("status")).to_contain_text("Thank you, Ada Frost. Your pledge of £40 counts.")

@@ -53,7 +53,7 @@ def test_a_supporter_pledges_sees_the_total_move_and_takes_it_back(house: House,
     assert (mine.status, mine.amount_pence, mine.name, mine.email) == (
         "cancelled", 2_500, "Ada Winter", "ada@example.org",
     )  # fmt: skip
-    assert (mine.shown_as, mine.wants_updates, mine.ended_because) == ("name", True, "supporter")
+    assert (mine.shown_as, mine.wants_updates, mine.ended_because) == ("anonymous", True, "supporter")
     assert (case_at(slug).round.pledged_pence, case_at(slug).round.pledge_count) == (9_500, 1)
 
 

@@ -99,6 +99,7 @@ def test_a_message_becomes_a_comment_is_answered_and_looked_at_again(
     supporter.goto(f"{house.url}/cases/{slug}/pledge")
     supporter.get_by_label("£25", exact=True).check()
     supporter.get_by_label("Your name").fill("Ada Winter")
+    supporter.get_by_label("With my name", exact=True).check()
     supporter.get_by_label("A message, if you like").fill(words)
     supporter.get_by_label("Show my message on the case page too").check()
     supporter.get_by_label("I allow Standing").check()

@@ -424,6 +424,10 @@ def test_staff_cancel_a_case_from_its_page_and_the_public_page_says_so(
     browser = logged_in(asks_the_sandbox, a_user("staff"))
     where = "/staff/cases/the-case"
     sent = {"cancellation-reason": REASON, "form_token": token_on(browser, where)}
+    unsure = browser.post(f"{where}/cancellation", data=sent, headers=SAME_ORIGIN)
+    assert unsure.status_code == 422 and "Type the word cancel, or leave the case as it is." in unsure.text
+    assert REASON in unsure.text and case_at("the-case").status != "cancelled"
+    sent |= {"cancellation-sure": "cancel"}
     assert browser.post(f"{where}/cancellation", data=sent, headers=SAME_ORIGIN).status_code == 303
     stop_what_waits()
     keep()

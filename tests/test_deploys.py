@@ -36,6 +36,8 @@ def test_a_worker_of_another_release_than_the_tables_leaves_every_job_to_the_nex
         by_hand: Result = asks_the_sandbox.test_cli_runner().invoke(args=["capture", "--case", "the-case"])
         assert by_hand.exit_code == 1
         assert by_hand.output.endswith("The database is not of this release: run flask db upgrade.\n")
+        books: Result = asks_the_sandbox.test_cli_runner().invoke(args=["doctor"])
+        assert books.output == "Error: The database is not of this release: run flask db upgrade.\n"
         assert [pledge.status for pledge in pledges_of("the-case")] == ["due"]
         assert calls(sandbox, CREATE) == []
     finally:

@@ -149,7 +149,8 @@ def test_its_owner_sees_what_came_in_and_counts_of_what_did_not_and_no_name_of_i
     keep()
     shown = read(logged_in(app, case.owner), "/owner/cases/the-case").select_one("section:has(#aftermath)")
     words = said(shown)
-    assert words.startswith("What came in Pledged £125 Charged £50 Being repaired £50 Dropped £25 Refunded £0")
+    assert words.startswith("What came in Pledged £125 Charged £50 Waiting for supporters and their banks £50")
+    assert "Could not be charged £25" in words and "Refunded" not in words
     assert "Stripe kept £0.58 in fees" in words
     assert "2 pledges, £50 together: the bank refused the card or asks for an approval." in words
     assert "1 pledge, £25 together, could not be charged in that time and ended." in words
@@ -180,7 +181,7 @@ def test_a_final_report_closes_the_case_stays_on_its_page_and_goes_to_who_wants_
     where = "/owner/cases/the-case/report"
     typed = {"form_token": token_on(browser, where), **SPENT}
     preview = read(browser, where, method="POST", data={**typed, "preview": "1"})
-    assert "Together £119.50" in said(preview, ".preview") and owed("final_report") == []
+    assert "Total £119.50" in said(preview, ".preview") and owed("final_report") == []
     assert said(preview, "#body") == "## We won The *regulations* were quashed."
     for _ in range(2):
         answer = browser.post(where, data=typed)
@@ -189,11 +190,11 @@ def test_a_final_report_closes_the_case_stays_on_its_page_and_goes_to_who_wants_
     (letter,) = owed("final_report")
     assert letter.subject == f"pledge:{number}"
     written = letters.write(letter)
-    assert "- The claim: £90\n- Counsel: £29.50\n\nTogether: £119.50" in text_of(written)
+    assert "- The claim: £90\n- Counsel: £29.50\n\nTotal: £119.50" in text_of(written)
     assert "/unsubscription" in str(written["List-Unsubscribe"])
     page = said(read(client, "/cases/the-case"), ".report")
     assert page.startswith("Final report") and "The regulations were quashed." in page
-    assert "The claim £90 Counsel £29.50 Together £119.50" in page
+    assert "The claim £90 Counsel £29.50 Total £119.50" in page
     assert "Funded and closed, with a final report." in said(read(client, "/"), "main")
     assert "It stays as it is." in said(read(browser, where), "main")
     assert doctor.examine(now()) == []

@@ -122,7 +122,7 @@ def test_a_case_cancelled_while_charging_lets_the_rest_go(house: House) -> None:
     the_deadline_comes(slug)
     assert eventually(lambda: states(slug) == ["due", "due"])
     reader.open(f"/staff/cases/{slug}")
-    reader.press("Cancel the case", **{"cancellation-reason": "The claim was settled."})
+    reader.press("Cancel the case", **{"cancellation-reason": "The claim was settled.", "cancellation-sure": "cancel"})
     assert "The case is cancelled: nothing more is charged." in reader.words
     assert eventually(lambda: states(slug) == ["released", "released"])
     assert eventually(lambda: all(pledge.payment_method_id is None for pledge in pledges_of(slug)))

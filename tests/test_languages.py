@@ -302,7 +302,7 @@ def test_the_agreement_is_kept_as_it_was_read_and_the_books_stay_english(app: Fl
     link = confirm(a_pledge(pledge.round, 2_500)).link()
     keep()
     answer = client.post(f"/fr/pledges/{link}/amount", data={"amount": "20", "agreed": "y", "promise": form["promise"]})
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"/fr/pledges/{link}")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/fr/pledges/{link}?changed=amount")
     notes = db.session.scalars(sa.select(Event.note).where(Event.what == "changed")).all()
     assert notes == ["from £25 to £20"]
     shown = client.get(f"/fr/pledges/{link}").text

@@ -59,7 +59,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "confirmed": (
         "Your £25 pledge counts",
         "Thank you. Your pledge of £25 for",
-        PROMISE_PASSED,
+        f"{PROMISE_PASSED}\n\nYou have agreed to this:\n\n    I allow Standing Test to charge my card £25 once, after",
     ),
     "cancelled": ("Your £25 pledge is cancelled", "You have cancelled your pledge of £25 for", "is not charged"),
     "charged": ("Your card was charged £25", "The case reached its target:", "£25 pledged of £20"),
@@ -171,7 +171,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "we have not let it count. You are not charged",
     ),
     "card_testing": (
-        "Cards are being tried out",
+        "Cards are being tested",
         "For the case “A case about data” many cards were refused",
         "end it or let it go on longer:\nhttp",
     ),
@@ -214,7 +214,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "address_taken_back": (
         "Letters about a pledge do not come here any more",
         "Letters about the pledge for",
-        "go to the e-mail address of before again",
+        "go to the earlier e-mail address again",
     ),
     "links": (
         "The links of your pledges",
@@ -284,12 +284,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
     ),
     "email_left": (
         "Your account has another e-mail address now",
-        "Somebody who knows the password of your account at Standing has given it another e-mail address on",
+        "Somebody who knows the password of your account at Standing gave it another e-mail address on",
         "\nhttp://127.0.0.1:8000/email-changes/back/",
     ),
     "second_factor": (
         "Your second factor was reset",
-        "Our staff have reset the second factor of your account at Standing on Saturday 31 October 2026, 8:00pm GMT.",
+        "Our staff reset the second factor of your account at Standing on Saturday 31 October 2026, 8:00pm GMT.",
         "Set up another one when you next log in:\nhttp://127.0.0.1:8000/login",
     ),
     "case_called_off": (
@@ -310,7 +310,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "final_report": (
         "Final report: A case about data",
         "A Owner has published the final report on",
-        "What the money was used for:\n\n- The claim: £20\n- Counsel: £5\n\nTogether: £25\n",
+        "What the money was used for:\n\n- The claim: £20\n- Counsel: £5\n\nTotal: £25\n",
     ),
     "promise_changed": (
         "The promise that you agreed to has changed: A case about data",

@@ -246,7 +246,7 @@ def test_the_case_page_shows_all_that_was_written(app: Flask, client: FlaskClien
         "Where the case stands Topic Privacy and data Court High Court Stage Before the claim"
     )
     rows = [said(row) for row in page.select("table.budget tr")]
-    assert rows == ["What for Cost", "The claim £4,000", "Counsel £2,000", "Together £6,000"]
+    assert rows == ["What for Cost", "The claim £4,000", "Counsel £2,000", "Total £6,000"]
     assert said(page, "[aria-labelledby=risks-heading]") == "Risks We may lose, and then pay costs."
     assert "Teachers and parents." in said(page, "[aria-labelledby=owner]")
     (document,) = page.select("[aria-labelledby=documents] a")

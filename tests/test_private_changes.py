@@ -93,10 +93,11 @@ def test_a_lower_amount_holds_at_once_in_the_total_and_in_a_letter(
     app: Flask, client: FlaskClient, pledge: Pledge
 ) -> None:
     assert total(client) == ["£25 pledged of £6,000 target from 1 pledge"] * 2
-    assert change(client, pledge, "12.50").location == f"/pledges/{pledge.link()}"
+    changed = change(client, pledge, "12.50").location
+    assert changed == f"/pledges/{pledge.link()}?changed=amount"
     assert total(client) == ["£12.50 pledged of £6,000 target from 1 pledge"] * 2
-    page = read(client, f"/pledges/{pledge.link()}")
-    assert "Your pledge of £12.50 counts." in said(page, "[role=status]")
+    page = read(client, changed)
+    assert said(page, "[role=status]").startswith("Your change is saved. Thank you, Ada Winter. Your pledge of £12.50")
     assert said(page, ".history").endswith("You changed the amount from £25 to £12.50.")
     assert ("changed", f"pledge:{pledge.id}") in letters_sent(app)
 
@@ -120,7 +121,7 @@ def test_another_amount_closes_the_page_that_named_the_one_before(
 ) -> None:
     """So that no card can be saved under an amount that was thought better of."""
     pages = [change(client, at_stripe, pounds).location for pounds in ("40", "50")]
-    assert change(client, at_stripe, "10").location == f"/pledges/{at_stripe.link()}"
+    assert change(client, at_stripe, "10").location == f"/pledges/{at_stripe.link()}?changed=amount"
     client.post(f"/pledges/{at_stripe.link()}/card")
     sessions = sdk(sandbox).v1.checkout.sessions.list({"limit": 10}).data
     assert sorted(one.status for one in sessions) == ["complete", "expired", "expired", "open"]
@@ -150,7 +151,7 @@ def test_while_stripe_is_away_a_raise_waits_and_a_lower_amount_does_not_need_it(
     client: FlaskClient, sandbox: SandboxProcess, at_stripe: Pledge
 ) -> None:
     plan(sandbox, operation="checkout.sessions.create", fault="refuse", times=3)
-    assert change(client, at_stripe, "20").location == f"/pledges/{at_stripe.link()}"
+    assert change(client, at_stripe, "20").location == f"/pledges/{at_stripe.link()}?changed=amount"
     assert change(client, at_stripe, "40").location == f"/pledges/{at_stripe.link()}?stripe=away"
     assert change(client, at_stripe, "40").location.startswith(sandbox.url)
     assert (mine().amount_pence, mine().asked_pence) == (2_000, 4_000)
@@ -199,7 +200,7 @@ def test_the_name_is_changed_for_the_case_owner_to_see(client: FlaskClient, pled
     address = f"/pledges/{pledge.link()}/name"
     assert summary(client.post(address, data={"name": " "})) == [("name", "Enter your name.")]
     sent = client.post(address, data={"name": " Ada W. ", "shown_as": "hidden"})
-    assert sent.location == f"/pledges/{pledge.link()}"
+    assert sent.location == f"/pledges/{pledge.link()}?changed=name"
     assert (mine().name, mine().public_name) == ("Ada W.", "Anonymous")
     assert said(read(client, sent.location), ".history").endswith("You changed how you are shown.")
 

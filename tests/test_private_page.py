@@ -16,9 +16,10 @@ SECOND = dt.timedelta(seconds=1)
 STATES = {
     "started": "Your pledge does not count yet: no card was saved. Stripe's page for your card is ready.",
     "abandoned": "Your pledge does not count yet: no card was saved.",
-    "confirmed": "Thank you, Ada Winter. Your pledge of £25 counts. A letter with the address of this page goes to "
+    "confirmed": "Thank you, Ada Winter. Your pledge of £25 counts. The link of this page is in a letter to "
                  "ada@example.org.",
-    "cancelled": "Your pledge of £25 is cancelled. Your card is not charged, and never will be for this pledge.",
+    "cancelled": "Your pledge of £25 is cancelled. Your card is not charged, and never will be for this pledge. "
+                 "If that was a mistake, pledge again.",
     "held": "Thank you, Ada Winter. We look at your pledge of £25 before it counts. You will get a letter about it, "
             "and need do nothing. If we have not let it count by the deadline, it ends, and you pay nothing.",
     "released": "This case did not reach its target. You are not charged, and never will be for this pledge of £25.",

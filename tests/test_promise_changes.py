@@ -432,7 +432,7 @@ def test_staff_see_a_request_on_the_desk_and_decide_on_its_page(app: Flask) -> N
     browser = logged_in(app, staff)
     where = f"/staff/promise-changes/{change.id}"
     assert "A change of the promise is asked for: A case about data" in said(read(browser, "/staff"), "main")
-    assert "1 person has pledged, and gets a letter with the way to leave." in said(read(browser, where), "main")
+    assert "1 person has pledged or begun to, and gets a letter" in said(read(browser, where), "main")
     token = token_on(browser, where)
     assert browser.post(f"{where}/refusal", data={"form_token": token}).status_code == 422
     answer = browser.post(f"{where}/consent", data={"form_token": token})

@@ -318,7 +318,7 @@ def test_new_recovery_codes_end_the_old_and_need_password_and_code(app: Flask, o
     answer = own(browser, "/recovery-codes", code=owner.digits())
     new = codes_on(answer)
     assert answer.status_code == 200 and len(new) == 10 and not {*new} & {*owner.codes}
-    assert "The old ones work no more." in letters_to(owner.email)[-1][1]
+    assert "The old ones no longer work." in letters_to(owner.email)[-1][1]
     assert log_in(app, recovery_code=owner.codes[0]) == 422
     assert log_in(app, recovery_code=new[0]) == 303
 

@@ -843,6 +843,10 @@ def test_refused_cards_of_confirmed_addresses_have_pledging_rest_until_half_an_h
     client.post(link_in(told("confirmation")[0]), headers=SAME_ORIGIN)
     refused(client, last(case.slug), "a", "b", "c")
     assert state(case.slug) == "asks"
+    assert "the link in that letter leads to Stripe's page" in client.get(f"/cases/{case.slug}/pledge").text
+    page = read(client, f"/cases/{case.slug}")
+    seen = page.select("#pledge-total")[0]["data-hx-get"]
+    assert len(page.select("#pledge-now, #pledge-now-again")) == 2
     refused(client, last(case.slug), "d")
     assert state(case.slug) == "paused"
     # The site, which bears three times as much, only asks.
@@ -851,7 +855,13 @@ def test_refused_cards_of_confirmed_addresses_have_pledging_rest_until_half_an_h
     assert [state for number, state in told_of if number == str(breaker_id)] == ["asks", "paused"]
     before, pages = len(pledges_of(case.slug)), len(asked.pages)
     form = client.get(f"/cases/{case.slug}/pledge")
-    assert form.status_code == 409 and "Pledging rests for a while" in form.text
+    assert form.status_code == 409 and "Pledging is paused for a while" in form.text and "Back to " in form.text
+    # Its page, which was opened before, loses its button by itself.
+    assert client.get(str(seen), headers={"HX-Request": "true"}).status_code == 200
+    page = read(client, f"/cases/{case.slug}")
+    assert "Pledging is paused." in page.text and not page.select("#pledge-now, #pledge-now-again")
+    seen = page.select("#pledge-total")[0]["data-hx-get"]
+    assert client.get(str(seen), headers={"HX-Request": "true"}).status_code == 204
     assert pledge(client, case.slug).status_code == 409
     assert client.post(f"/pledges/{last(case.slug).link()}/amount", data={"amount": "30", "agreed": "y"},
                        headers=SAME_ORIGIN).status_code == 409  # fmt: skip
@@ -937,7 +947,7 @@ def test_while_pledging_rests_no_card_takes_the_place_of_one_that_counts_but_a_r
     keep()
     counts = last(case.slug)
     answer = client.post(f"/pledges/{counts.link()}/card", headers=SAME_ORIGIN)
-    assert answer.status_code == 409 and "Pledging rests for a while" in answer.text and asked.pages == []
+    assert answer.status_code == 409 and "Pledging is paused for a while" in answer.text and asked.pages == []
     Pledge.hold(payable.id).require_new_card(now())
 
 
@@ -946,7 +956,7 @@ def test_while_pledging_rests_no_card_takes_the_place_of_one_that_counts_but_a_r
     [
         ("paused", "Pledging for this case is paused. Your pledge stands", True),
         ("hidden", "Pledging for this case is paused. Your pledge stands", True),
-        ("rests", "Pledging rests for a while. Your pledge stands, with the card that it has", False),
+        ("rests", "Pledging is paused for a while. Your pledge stands, with the card that it has", False),
     ],
 )
 def test_while_nobody_can_pledge_the_private_page_offers_what_is_done_and_nothing_else(
@@ -1004,7 +1014,7 @@ def test_staff_see_what_is_going_on_and_end_it_or_let_it_go_on_longer_with_a_rea
     refused(client, last(case.slug), "a", "b", "c", "d")
     breaker_id = Breaker.hold(case.id, now()).id
     keep()
-    assert "Cards are being tried out" in desk.get("/staff").text
+    assert "Cards are being tested" in desk.get("/staff").text
     page, where = "/staff/tried-cards", f"/staff/breakers/{breaker_id}"
     shown = desk.get(page).text
     assert "A case on television" in shown and "4 refused cards, 0 unused card pages, 0 saved cards" in shown

@@ -59,7 +59,7 @@ def test_somebody_signs_up_and_has_an_account_once_the_address_is_confirmed_and_
     browser = site.test_client()
     sent = browser.post("/sign-up", data={**TYPED, "email": " River@Example.org "})
     assert (sent.status_code, sent.location) == (303, "/sign-up/sent")
-    assert "Look into your mail" in browser.get("/sign-up/sent").text
+    assert "Check your e-mail" in browser.get("/sign-up/sent").text
     assert (the_users(), log_in(site)) == ([], 422)
     link = link_in_letter_to("River@example.org".lower(), "sign-up")
     before = everything()

@@ -72,11 +72,11 @@ def test_the_pledge_form_reads_from_the_amount_to_the_promise(house: House, w3m:
         "Your name",
         "How would you like to be shown?",
         "The amount is never public. Your name is, only where you send a message that everyone can read.",
-        "(*) With my name", "( ) As “Anonymous”, to the case owner too",
+        "( ) With my name", "(*) As “Anonymous”; the case owner sees my name",
         "Your e-mail address",
         "[ ] Keep me updated about this case by e-mail",
         "[ ] I allow Standing Test to charge my card the amount chosen above once, after",
-        "You enter your card on Stripe's own page. That page may need JavaScript; ours never does.",
+        "You enter your card on Stripe's own page.",
         "Continue to Stripe",
         "Your card is charged only if pledges reach £6,000 by",
     )  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_private_page_reads_from_the_state_to_the_way_out(house: House, w3m: s
         "Your pledge",
         "For A case about data",
         "Thank you, Ada Winter. Your pledge of £25 counts.",
-        "A letter with the address of this page goes to ada@example.org.",
+        "The link of this page is in a letter to ada@example.org.",
         "Amount", "£25", "Card", "Visa ending 4242", "Target", "£6,000", "Deadline",
         "You can cancel until then.",
         "Cancel my pledge",
@@ -162,7 +162,7 @@ def test_somebody_finds_a_lost_pledge_from_the_case_by_the_letter(house: House, 
         typist.sees("£25 pledged of £6,000 target")
         typist.goes_to("Find your pledge").types(ENTER).sees("If you have lost it")
         typist.fills("Your e-mail", email)
-        typist.goes_to("Send me my links").types(ENTER).sees("Look into your mail")
+        typist.goes_to("Send me my links").types(ENTER).sees("Check your e-mail")
     letter = eventually(
         lambda: next((one for one in house.letters(to=email) if "Subject: The links of your pledges" in one), "")
     )
@@ -233,7 +233,7 @@ def test_somebody_sets_another_password_with_w3m(house: House, w3m: str, tmp_pat
     with W3m(w3m, tmp_path).opened(f"{house.url}/login") as typist:
         typist.sees("Forgotten your password?")
         typist.goes_to("Forgotten").types(ENTER).sees("Send me a link")
-        typist.fills("Your e-mail", email).goes_to("Send me a link").types(ENTER).sees("Look into your mail")
+        typist.fills("Your e-mail", email).goes_to("Send me a link").types(ENTER).sees("Check your e-mail")
     letter = eventually(lambda: house.letters(to=email))[0]
     [link] = re.findall(rf"{re.escape(house.url)}/password-resets/\S+", letter)
     with W3m(w3m, tmp_path).opened(link) as typist:

@@ -151,6 +151,8 @@ def test_the_same_news_again_is_acknowledged_and_kept_once(client: FlaskClient) 
 def test_news_of_the_other_mode_is_refused(app: Flask, key: str, livemode: bool | None, status: int) -> None:
     with set_otherwise(app, stripe_secret_key=key, stripe_api_base="") as site:
         assert knock(site.test_client(), an_event(livemode=livemode)).status_code == status
+        # Nobody takes a site for a real one on which no real money moves.
+        assert ("No real money." in site.test_client().get("/").text) is ("_test_" in key)
     assert len(kept()) == (1 if status == 200 else 0)
 
 

@@ -45,9 +45,9 @@ class Terms(NamedTuple):
         return cls(pledge.amount_pence, pledge.name, pledge.email, pledge.shown_as, pledge.wants_updates, *said)
 
 
-def private_page(pledge: Pledge) -> str:
-    """Its address."""
-    return url_for("supporters.pledge_page", link=pledge.link())
+def private_page(pledge: Pledge, changed: str | None = None) -> str:
+    """Its address, and what was just changed of it, to be told there."""
+    return url_for("supporters.pledge_page", link=pledge.link(), changed=changed)
 
 
 def note_card_page(made: Pledge) -> None:

@@ -288,8 +288,14 @@ class LiveFromForm(TypedForm):
 class PromiseForm(LiveFromForm):
     """Another deadline or target for a round, and why; filled in with those of now."""
 
+    date = StringField(
+        lazy_gettext("New deadline: date"), [Told(lazy_gettext("Enter a date.")), Readable()], filters=[trim]
+    )
+    time = StringField(
+        lazy_gettext("New deadline: time"), [Told(lazy_gettext("Enter a time.")), Readable()], filters=[trim]
+    )
     target = StringField(
-        lazy_gettext("Target, in pounds"), [Told(lazy_gettext("Enter the target.")), Readable()], filters=[trim]
+        lazy_gettext("New target, in pounds"), [Told(lazy_gettext("Enter the target.")), Readable()], filters=[trim]
     )
     reason = TextAreaField(
         lazy_gettext("Why the promise should change"),

@@ -134,7 +134,8 @@ def shown_as_field() -> Any:
             SelectChoice("anonymous", lazy_gettext("As “Anonymous”; the case owner sees my name")),
             SelectChoice("hidden", lazy_gettext("As “Anonymous”, to the case owner too")),
         ],
-        default="name",
+        # What the hint advises: whoever wants more to be seen says so.
+        default="anonymous",
         validate_choice=False,
     )
 
@@ -298,7 +299,7 @@ class CommentForm(TypedForm):
 
 
 class ReasonForm(TypedForm):
-    """Why staff turn a switch or cancel a case."""
+    """Why staff turn a switch."""
 
     reason = StringField(
         lazy_gettext("Reason"),
@@ -326,7 +327,7 @@ class NoticeForm(ReasonForm):
 
 
 class CancellationForm(ReasonForm):
-    """Why its owner cancels a case, typed together with a word that nobody types by mistake."""
+    """Why its owner or staff cancel a case, typed together with a word that nobody types by mistake."""
 
     sure = StringField(lazy_gettext("Type the word cancel"), [Readable()], filters=[trim])
 

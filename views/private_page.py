@@ -173,11 +173,12 @@ def _change_counted(pledge: Pledge, pence: int) -> AnyResponse:
             return elsewhere
         held = Pledge.hold(pledge.id)
     held.change_amount(pence, now())
-    if held.asked_pence is not None:
+    raised = held.asked_pence is not None
+    if raised:
         note_card_page(held)
     db.session.commit()
     ring("send_letters")
-    return to_card_page(held)
+    return to_card_page(held) if raised else redirect(private_page(held, changed="amount"), 303)
 
 
 def _amount_page(pledge: Pledge, form: AmountForm, status: int) -> tuple[str, int]:
@@ -203,7 +204,7 @@ def rename(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     held = Pledge.hold(pledge.id)
     held.rename(str(form.name.data), str(form.shown_as.data), now())
     db.session.commit()
-    return redirect(private_page(held), 303)
+    return redirect(private_page(held, changed="name"), 303)
 
 
 @supporters.post("/pledges/<link>/updates")

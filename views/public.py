@@ -209,11 +209,11 @@ def found(slug: str) -> Case:
 
 
 def total_mark(its_case: Case, as_of: dt.datetime) -> str:
-    """Changes exactly when the total, the state or the words of the time left do."""
+    """Changes exactly when the total, the state, the words of the time left or the button do."""
     its_round = its_case.round
     with force_locale(law.ENGLISH):
         left = time_left(its_round, as_of).replace(" ", "-") if its_round.is_open(as_of) else ""
-    return f"{its_round.version}.{left}"
+    return f"{its_round.version}.{left}{'-paused' if its_case.is_paused(as_of) else ''}"
 
 
 def comments_mark(its_case: Case, shown: list[Comment], as_of: dt.datetime) -> str:

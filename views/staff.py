@@ -35,7 +35,7 @@ from models import (
 )
 from money import pounds
 from views import doors, hypermedia
-from views.forms import NoticeForm, ReasonForm, RefundForm, readable
+from views.forms import CancellationForm, NoticeForm, ReasonForm, RefundForm, readable
 
 staff = Blueprint("staff", __name__, url_prefix="/staff")
 doors.admit(staff, "staff")
@@ -211,7 +211,7 @@ def history(slug: str) -> str:
 
 @staff.post("/cases/<slug>/cancellation")
 def cancel_case(slug: str) -> Response | tuple[str, int]:
-    its_case, form = found(slug), ReasonForm(request.form, prefix="cancellation-")
+    its_case, form = found(slug), CancellationForm(request.form, prefix="cancellation-")
     if not form.validate():
         return _case_page(its_case, form, "cancellation"), 422
     its_case.cancel(str(form.reason.data), f"user:{current_user.id}", _now())
@@ -333,8 +333,8 @@ def pledge_at(number: str) -> Pledge:
 
 def _case_page(its_case: Case, form: ReasonForm, wrong: str = "") -> str:
     """The page of a case; `form` is the one that was sent and `wrong` the address that it was sent to."""
-    forms = {name: ReasonForm(prefix=f"{name}-") for name in (*SWITCHES, "hiding", "showing", "cancellation")}
-    forms["notice"] = NoticeForm(prefix="notice-")
+    forms = {name: ReasonForm(prefix=f"{name}-") for name in (*SWITCHES, "hiding", "showing")}
+    forms["cancellation"], forms["notice"] = CancellationForm(prefix="cancellation-"), NoticeForm(prefix="notice-")
     if wrong:
         forms[wrong] = form
     running = _running(its_case)

@@ -179,6 +179,7 @@ def shown(pledge: Pledge) -> dict[str, Any]:
         "case": its_round.case,
         "as_of": now(),
         "stripe": request.args.get("stripe", ""),
+        "changed": request.args.get("changed", ""),
         "history": words.history(pledge),
     }
 
@@ -186,10 +187,11 @@ def shown(pledge: Pledge) -> dict[str, Any]:
 def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, int]:
     """The form, or what to know instead once the case takes no more pledges."""
     its_round, as_of = its_case.round, now()
-    rests = Breaker.state_for(its_case.id, as_of) == "paused"
+    state, known = Breaker.state_for(its_case.id, as_of), {"case": its_case, "round": its_round, "as_of": as_of}
+    rests = state == "paused"
     if not its_round.is_open(as_of) or its_case.pledging_paused or rests:
-        return render_template("pledges/closed.html", case=its_case, round=its_round, rests=rests, as_of=as_of), 409
-    return render_template("pledges/form.html", case=its_case, round=its_round, form=form, as_of=as_of), status
+        return render_template("pledges/closed.html", rests=rests, **known), 409
+    return render_template("pledges/form.html", form=form, asks=state == "asks", **known), status
 
 
 def too_many_pages(email: str, network: str) -> bool:

@@ -182,7 +182,7 @@ HISTORY = {
     "address_corrected": N_("You changed your e-mail address."),
     "address_asked": N_("You asked that letters go to another address."),
     "address_changed": N_("Letters went to the other address from here on, and the link of this page was replaced."),
-    "address_taken_back": N_("Letters went to the address of before again, and the link of this page was replaced."),
+    "address_taken_back": N_("Letters went to the earlier address again, and the link of this page was replaced."),
     "link_replaced": N_("You replaced the link of this page."),
     "address_question": N_("We asked you to confirm your e-mail address."),
     "address_confirmed": N_("You confirmed your e-mail address."),

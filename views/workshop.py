@@ -173,7 +173,7 @@ def take_back(slug: str) -> AnyResponse:
 def replace_preview_link(slug: str) -> AnyResponse:
     Case.hold(own(slug).id).replace_preview_link(current_user, _now())
     db.session.commit()
-    flash(gettext("The link is replaced. The one of before opens nothing any more."))
+    flash(gettext("The link is replaced. The old one opens nothing any more."))
     return redirect(url_for("owners.launch", slug=slug, _anchor="preview-link"), 303)
 
 
