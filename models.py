@@ -4010,8 +4010,8 @@ class Pledge(Base):
     @property
     def _page_ends_at(self) -> dt.datetime | None:
         """When Stripe closes the card page, though nobody may be led there any more since the promise was changed."""
-        asked = self.session_params
-        return dt.datetime.fromtimestamp(asked["expires_at"], dt.UTC) if asked else self.session_expires_at
+        asked = (self.session_params or {}).get("expires_at")
+        return dt.datetime.fromtimestamp(asked, dt.UTC) if asked else self.session_expires_at
 
     def may_come_back_from_bank(self, as_of: dt.datetime) -> bool:
         """As may_come_back, of the payment: while the bank waits for its supporter, and shortly after its answer."""

@@ -539,9 +539,9 @@ def test_nobody_agrees_to_a_new_promise_on_a_page_that_shows_the_old_one(
 def test_nobody_agrees_to_a_promise_that_is_changed_while_stripe_closes_the_old_page(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = a_case(target=600_000)
+    staff_id, case = a_user("staff").id, a_case(target=600_000)
     pledge = a_pledge(case.round)
-    private, number, staff_id = f"/pledges/{pledge.link()}", pledge.id, a_user("staff").id
+    private, number = f"/pledges/{pledge.link()}", pledge.id
     keep()
     change = asked(case, target=400_000).id
 
