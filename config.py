@@ -21,7 +21,8 @@ import limits
 import sqlalchemy as sa
 import structlog
 from flask import current_app
-from flask.cli import get_load_dotenv, load_dotenv
+from flask.cli import load_dotenv
+from flask.helpers import get_load_dotenv
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,

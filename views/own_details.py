@@ -89,7 +89,7 @@ def change_email() -> AnyResponse | tuple[str, int]:
     return _done(words)
 
 
-def _name_form(*typed: Any, **known: str) -> NameForm:
+def _name_form(*typed: Any, **known: Any) -> NameForm:
     """Only case owners are shown to the public."""
     form = NameForm(*typed, **known)
     if current_user.role != "owner":
