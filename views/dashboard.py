@@ -31,8 +31,7 @@ def case(slug: str) -> str:
         return render_template("owners/case.html", case=its_case, round=None, as_of=as_of)
     pledges, more = Pledge.counted_in(its_case.round, NEWEST)
     shown = _figures(its_case, as_of)
-    newest = {"message": its_case.messages(limit=1), "comment": its_case.answerable_comments(limit=1)}
-    return render_template("owners/case.html", pledges=pledges, more=more, mark=_mark(shown), newest=newest, **shown)
+    return render_template("owners/case.html", pledges=pledges, more=more, mark=_mark(shown), **shown)
 
 
 @owners.get("/cases/<slug>/figures")
