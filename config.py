@@ -21,6 +21,8 @@ import limits
 import sqlalchemy as sa
 import structlog
 from flask import current_app
+from flask.cli import load_dotenv
+from flask.helpers import get_load_dotenv
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -287,7 +289,13 @@ class Settings(BaseSettings):
 
 
 def load(overrides: dict[str, object] | None = None) -> Settings:
-    """The settings of the environment with `overrides` on top; raises NotConfigured naming what is wrong."""
+    """The settings of the environment with `overrides` on top; raises NotConfigured naming what is wrong.
+
+    The command flask takes a file .env into its environment. So here every program does, or one of them would charge on
+    other books than the rest; what is set already stays, and FLASK_SKIP_DOTENV=1 leaves the file alone for all of them.
+    """
+    if get_load_dotenv():
+        load_dotenv()
     try:
         settings = Settings(**(overrides or {}))  # type: ignore[arg-type]
     except ValidationError as wrong:

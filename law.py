@@ -57,6 +57,7 @@ LONGEST_STORY, LONGEST_PART, LONGEST_LINE = 40_000, 5_000, 200
 LONGEST_URL, MOST_ROWS = 500, 30
 # How much an update may say, and a message that comes with a pledge.
 LONGEST_UPDATE, LONGEST_MESSAGE = 20_000, 1_000
+LONGEST_BIO = 1_000
 # What a case may be about, by the word that stands in addresses.
 TOPICS: Mapping[str, str] = {
     "benefits": N_("Benefits and care"),

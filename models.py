@@ -688,6 +688,12 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             Event.write(self, "name_changed", f"user:{self.id}", as_of)
             self.name = name
 
+    def describe(self, bio: str, as_of: dt.datetime) -> None:
+        """What somebody says of themselves on the pages of their cases. Silent when it says so already."""
+        if bio != self.bio:
+            Event.write(self, "bio_changed", f"user:{self.id}", as_of)
+            self.bio = bio
+
     def write_in(self, language: str, as_of: dt.datetime) -> None:
         """The language of letters to this person from now on; silent when it is that one already."""
         if language != self.language:
@@ -2381,6 +2387,11 @@ class Case(Base):
         """What Stripe kept, as far as its balance was compared with the books."""
         return -sum(pence for _, _, pence, _ in Tally.of(f"case:{self.id}"))
 
+    def came_in_pence(self) -> int:
+        """What is left of what was charged: without what went back, by us or by a bank, and what Stripe kept."""
+        figures = self.round.figures()
+        return figures.charged - figures.refunded - figures.charged_back - self.fees_pence()
+
     def require_reportable(self) -> None:
         """Raises Refused, in words for its owner, unless it can be accounted for: what came in must be known first."""
         if self.status == "closed":
@@ -3784,11 +3795,11 @@ class Pledge(Base):
         return pledges, last.place if last else ""
 
     @classmethod
-    def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int]]:
-        """(when, name, pence) of every pledge that count or counted, the oldest first: no more than what their
-        supporters share with the case owner."""
-        name = cls._owner_sees()
-        found = sa.select(cls.confirmed_at, name, cls.amount_pence).where(cls.round_id == its_round.id, *cls.counts())
+    def shared_in(cls, its_round: Round) -> list[tuple[dt.datetime, str, int, str, int]]:
+        """(when, name, pence, state, pence paid back) of every pledge that count or counted, the oldest first: no more
+        than what their supporters share with the case owner, and what became of the money."""
+        shared = cls.confirmed_at, cls._owner_sees(), cls.amount_pence, cls.status, cls.refunded_pence
+        found = sa.select(*shared).where(cls.round_id == its_round.id, *cls.counts())
         return [tuple(row) for row in db.session.execute(found.order_by(cls.confirmed_at, cls.id))]
 
     @classmethod

@@ -19,7 +19,11 @@
   };
   const goOn = (from) => {
     const all = items(), place = all.indexOf(from);
-    go([...all.slice(place + 1), ...all.slice(0, place)].find(waits) ?? from);
+    const next = [...all.slice(place + 1), ...all.slice(0, place)].find(waits);
+    const anew = document.getElementById("anew");
+    // Once all of this page are decided, what is left to do is to load what waits now.
+    if (next || !anew) go(next ?? from);
+    else { current = from.id; anew.focus(); }
   };
   const press = (item, decision) => {
     if (!item || !waits(item)) return;
@@ -61,7 +65,14 @@
     const item = event.target.closest?.(".item");
     if (item) delete item.dataset.sent;
   });
+  // How many wait comes with each decision. Answers that overtake one another do not turn the number back.
+  document.body.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail, counted = fragment.firstElementChild;
+    if (target.id === "waiting" && counted.dataset.at < target.dataset.at) event.detail.shouldSwap = false;
+  });
   document.body.addEventListener("htmx:afterSettle", () => {
+    const waiting = document.getElementById("waiting");
+    if (waiting) document.title = document.title.replace(/^.*(?= – )/, () => waiting.textContent.trim());
     const undone = document.getElementById(undoOnceDecided)?.querySelector("[data-undo]");
     if (undone) { undoOnceDecided = ""; undone.click(); }
     const returned = document.getElementById(returning);
@@ -81,8 +92,10 @@
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.matches("select") && event.target.closest(".item")) {
-      if (event.key === "Enter") { event.preventDefault(); press(here(), "reject"); }
+    // Who is in the form of a rejection means to type: no key decides there, wherever in it the focus is.
+    if (event.target.closest(".item .stack, .ticked")) {
+      const chosen = event.key === "Enter" && event.target.matches(".item select");
+      if (chosen) { event.preventDefault(); press(here(), "reject"); }
       if (event.key === "Escape") go(here());
       return;
     }

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 ROOT = Path(__file__).resolve().parent.parent
+# Whoever runs the tests may have a file of settings here; the programs that tests start are not to read it either.
+os.environ["FLASK_SKIP_DOTENV"] = "1"
 CHROMIUM_ARGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from models import Case, Comment, Event, begin_writing, db
+from models import Case, Comment, Event, Waiting, begin_writing, db
 from tests.house import House, eventually
 from tests.made import PASSWORD, a_case, a_user, keep, look_anew, now
 
@@ -57,11 +57,18 @@ def _events(numbers: list[int]) -> list[tuple[int, str]]:
 def test_fifty_keys_sent_without_waiting_decide_fifty_comments_and_none_twice(house: House, open_browser: Open) -> None:
     slug, numbers = _case_with(*(f"Words {'a' * n}" for n in range(50)))
     page = _desk(house, open_browser(), slug)
-    page.keyboard.press("j")
+    waiting = Waiting.at(now()).count
+    words = "No comments" if waiting == 50 else "1 comment" if waiting == 51 else f"{waiting - 50} comments"
+    page.get_by_role("link", name="To the first comment").click()
+    expect(_item(page, numbers[0])).to_be_focused()
     for _ in range(50):
         page.keyboard.press("a")
     eventually(lambda: _states(numbers) == ["approved"] * 50, why="not all fifty were approved")
     expect(page.locator("#desk .notice")).to_have_count(50)
+    # The page says how many are left, and what there is to do next.
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{words} waiting")
+    expect(page).to_have_title(f"{words} waiting – Standing")
+    expect(page.get_by_role("link", name="Load what waits now")).to_be_focused()
     for key in "aaaa":
         page.keyboard.press(key)
     assert sorted(_events(numbers)) == [(number, "approved") for number in numbers]
@@ -124,6 +131,16 @@ def test_no_key_acts_while_something_is_typed_or_held_down_or_with_another_key(
     page = _desk(house, open_browser(), slug)
     page.keyboard.press("j")
     item = _item(page, numbers[0])
+    # Somebody goes on from the reason with Tab and types at once, before the note is open.
+    page.keyboard.press("r")
+    page.keyboard.press("Tab")
+    expect(item.locator("summary", has_text="A note to the author")).to_be_focused()
+    page.keyboard.type("As a rule: kjasx us")
+    page.get_by_text("Decide the selected comments together").focus()
+    page.keyboard.type("asa")
+    assert _states(numbers) == ["pending", "pending"]
+    page.keyboard.press("Escape")
+    expect(item).to_be_focused()
     item.get_by_text("A note to the author").click()
     item.get_by_label("Note, sent to the author").type("jkasrux")
     expect(item.get_by_label("Note, sent to the author")).to_have_value("jkasrux")

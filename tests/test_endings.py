@@ -11,8 +11,8 @@ import letters
 from jobs import doctor
 from jobs.sweep import remind_owners
 from law import Refused
-from models import Case, Letter, Movement, Pledge, Round, User, db
-from payments import ChargeFound
+from models import Case, Dispute, Letter, Movement, Pledge, Round, User, db
+from payments import ChargeFound, DisputeFound, RefundFound
 from tests.crowd import at_once
 from tests.doorway import logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, confirm, keep, look_anew, now
@@ -157,6 +157,25 @@ def test_its_owner_sees_what_came_in_and_counts_of_what_did_not_and_no_name_of_i
     assert "Ada Winter" not in words and "4242" not in words
 
 
+def test_once_the_round_is_decided_its_owner_sees_of_each_pledge_whether_the_money_came_in(app: Flask) -> None:
+    case = met("succeeded", "succeeded", "succeeded", "succeeded", "declined", "declined", "", slug="the-case")
+    disputed, *paid_back = case.round.pledges("charged")[1:]
+    for pledge, pence in zip(paid_back, (2_500, 500), strict=True):
+        pledge.apply_refund(RefundFound("succeeded", f"re_{pledge.id}", f"pi_{pledge.id}", pence), now())
+    # That a supporter goes to the bank is between them, the bank and the operator.
+    numbers = (f"du_{disputed.id}", f"ch_{disputed.id}", f"pi_{disputed.id}")
+    Dispute.apply(DisputeFound(*numbers, 2_500, "fraudulent", "open", True, now() + DAY, now()), disputed, now())
+    case.round.pledges("declined")[-1].drop(now())
+    keep()
+    told = ["charged", "charged", "paid back", "partly paid back", "being repaired", "not charged", "being charged"]
+    browser = logged_in(app, db.session.merge(case).owner)
+    page = read(browser, "/owner/cases/the-case/pledges")
+    assert [row.select("td")[3].text for row in page.select(".rows tbody tr")] == told[::-1]
+    file = browser.get("/owner/cases/the-case/pledges.csv").get_data().decode("utf-8-sig").splitlines()
+    assert file[0] == 'Date,Name,"Pledged, in pounds",State'
+    assert [line.split(",")[-1] for line in file[1:]] == told
+
+
 def test_while_a_pledge_is_charged_or_repaired_there_is_no_final_report(app: Flask) -> None:
     for outcome in ("", "declined", "action_required", "unknown"):
         case = met("succeeded", outcome)
@@ -181,7 +200,9 @@ def test_a_final_report_closes_the_case_stays_on_its_page_and_goes_to_who_wants_
     where = "/owner/cases/the-case/report"
     typed = {"form_token": token_on(browser, where), **SPENT}
     preview = read(browser, where, method="POST", data={**typed, "preview": "1"})
-    assert "Total £119.50" in said(preview, ".preview") and owed("final_report") == []
+    # What came in stands beside it: whoever accounts for more can see it before it is published for good.
+    assert "Charged, less refunds and fees £50 Total £119.50" in said(preview, ".preview")
+    assert owed("final_report") == []
     assert said(preview, "#body") == "## We won The *regulations* were quashed."
     for _ in range(2):
         answer = browser.post(where, data=typed)
@@ -194,7 +215,7 @@ def test_a_final_report_closes_the_case_stays_on_its_page_and_goes_to_who_wants_
     assert "/unsubscription" in str(written["List-Unsubscribe"])
     page = said(read(client, "/cases/the-case"), ".report")
     assert page.startswith("Final report") and "The regulations were quashed." in page
-    assert "The claim £90 Counsel £29.50 Total £119.50" in page
+    assert "The claim £90 Counsel £29.50 Charged, less refunds and fees £50 Total £119.50" in page
     assert "Funded and closed, with a final report." in said(read(client, "/"), "main")
     assert "It stays as it is." in said(read(browser, where), "main")
     assert doctor.examine(now()) == []

@@ -459,6 +459,17 @@ def test_a_name_is_changed_and_noted(app: Flask) -> None:
     for _ in range(2):
         assert send(browser, "/account/name", name=" Ada Summer ").location == "/account"
     assert (the_user(EMAIL).name, events()) == ("Ada Summer", ["name_changed"])
+    # Case owners say there who they are, too; whoever is not shown to the public is not asked.
+    for _ in range(2):
+        assert send(browser, "/account/name", name="Ada Summer", bio=" I run\r\nthe library. ").location == "/account"
+    assert (the_user(EMAIL).bio, events()) == ("I run\nthe library.", ["name_changed", "bio_changed"])
+    assert summary(send(browser, "/account/name", name="Ada Summer", bio="x" * 1_001)) == [
+        ("bio", "Use at most 1,000 characters.")
+    ]
+    other = logged_in(app, a_user("moderator", email=MOVED))
+    assert "About you" not in other.get("/account/name").text
+    send(other, "/account/name", name="Ben Summer", bio="Hidden words")
+    assert (the_user(MOVED).name, "Hidden words" in the_user(MOVED).bio) == ("Ben Summer", False)
 
 
 def test_letters_about_an_account_come_in_the_language_of_its_user(app: Flask) -> None:

@@ -200,6 +200,22 @@ def test_the_values_of_env_example_start_a_development(monkeypatch: pytest.Monke
     assert config.load().stripe_api_base == "http://127.0.0.1:12111"
 
 
+@pytest.mark.parametrize(
+    "program",
+    [("-m", "flask", "--app", "app", "doctor"), ("-m", "jobs", "worker"), ("-c", "import app; app.create_app()")],
+    ids=["the commands", "the worker", "the web server"],
+)
+def test_a_file_env_is_believed_by_every_program_alike(tmp_path: Path, program: tuple[str, ...]) -> None:
+    (tmp_path / ".env").write_text("ENVIRONMENT=production\nOPERATOR_NAME=Standing Ltd\n")
+    around = {**os.environ, "PYTHONPATH": str(ROOT), "FLASK_SKIP_DOTENV": "", "CONTACT_EMAIL": "help@standing.example"}
+    began = subprocess.run(
+        [sys.executable, *program], check=False, cwd=tmp_path, env=around, capture_output=True, text=True
+    )
+    assert began.returncode == 1 and "Standing cannot start like this" in began.stderr
+    assert "SECRET_KEY" in began.stderr
+    assert "OPERATOR_NAME" not in began.stderr and "CONTACT_EMAIL" not in began.stderr
+
+
 # --- Secrets in files --------------------------------------------------------------------------------------
 
 

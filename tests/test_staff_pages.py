@@ -62,6 +62,9 @@ def test_the_desk_says_until_when_evidence_is_due_in_the_zone_of_the_site(app: F
     assert [cell[2].text for cell in cells] == ["open (fraudulent)", "won (fraudulent)"]
     assert cells[0][3].text == f"due by {words}"
     assert [time["datetime"] for time in cells[0][3].select("time")] == ["2026-07-30T23:30:00Z"]
+    # What has a date stands on top, before the cases.
+    on_top = page.select_one("p.warn")
+    assert on_top is not None and on_top.text == f"1 dispute wants evidence at Stripe, by {words}."
     of_pledge = [wanted.public_id, stated.public_id]
     said = [the_disputes(logged_in(app, a_user("staff")).get(f"/staff/pledges/{one}").text) for one in of_pledge]
     assert said[0].startswith("£25, open (fraudulent), opened ")

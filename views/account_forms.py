@@ -9,12 +9,14 @@ from wtforms import (  # type: ignore[attr-defined]  # its types are older than 
     RadioField,
     SelectChoice,
     StringField,
+    TextAreaField,
 )
 from wtforms.validators import AnyOf, Length, ValidationError
 
 import config
+import law
 import passwords
-from views.forms import AtMost, EmailAddress, Readable, Told, TypedForm, trim
+from views.forms import AtMost, EmailAddress, Readable, Told, TypedForm, trim, unix_lines
 
 ROLE_NAMES = {
     "owner": lazy_gettext("Case owner"), "moderator": lazy_gettext("Moderator"), "staff": lazy_gettext("Staff"),
@@ -96,12 +98,15 @@ class ProofForm(OwnPasswordForm, CodeForm):
 
 
 class NameForm(TypedForm):
-    """What somebody is called here."""
+    """What somebody is called here, and what case owners say of themselves."""
 
     name = StringField(
         lazy_gettext("Your name"),
         [Told(lazy_gettext("Enter your name.")), Readable(), AtMost(120)],
         filters=[trim],
+    )
+    bio = TextAreaField(
+        lazy_gettext("About you (optional)"), [Readable(lines=True), AtMost(law.LONGEST_BIO)], filters=[unix_lines]
     )
 
 

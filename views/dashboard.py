@@ -16,6 +16,7 @@ from views import chart, hypermedia
 from views.forms import readable
 from views.owners import own, owners
 from views.spreadsheet import as_csv
+from views.states import money_of
 from views.words import time_left
 
 NEWEST, PLEDGES_A_PAGE = 10, 50
@@ -61,12 +62,14 @@ def pledges_as_file(slug: str) -> AnyResponse:
     its_case = own(slug)
     if not its_case.rounds:
         return redirect(url_for("owners.case", slug=slug), 303)
-    zone = its_case.round.zone
+    its_round, heads = its_case.round, [gettext("Date"), gettext("Name"), gettext("Pledged, in pounds")]
     rows = [
-        (law.day_of(at, zone).isoformat(), name, f"{Decimal(pence) / 100:.2f}")
-        for at, name, pence in Pledge.shared_in(its_case.round)
+        [law.day_of(at, its_round.zone).isoformat(), name, f"{Decimal(pence) / 100:.2f}", money_of(status, refunded)]
+        for at, name, pence, status, refunded in Pledge.shared_in(its_round)
     ]
-    answer: Response = make_response(as_csv((gettext("Date"), gettext("Name"), gettext("Pledged, in pounds")), rows))
+    # Before the deadline nothing has become of any.
+    columns = 4 if its_round.settled_at else 3
+    answer: Response = make_response(as_csv([*heads, gettext("State")][:columns], [row[:columns] for row in rows]))
     answer.mimetype = "text/csv"
     answer.headers["Content-Disposition"] = f'attachment; filename="{slug}-pledges.csv"'
     return answer

@@ -47,7 +47,7 @@ def queue() -> str:
     waiting = Waiting.at(as_of)
     return render_template(
         "moderators/queue.html", waiting=waiting, more=more, asked=asked, cases=Waiting.cases(),
-        undoable=Comment.undoable_of(current_user, as_of), list=urlencode(asked),
+        undoable=Comment.undoable_of(current_user, as_of), list=urlencode(asked), counted_at=as_of,
         matching=part.count(as_of) if asked else waiting.count, most=COUNTED_AT_MOST, **_shown(comments, as_of),
     )  # fmt: skip
 
@@ -164,7 +164,7 @@ def undo(comment_id: int) -> Response:
         "Undone: the comment by %(name)s is %(status)s again.", name=held.public_name, status=states.state(held.status)
     )
     where = _list_address(held.id if held.waits_since else None)
-    return hypermedia.done(where, notice, "moderators/_comment.html", next=_next(), **_item(held))
+    return hypermedia.done(where, notice, "moderators/_comment.html", next=_next(), **_item(held), **_recounted())
 
 
 @moderators.post("/keys")
@@ -201,7 +201,17 @@ def refused(refusal: Refused) -> Response:
 def _back_to_list(decided_one: Comment, notice: str) -> Response:
     """Back to the list that the moderator came from, at the next comment; htmx shows what was done in its place."""
     shown = {"comment": decided_one, "next": _next(), "list": _came_from(), "as_of": _now(), "no_keys": NO_KEYS}
-    return hypermedia.done(_list_address(_next()), notice, "moderators/_decided.html", **shown)
+    return hypermedia.done(_list_address(_next()), notice, "moderators/_decided.html", **shown, **_recounted())
+
+
+def _recounted() -> dict[str, Any]:
+    """How many wait once something was decided, for the heading of the queue; other lists have no such heading."""
+    counted_at = _now()
+    if _came_from() in NO_KEYS:
+        return {}
+    return {
+        "recounted": True, "waiting": Waiting.at(counted_at), "most": COUNTED_AT_MOST, "counted_at": counted_at,
+    }  # fmt: skip
 
 
 def _list_address(number: int | None) -> str:

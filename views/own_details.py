@@ -4,6 +4,8 @@ Its pages are those of the account; what the letters about another address lead 
 stands among the pages of the accounts. Mail scanners follow links, so a GET only shows a button.
 """
 
+from typing import Any
+
 from flask import flash, redirect, render_template, request, url_for
 from flask_babel import gettext
 from flask_login import current_user
@@ -24,15 +26,18 @@ PASSWORD, EMAIL = "accounts/password.html", "accounts/email.html"
 
 @own_account.get("/name")
 def name() -> str:
-    return render_template("accounts/name.html", form=NameForm(name=current_user.name))
+    return render_template("accounts/name.html", form=_name_form(name=current_user.name, bio=current_user.bio))
 
 
 @own_account.post("/name")
 def change_name() -> AnyResponse | tuple[str, int]:
-    form = NameForm(request.form)
+    form, as_of = _name_form(request.form), now()
     if not form.validate():
         return render_template("accounts/name.html", form=form), 422
-    myself().rename(str(form.name.data), now())
+    held = myself()
+    held.rename(str(form.name.data), as_of)
+    if "bio" in form and "bio" in request.form:
+        held.describe(str(form.bio.data or ""), as_of)
     db.session.commit()
     return _done(gettext("Your name is changed."))
 
@@ -82,6 +87,14 @@ def change_email() -> AnyResponse | tuple[str, int]:
     words = gettext("We have written to %(email)s. Your address changes once the link in that letter is used.",
                     email=wanted)  # fmt: skip
     return _done(words)
+
+
+def _name_form(*typed: Any, **known: Any) -> NameForm:
+    """Only case owners are shown to the public."""
+    form = NameForm(*typed, **known)
+    if current_user.role != "owner":
+        del form.bio
+    return form
 
 
 def _password_form() -> ChangePasswordForm:

@@ -68,6 +68,7 @@ def desk() -> str:
     cases, more = Case.begun(CASES_A_PAGE, words, request.args.get("after", ""))
     reviews = Case.in_review(REVIEWS_ON_THE_DESK + 1)
     stuck, tried, held = Letter.signs_for_desk(_now())
+    disputes = Dispute.listed()
     return render_template(
         "staff/desk.html",
         rounds=rounds,
@@ -81,7 +82,8 @@ def desk() -> str:
         changes=PromiseChange.waiting(_now()),
         tried=tried,
         held=held,
-        disputes=Dispute.listed(),
+        disputes=disputes,
+        open_disputes=[dispute for dispute in disputes if dispute.status == "open" and dispute.due_by],
         failed=Refund.failed(),
     )
 

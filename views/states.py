@@ -67,6 +67,16 @@ OF_ROLES = {
     "moderator": lazy_pgettext("role", "moderator"),
     "staff": lazy_pgettext("role", "staff"),
 }
+# What a case owner is told of the money of each pledge, once the round is decided. Why a bank refused it, or that its
+# supporter disputes it, is not the owner's to know.
+OF_MONEY = {
+    **dict.fromkeys(("confirmed", "due", "charging", "unknown"), lazy_pgettext("money", "being charged")),
+    **dict.fromkeys(("charged", "disputed"), lazy_pgettext("money", "charged")),
+    **dict.fromkeys(("declined", "action_required"), lazy_pgettext("money", "being repaired")),
+    **dict.fromkeys(("released", "dropped"), lazy_pgettext("money", "not charged")),
+    **dict.fromkeys(("refunded", "charged_back"), lazy_pgettext("money", "paid back")),
+    "partly": lazy_pgettext("money", "partly paid back"),
+}
 # The pages on which staff are shown who supporters are.
 OF_PAGES = {
     "pledge": lazy_pgettext("page", "pledge"),
@@ -76,7 +86,7 @@ OF_PAGES = {
 OF = {
     "case": OF_CASES, "round": OF_ROUNDS, "dispute": OF_DISPUTES, "invitation": OF_INVITATIONS, "change": OF_CHANGES,
     "movement": OF_MOVEMENTS, "refund": OF_REFUNDS, "page": OF_PAGES, "role": OF_ROLES,
-    "attempt": OF_ATTEMPTS,
+    "attempt": OF_ATTEMPTS, "money": OF_MONEY,
 }  # fmt: skip
 
 
@@ -84,6 +94,11 @@ def state(name: str, of: str = "") -> str:
     """A state as the database has it, "changes_requested", in the reader's words."""
     said = OF.get(of, {}).get(name)
     return str(said) if said is not None else gettext(name.replace("_", " "))
+
+
+def money_of(status: str, refunded_pence: int) -> str:
+    """What became of a pledge's money, for the case owner."""
+    return state("partly" if status == "charged" and refunded_pence else status, "money")
 
 
 def tries(count: int) -> str:

@@ -42,6 +42,7 @@ def teach(app: Flask) -> None:
     app.add_template_filter(states.grouped)
     app.add_template_filter(states.seen)
     app.add_template_filter(states.tries)
+    app.add_template_filter(states.money_of)
     app.jinja_env.globals.update(rejections=law.REJECTIONS, signs=law.SIGNS, report_reasons=law.REPORTS, roles=ROLES)
     app.jinja_env.globals.update(N_=N_)
     app.jinja_env.globals.update(of_owner=law.OF_OWNER, topics=law.TOPICS, doubts=law.DOUBTS)
