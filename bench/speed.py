@@ -285,7 +285,8 @@ def proxy_conf(folder: Path, page: bytes, fragment: bytes, *, readers: int = POR
         ("/var/cache/nginx", str(folder)), ("/srv/standing/static/", f"{folder}/static/"),
         ("127.0.0.1:8001", f"127.0.0.1:{readers}"), ("127.0.0.1:8002", f"127.0.0.1:{pledges}"),
         ("listen 80;", f"listen 127.0.0.1:{own + 100};"),
-        ("listen 443 ssl;", f"listen 127.0.0.1:{own};"),
+        ("listen 443 ssl http2;", f"listen 127.0.0.1:{own};"),
+        ("listen [::]:80;", ""), ("listen [::]:443 ssl http2;", ""),
         # The port by which the site knows itself.
         ("$http_host", f"127.0.0.1:{site}"),
     ):  # fmt: skip

@@ -238,6 +238,7 @@ def _public_pages() -> list[Shown]:
         *(Shown(f"case {slug}", f"/cases/{slug}") for slug in slugs),
         Shown("total by itself", "/cases/live/pledge-total"),
         Shown("comments by themselves", "/cases/live/comments"),
+        Shown("how it works", "/how-it-works"),
         Shown("accessibility", "/accessibility"),
         Shown("privacy", "/privacy"),
         Shown("poster", "/cases/live/poster"),

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+import law
 from tests.doorway import set_otherwise
 from tests.reading import read, said
 
@@ -41,11 +42,14 @@ def elsewhere() -> Iterator[str]:
         server.shutdown()
 
 
-def test_each_page_leads_to_what_the_site_says_of_its_accessibility_and_privacy(client: FlaskClient) -> None:
+def test_each_page_leads_to_how_the_site_works_its_accessibility_and_its_privacy(client: FlaskClient) -> None:
     foot = read(client, "/").select("footer a")
-    assert [(said(link), link["href"]) for link in foot[1:3]] == [
-        ("Accessibility", "/accessibility"), ("Privacy", "/privacy"),
+    assert [(said(link), link["href"]) for link in foot[1:4]] == [
+        ("How it works", "/how-it-works"), ("Accessibility", "/accessibility"), ("Privacy", "/privacy"),
     ]  # fmt: skip
+    how = said(read(client, "/how-it-works"), ".story")
+    assert "What is charged arrives in the account of Standing Test at Stripe." in how
+    assert f"it may be tried again for up to {law.REPAIR_WINDOW.days} days" in how
     assert "write to help@example.org and say which page it was" in said(read(client, "/accessibility"), ".story")
     privacy = said(read(client, "/privacy"), ".story")
     assert "This site is run by Standing Test, who is responsible" in privacy

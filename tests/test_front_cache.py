@@ -353,7 +353,7 @@ KEPT = {
     "public.topic",
     "public.share_picture", "public.badge", "public.embed", "public.qr_code", "public.poster", "public.deadline",
     "public.cases_feed", "public.updates_feed", "public.site_map", "public.robots",
-    "public.accessibility", "public.privacy",
+    "public.how_it_works", "public.accessibility", "public.privacy",
 }  # fmt: skip
 # What other sites show may be a minute old.
 ELSEWHERE = ("/share.png", "/badge.svg", "/embed", "/qr.svg")

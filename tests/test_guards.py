@@ -28,8 +28,8 @@ def site(app: Flask) -> Site:
 # What needs neither a log-in nor a private link. Whoever adds a page to these blueprints has to say so here.
 OPEN = {
     "public": "accessibility badge case cases cases_feed comment comment_decisions comment_thanks comments deadline "
-    "embed favicon health home oembed owner picture pledge_total policy_report poster privacy qr_code report "
-    "report_form reported robots share_picture short site_map topic updates_feed",
+    "embed favicon health home how_it_works oembed owner picture pledge_total policy_report poster privacy "
+    "qr_code report report_form reported robots share_picture short site_map topic updates_feed",
     "supporters": "bank_return came_back find find_form links_sent pledge pledge_form",
     "accounts": "ask_reset email_changed email_taken_back enter forgotten_password give_code log_in log_out "
     "new_second_factor password_changed reset_sent second_factor set_first_second_factor sign_up sign_up_form "

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import config
+from jobs.__main__ import PROGRAMS
 from tests.conftest import LONGEST
+from tests.test_settings import PRODUCTION
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,6 +152,41 @@ def test_env_example_lists_every_setting_and_no_other() -> None:
     written = (ROOT / ".env.example").read_text(encoding="utf-8")
     listed = re.findall(r"^#?\s?([A-Z][A-Z0-9_]*)=", written, re.MULTILINE)
     assert sorted(listed) == sorted(name.upper() for name in config.Settings.model_fields)
+
+
+def test_what_an_operator_is_told_to_set_and_to_start_is_there() -> None:
+    told = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    units = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "deploy" / "systemd").glob("*.service")}
+    script = (ROOT / "deploy" / "standing").read_text(encoding="utf-8")
+    # They mean something to the programs below ours.
+    others = {"MALLOC_ARENA_MAX", "FLASK_SKIP_DOTENV", "AF_UNIX", "AF_INET"}
+    settings = {name.upper() for name in config.Settings.model_fields}
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", "\n".join((told, script, *units.values()))))
+    assert named - others <= settings and others <= named
+    # Nothing is missing in the file of settings without which production does not start.
+    written = dict(re.findall(r"^([A-Z_]+)='(.*)'$", told, re.MULTILINE))
+    assert {name.upper() for name in PRODUCTION} <= set(written) <= settings
+    commands = set(re.findall(r'command\("([a-z-]+)"', (ROOT / "cli.py").read_text(encoding="utf-8"))) | {"db"}
+    asked_for = set(re.findall(r"(?:^|`|/)standing ([a-z][a-z-]+)", told, re.MULTILINE))
+    assert {"db", "create-user", "invite", "doctor", "reconcile", "take-bounce"} <= asked_for <= commands
+    # Each web server is started as nginx is told that it is, and the two programs behind them by their names.
+    starts = {
+        name: re.findall(r"^ExecStart=(?:/srv/standing/.venv/bin/)?(.*)$", unit, re.MULTILINE)
+        for name, unit in units.items()
+    }
+    behind_nginx = re.findall(r"granian --.*", (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8"))
+    assert [starts["standing-readers"], starts["standing-pledges"]] == [[line] for line in behind_nginx]
+    assert {name: starts[f"standing-{name}"] for name in PROGRAMS} == {
+        name: [f"python -m jobs {name}"] for name in PROGRAMS
+    }
+    for name in PROGRAMS:
+        # A job is killed in its middle when it is told to stop as well, and only these programs have the other key.
+        assert "KillMode=mixed" in units[f"standing-{name}"] and "worker.env" in units[f"standing-{name}"]
+    assert [name for name, unit in units.items() if "EnvironmentFile=/etc/standing/worker.env" in unit] == [
+        name for name in units if name.removeprefix("standing-") in PROGRAMS
+    ]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`python -m jobs {name}`" in readme for name in PROGRAMS) and "docs/operating.md" in readme
 
 
 def test_no_file_names_the_machine_or_the_registry_it_was_made_with() -> None:

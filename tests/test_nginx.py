@@ -89,8 +89,10 @@ def written(folder: Path, port: int, upstream: int) -> list[str]:
         assert name in CONF
     folders = CONF.replace("/var/cache/nginx", str(folder)).replace("/var/log/nginx", str(folder))
     ours = re.sub(r"127.0.0.1:800[12]", f"127.0.0.1:{upstream}", folders)
-    ours = ours.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
-    ours = re.sub(r"ssl_certificate.*;", "", ours.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};"))
+    # A machine of the tests may have no IPv6.
+    assert CONF.count("listen [::]:80;") == CONF.count("listen [::]:443 ssl http2;") == 1
+    ours = re.sub(r"listen \[::\].*;", "", ours.replace("listen 80;", f"listen 127.0.0.1:{free_port()};"))
+    ours = re.sub(r"ssl_certificate.*;", "", ours.replace("listen 443 ssl http2;", f"listen 127.0.0.1:{port};"))
     (folder / "standing.conf").write_text(ours, encoding="utf-8")
     # As root nginx gives its rights up, and its folder is the test's alone.
     user = "user root;" if os.geteuid() == 0 else ""

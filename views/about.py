@@ -1,5 +1,5 @@
-"""What the operator says of the site itself: its accessibility and its privacy. These pages belong to the blueprint of
-the public; their words are Markdown files that the operator can replace."""
+"""What the operator says of the site itself: how it works, its accessibility and its privacy. These pages belong to the
+blueprint of the public; their words are Markdown files that the operator can replace."""
 
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,12 @@ FROM_ELSEWHERE = N_(
 
 # What a rule does -> what the page calls it.
 THEN = {"delete": N_("deleted"), "empty": N_("emptied"), "erase": N_("erased")}
+
+
+@public.get("/how-it-works")
+@front_cache.keeps()
+def how_it_works() -> str:
+    return _page(gettext("How it works"), "how-it-works.md")
 
 
 @public.get("/accessibility")
