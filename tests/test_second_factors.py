@@ -494,7 +494,7 @@ def test_staff_reset_anothers_with_a_reason_which_is_told_and_ends_every_log_in(
         ("second_factor_reset", f"user:{desk.number}", None, None, "She came with her passport."),
     ]  # fmt: skip
     told = [letter for _, letter in letters_to(owner.email)]
-    assert len(told) == 2 and "Our staff have reset the second factor" in told[1] and "passport" not in told[1]
+    assert len(told) == 2 and "Our staff reset the second factor" in told[1] and "passport" not in told[1]
 
 
 def test_nobody_of_staff_resets_their_own_but_the_operator_does(app: Flask) -> None:
