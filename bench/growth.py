@@ -65,7 +65,7 @@ def copies_of_pledge(pledge_id: int, times: int) -> None:
             "events": "subject_kind = 'pledge' AND subject_id = :one",
         }[table]  # fmt: skip
         copy = (  # The names are those of our own tables.
-            f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which}"  # noqa: S608 - names of our own tables
+            f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which} ORDER BY n, {table}.id"  # noqa: S608 - names of our own tables
         )
         numbers = "SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last"
         statement = sa.text(f"WITH RECURSIVE numbers(n) AS ({numbers}) {copy}")
@@ -94,7 +94,7 @@ def copies_of_case(case_id: int, times: int) -> None:
         names = [column.name for column in db.metadata.tables[table].columns]
         copied, into = ", ".join(columns.get(name, name) for name in names), ", ".join(names)
         which = "id" if table == "cases" else "case_id"
-        copy = f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which} = :one"  # noqa: S608 - names of our own tables
+        copy = f"INSERT INTO {table} ({into}) SELECT {copied} FROM {table}, numbers WHERE {which} = :one ORDER BY n"  # noqa: S608 - names of our own tables
         numbers = "SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last"
         statement = sa.text(f"WITH RECURSIVE numbers(n) AS ({numbers}) {copy}")
         db.session.execute(statement, {"one": case_id, "first": last + 1, "last": last + times})
