@@ -306,13 +306,14 @@ def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes_and_with_its
 STOPS = """() => {
     const all = 'a[href], button, input:not([type=hidden]), textarea, select, summary'
     const controls = [...document.querySelectorAll(all)]
-    const groups = new Set()
     return controls.map((_, place) => place).filter(place => {
         const {type, name, tabIndex} = controls[place]
         const folded = controls[place].closest('details:not([open])')
         if (tabIndex < 0 || (folded && folded.firstElementChild !== controls[place])) return false
         if (type !== 'radio') return true
-        return !groups.has(name) && groups.add(name)
+        // Of a group the keyboard comes to what is chosen.
+        const group = controls.filter(one => one.type === 'radio' && one.name === name)
+        return controls[place] === (group.find(one => one.checked) ?? group[0])
     })
 }"""
 # Where the keyboard is now, whether a ring of 3 pixels shows it, and whether it is on the screen with nothing over it.
