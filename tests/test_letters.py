@@ -782,7 +782,7 @@ def test_what_is_asked_for_on_a_page_in_french_is_answered_in_french(app: Flask,
     ]  # fmt: skip
     # What a moderator decides later, in whichever language, is told in the one in which the comment was written.
     moderator = a_user("moderator")
-    for comment in db.session.scalars(sa.select(Comment)).all():
+    for comment in db.session.scalars(sa.select(Comment).order_by(Comment.id)).all():
         comment.reject("off_topic", moderator, now(), comment.version)
     rejected = owed_in.where(Letter.kind == "comment_rejected")
     assert [language for _, language in db.session.execute(rejected)] == ["fr", "en-GB"]

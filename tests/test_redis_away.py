@@ -86,7 +86,9 @@ def what_is_so() -> dict[str, list[tuple[Any, ...]]]:
     moves = sa.select(Event.subject_kind, Event.subject_id, Event.what, Event.after)
     asked = {
         "moves": moves.where(Event.subject_kind.in_(BY_THE_DEADLINE)).order_by(Event.id),
-        "charges": sa.select(Movement.stripe_id, Movement.amount_pence).where(Movement.kind == "charge"),
+        "charges": sa.select(Movement.stripe_id, Movement.amount_pence)
+        .where(Movement.kind == "charge")
+        .order_by(Movement.id),
         "letters": sa.select(Letter.kind, Letter.subject, Letter.message_id, Letter.sent_at).order_by(Letter.id),
     }
     return {name: [tuple(row) for row in db.session.execute(question)] for name, question in asked.items()}
