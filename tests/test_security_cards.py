@@ -1143,7 +1143,7 @@ def test_a_card_with_which_a_pledge_would_be_held_is_not_taken_in_the_place_of_a
     clean, odder = replaced(clean, "one-card", 4_000)
     assert (clean.status, clean.payment_method_id, clean.amount_pence) == ("confirmed", its_card, 2_500)
     assert counted(case.slug) == (7_500, 3) and not clean.awaits_card
-    assert list(db.session.scalars(sa.select(OldCard.payment_method_id))) == [odd, odder]
+    assert list(db.session.scalars(sa.select(OldCard.payment_method_id).order_by(OldCard.id))) == [odd, odder]
     (letter,) = told("not_raised")
     private = client.get(f"/pledges/{clean.link()}").text
     assert "counts with £25, as before" in words(letter) and "Another card was saved, but it is not used" in private
