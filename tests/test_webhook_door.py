@@ -39,7 +39,8 @@ def knock(client: FlaskClient, body: bytes | dict[str, Any], header: str | None 
 
 def kept() -> list[tuple[str, str, str]]:
     look_anew()
-    return [(event.event_id, event.type, event.object_id) for event in db.session.scalars(sa.select(StripeEvent))]
+    events = db.session.scalars(sa.select(StripeEvent).order_by(StripeEvent.id))
+    return [(event.event_id, event.type, event.object_id) for event in events]
 
 
 def test_genuine_news_is_kept_word_for_word_and_answered_with_nothing(client: FlaskClient) -> None:
@@ -316,4 +317,4 @@ def processed(event_id: str) -> bool:
 def owed() -> list[tuple[str, str]]:
     """(kind, subject) of every letter, sent or not."""
     look_anew()
-    return [(letter.kind, letter.subject) for letter in db.session.scalars(sa.select(Letter))]
+    return [(letter.kind, letter.subject) for letter in db.session.scalars(sa.select(Letter).order_by(Letter.id))]
