@@ -1517,7 +1517,9 @@ class Case(Base):
     links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
     # Until when its breaker, or the site's, lets pledging rest. Only read along with what its pages show.
     rests_until: Mapped[dt.datetime | None] = sa.orm.query_expression()
-    pictures: Mapped[list[Picture]] = relationship(back_populates="case", cascade="all, delete-orphan")
+    pictures: Mapped[list[Picture]] = relationship(
+        back_populates="case", cascade="all, delete-orphan", order_by="Picture.id"
+    )
     report: Mapped[FinalReport | None] = relationship(back_populates="case")
 
     @classmethod
@@ -2615,7 +2617,9 @@ class Update(Base):
 
     case: Mapped[Case] = relationship(back_populates="updates")
     author: Mapped[User] = relationship()
-    pictures: Mapped[list[Picture]] = relationship(back_populates="update", cascade="all, delete-orphan")
+    pictures: Mapped[list[Picture]] = relationship(
+        back_populates="update", cascade="all, delete-orphan", order_by="Picture.id"
+    )
 
     @classmethod
     def hold(cls, update_id: int) -> Self:
