@@ -113,7 +113,7 @@ def history(pledge: Pledge) -> list[str | None]:
 def movements_of(pledge: Pledge) -> list[Movement]:
     """What the ledger holds of a pledge."""
     look_anew()
-    return list(db.session.scalars(sa.select(Movement).where(Movement.pledge_id == pledge.id)))
+    return list(db.session.scalars(sa.select(Movement).where(Movement.pledge_id == pledge.id).order_by(Movement.id)))
 
 
 def decisions(slug: str) -> list[str | None]:
