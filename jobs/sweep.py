@@ -70,12 +70,7 @@ def sweep(as_of: dt.datetime) -> None:
     remind_owners(as_of)
     CardFailure.forget(as_of)
     Breaker.wind(as_of)
-    # Whoever pledges holds the round first and the breakers then. Holding them the other way round, and several rounds
-    # at once, the clock and supporters would wait for each other.
-    db.session.commit()
-    for round_id in Pledge.rounds_of_unanswered(as_of):
-        Round.hold(round_id).drop_unanswered(as_of)
-        db.session.commit()
+    _drop_unanswered(as_of)
     Pledge.remind_of_held(as_of)
     for name in (doctor.LEASE, reconcile.HOURLY, reconcile.DAILY, retention.LEASE):
         Lease.wind(name, as_of)
@@ -92,6 +87,15 @@ def sweep(as_of: dt.datetime) -> None:
         for row_id in now:
             if row_id not in taken:
                 jobs.ring(job, row_id)
+
+
+def _drop_unanswered(as_of: dt.datetime) -> None:
+    """Whoever pledges holds the round first and the breakers then. Holding them the other way round, and several rounds
+    at once, the clock and supporters would wait for each other. Commits, so that it holds one at a time."""
+    db.session.commit()
+    for round_id in Pledge.rounds_of_unanswered(as_of):
+        Round.hold(round_id).drop_unanswered(as_of)
+        db.session.commit()
 
 
 def _do_it_here(job: str, row_id: int | None) -> None:
