@@ -674,7 +674,7 @@ def _desks(edited: int) -> list[Shown]:
         Shown("address to change", "/account/email", "owner"),
         Shown("address to change, wrong", "/account/email", "owner", press="Write to the new address"),
         Shown("name to change", "/account/name", "owner"),
-        Shown("name to change, wrong", "/account/name", "owner", press="Change the name", typed={"Your name": " "}),
+        Shown("name to change, wrong", "/account/name", "owner", press="Save", typed={"Your name": " "}),
         Shown("second factor to set up", "/account/second-factor", "owner"),
         Shown("second factor to set up, wrong", "/account/second-factor", "owner", press="Set it up"),
         Shown("own case", "/owner/cases/live", "owner"),

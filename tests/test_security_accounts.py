@@ -463,6 +463,8 @@ def test_a_name_is_changed_and_noted(app: Flask) -> None:
     for _ in range(2):
         assert send(browser, "/account/name", name="Ada Summer", bio=" I run\r\nthe library. ").location == "/account"
     assert (the_user(EMAIL).bio, events()) == ("I run\nthe library.", ["name_changed", "bio_changed"])
+    told = browser.get("/account").text
+    assert "Your change is saved." in told and "Your name is changed." not in told
     assert summary(send(browser, "/account/name", name="Ada Summer", bio="x" * 1_001)) == [
         ("bio", "Use at most 1,000 characters.")
     ]

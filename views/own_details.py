@@ -34,12 +34,12 @@ def change_name() -> AnyResponse | tuple[str, int]:
     form, as_of = _name_form(request.form), now()
     if not form.validate():
         return render_template("accounts/name.html", form=form), 422
-    held = myself()
+    held, before = myself(), current_user.name
     held.rename(str(form.name.data), as_of)
     if "bio" in form and "bio" in request.form:
         held.describe(str(form.bio.data or ""), as_of)
     db.session.commit()
-    return _done(gettext("Your name is changed."))
+    return _done(gettext("Your name is changed.") if form.name.data != before else gettext("Your change is saved."))
 
 
 @own_account.get("/password")
