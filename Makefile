@@ -78,13 +78,13 @@ bench-capture: dev-environment ## Measure the deadline capture (make bench-captu
 bench-keys: dev-environment ## Measure how soon a moderator sees what a key did (ARGS=50)
 	@$(BIN)/python -m bench.keys $(ARGS)
 
-bench-inbox: dev-environment ## Measure how fast Stripe's news is taken in and worked on (ARGS="--at-once 1000")
+bench-inbox: bench-environment ## Measure how fast Stripe's news is taken in and worked on (ARGS="--at-once 1000")
 	@$(BIN)/python -m bench.inbox $(ARGS)
 
 bench-pages: dev-environment ## Measure the pages of a big house beside those of a small one (ARGS="--pledges 50000")
 	@$(BIN)/python -m bench.pages $(ARGS)
 
-bench-paint: dev-environment ## Measure how soon a reader on a slow line sees a case (needs Chromium)
+bench-paint: bench-environment ## Measure how soon a reader on a slow line sees a case (needs Chromium)
 	@$(BIN)/python -m bench.paint $(ARGS)
 
 bench-storm: bench-environment ## Measure readers while somebody attacks the doors (needs nginx; ARGS="--only idle")
@@ -135,8 +135,13 @@ environment: $(BIN)/python
 dev-environment: $(BIN)/python
 	@$(call install,requirements-dev.txt)
 
+# What is measured runs on what an operator installs, in a place of its own, and not beside the tools of a developer.
 bench-environment: dev-environment
 	@$(call install,requirements-bench.txt)
+	@cmp -s requirements.txt var/shipped/requirements.txt || { \
+		echo "Installing requirements.txt into var/shipped ..."; rm -rf var/shipped; \
+		$(BIN)/python -m venv var/shipped && $(BIN)/python -m uv pip install --quiet --compile-bytecode --require-hashes \
+			--python var/shipped/bin/python -r requirements.txt && cp requirements.txt var/shipped/; }
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Standing needs Python 3.11 or newer, and there is none on the PATH."; exit 1; }

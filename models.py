@@ -4,8 +4,6 @@ In this order: the database, people, case, round, pledge, comment, records. Verb
 and never read the clock: they take `as_of`, an aware UTC instant. Amounts are integer pence.
 """
 
-from __future__ import annotations
-
 import base64
 import datetime as dt
 import functools
@@ -452,7 +450,7 @@ def secret_mark(kind: str, words: str) -> str:
     return hmac.new(secret.encode(), f"mark\0{kind}\0{words}".encode(), hashlib.sha256).hexdigest()[:24]
 
 
-def _card_mark(found: CardFound) -> str | None:
+def _card_mark(found: "CardFound") -> str | None:
     return secret_mark("card", found.fingerprint) if found.fingerprint else None
 
 
@@ -536,16 +534,16 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     second_factor_secret: Mapped[str] = mapped_column(sa.String(64), deferred=True)
     second_factor_step: Mapped[int] = mapped_column(deferred=True)
 
-    cases: Mapped[list[Case]] = relationship(back_populates="owner", order_by="Case.id.desc()")
+    cases: Mapped[list["Case"]] = relationship(back_populates="owner", order_by="Case.id.desc()")
 
     @classmethod
-    def enrol(cls, email: str, name: str, role: str, password: str, as_of: dt.datetime, bio: str = "") -> User:
+    def enrol(cls, email: str, name: str, role: str, password: str, as_of: dt.datetime, bio: str = "") -> "User":
         """A new user with a password. Raises Refused when the address is already taken."""
         return cls.admit(email, name, role, hash_password(password), as_of, bio)
 
     @classmethod
     def admit(cls, email: str, name: str, role: str, password_hash: str, as_of: dt.datetime, bio: str = "",
-              language: str = ENGLISH) -> User:  # fmt: skip
+              language: str = ENGLISH) -> "User":  # fmt: skip
         """As `enrol`, with a password that was hashed before: that is slow, and nobody should wait for it to write.
 
         The unique address decides who comes first when two arrive at once.
@@ -561,11 +559,11 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         return user
 
     @classmethod
-    def at(cls, email: str) -> User | None:
+    def at(cls, email: str) -> "User | None":
         return db.session.scalar(sa.select(cls).where(cls.email == email.strip().lower()))
 
     @classmethod
-    def authenticate(cls, email: str, password: str) -> User | None:
+    def authenticate(cls, email: str, password: str) -> "User | None":
         """The user of this address and password, or None; unknown addresses and disabled users take just as long."""
         user = cls.at(email)
         knows = is_password(user.password_hash if user else _NOBODYS_HASH, password)
@@ -587,7 +585,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         return hash_password(password) if _hasher.check_needs_rehash(self.password_hash) else ""
 
     @classmethod
-    def with_role(cls, role: str) -> list[User]:
+    def with_role(cls, role: str) -> "list[User]":
         """Those who have this role and may use it."""
         found = sa.select(cls).where(cls.role == role, cls.disabled_at.is_(None))
         return list(db.session.scalars(found.order_by(cls.id)))
@@ -596,7 +594,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         """Logged out everywhere: every cookie given out so far stops working. Needs the user to be held."""
         UserSession.end_all(self, as_of)
 
-    def end_session(self, ended: UserSession, as_of: dt.datetime) -> None:
+    def end_session(self, ended: "UserSession", as_of: dt.datetime) -> None:
         """Logged out in one browser, perhaps from another one. Silent when it has ended already."""
         if ended.ended_at is None:
             ended.end(as_of)
@@ -703,7 +701,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
     # What staff do to a user
 
     @classmethod
-    def search(cls, words: str, after: int, limit: int) -> list[User]:
+    def search(cls, words: str, after: int, limit: int) -> "list[User]":
         """A page of users for staff: those whose name or address holds the words, by id."""
         found = sa.select(cls).where(cls.id > after).order_by(cls.id).limit(limit)
         if words:
@@ -711,13 +709,13 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         return list(db.session.scalars(found))
 
     @classmethod
-    def hold(cls, user_id: int, by: User | None = None) -> User | None:
+    def hold(cls, user_id: int, by: "User | None" = None) -> "User | None":
         """The user, freshly read and locked until the transaction ends, and with it whoever is about to act."""
         both = sa.select(cls).where(cls.id.in_({user_id, by.id if by else user_id})).order_by(cls.id).with_for_update()
         held = {user.id: user for user in db.session.scalars(both.execution_options(populate_existing=True))}
         return held.get(user_id)
 
-    def change_role(self, role: str, reason: str, by: User, as_of: dt.datetime) -> None:
+    def change_role(self, role: str, reason: str, by: "User", as_of: dt.datetime) -> None:
         """Silent when it is so already. Needs the user to be held."""
         self._require_power(by)
         if role == self.role:
@@ -731,7 +729,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         self.end_sessions(as_of)
         Invitation.take_back_all_of(self, f"user:{by.id}", as_of)
 
-    def disable(self, reason: str, by: User, as_of: dt.datetime) -> None:
+    def disable(self, reason: str, by: "User", as_of: dt.datetime) -> None:
         """Logged out everywhere, and every log-in is answered like a wrong password. Needs the user to be held."""
         self._require_power(by)
         if self.disabled_at is not None:
@@ -742,7 +740,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         # A back door that was left open before would lead in again.
         Invitation.take_back_all_of(self, f"user:{by.id}", as_of)
 
-    def enable(self, reason: str, by: User, as_of: dt.datetime) -> None:
+    def enable(self, reason: str, by: "User", as_of: dt.datetime) -> None:
         """Silent when nothing was disabled. Needs the user to be held."""
         self._require_power(by)
         if self.erased_at is not None:
@@ -751,7 +749,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
             self.disabled_at = None
             Event.write(self, "enabled", f"user:{by.id}", as_of, note=reason)
 
-    def reset_second_factor(self, reason: str, by: User | None, as_of: dt.datetime) -> None:
+    def reset_second_factor(self, reason: str, by: "User | None", as_of: dt.datetime) -> None:
         """For somebody who has lost the app and the recovery codes. Nobody of staff does so to themselves: `by` is
         None for the operator's command. Silent when there is none. Needs the user to be held."""
         if by is not None:
@@ -828,7 +826,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
         changes = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == self.id))
         return about + [name_of(change) for change in changes]
 
-    def _require_power(self, by: User) -> None:
+    def _require_power(self, by: "User") -> None:
         """Only staff act upon users, and never upon themselves. So the last of staff cannot be removed: whoever does
         it is another one, whose row is locked as well, so that two who remove each other come one after the other."""
         if by.role != "staff" or by.disabled_at is not None:
@@ -841,7 +839,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
                 )
             )
 
-    def history(self) -> list[Event]:
+    def history(self) -> "list[Event]":
         found = sa.select(Event).where(Event.subject_kind == "user", Event.subject_id == self.id)
         return list(db.session.scalars(found.order_by(Event.id.desc())))
 
@@ -1042,7 +1040,7 @@ class SignUp(Base):
     confirmed_at: Mapped[dt.datetime | None]
 
     @classmethod
-    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime, language: str = ENGLISH) -> SignUp:
+    def ask(cls, email: str, name: str, password_hash: str, as_of: dt.datetime, language: str = ENGLISH) -> "SignUp":
         """Owe the letter. What nobody has confirmed in time is forgotten."""
         _forget(cls, as_of - law.SIGN_UP_WAITS)
         asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), name=name, password_hash=password_hash,
@@ -1053,12 +1051,12 @@ class SignUp(Base):
         return asked
 
     @classmethod
-    def by_link(cls, link: str) -> SignUp | None:
+    def by_link(cls, link: str) -> "SignUp | None":
         asked = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
         return asked if asked and is_genuine(link, "sign-up", asked.public_id, 0) else None
 
     @classmethod
-    def hold(cls, number: int) -> SignUp:
+    def hold(cls, number: int) -> "SignUp":
         """The sign-up, freshly read, locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == number).with_for_update()
         return db.session.scalars(found.execution_options(populate_existing=True)).one()
@@ -1103,11 +1101,13 @@ class Invitation(Base):
     accepted_at: Mapped[dt.datetime | None]
     taken_back_at: Mapped[dt.datetime | None]
 
-    case: Mapped[Case | None] = relationship()
+    case: Mapped["Case | None"] = relationship()
     invited_by: Mapped[User | None] = relationship()
 
     @classmethod
-    def to_case(cls, its_case: Case, email: str, by: User, as_of: dt.datetime, language: str = ENGLISH) -> Invitation:
+    def to_case(
+        cls, its_case: "Case", email: str, by: User, as_of: dt.datetime, language: str = ENGLISH
+    ) -> "Invitation":
         """The owner of a case asks somebody to work on it. Needs the case to be held.
 
         The same for every address: whether somebody has an account here is nobody's to find out. Asked twice it is
@@ -1124,7 +1124,7 @@ class Invitation(Base):
         return cls._write(email, "owner", by, as_of, language, case_id=its_case.id)
 
     @classmethod
-    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime, language: str = ENGLISH) -> Invitation:
+    def send(cls, email: str, role: str, by: User | None, as_of: dt.datetime, language: str = ENGLISH) -> "Invitation":
         """Owe the letter, in the language of whoever invites. Raises Refused for whoever has an account, or an
         invitation that still works."""
         email = email.lower()
@@ -1146,18 +1146,18 @@ class Invitation(Base):
         return invitation
 
     @classmethod
-    def listed(cls) -> list[Invitation]:
+    def listed(cls) -> "list[Invitation]":
         """The newest hundred, for staff."""
         newest = sa.select(cls).order_by(cls.id.desc()).limit(100)
         return list(db.session.scalars(newest.options(sa.orm.joinedload(cls.invited_by))))
 
     @classmethod
-    def by_link(cls, link: str) -> Invitation | None:
+    def by_link(cls, link: str) -> "Invitation | None":
         invitation = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
         return invitation if invitation and is_genuine(link, "invitation", invitation.public_id, 0) else None
 
     @classmethod
-    def hold(cls, number: int) -> Invitation | None:
+    def hold(cls, number: int) -> "Invitation | None":
         """The invitation, freshly read, locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == number).with_for_update()
         return db.session.scalar(found.execution_options(populate_existing=True))
@@ -1259,7 +1259,7 @@ class PasswordReset(Base):
     used_at: Mapped[dt.datetime | None]
 
     @classmethod
-    def ask(cls, email: str, as_of: dt.datetime, language: str = ENGLISH) -> PasswordReset:
+    def ask(cls, email: str, as_of: dt.datetime, language: str = ENGLISH) -> "PasswordReset":
         """Owe the letter. Addresses of more than a day ago are forgotten."""
         _forget(cls, as_of - dt.timedelta(days=1))
         asked = cls(public_id=secrets.token_urlsafe(16), email=email.lower(), asked_at=as_of)
@@ -1269,12 +1269,12 @@ class PasswordReset(Base):
         return asked
 
     @classmethod
-    def by_link(cls, link: str) -> PasswordReset | None:
+    def by_link(cls, link: str) -> "PasswordReset | None":
         asked = db.session.scalar(sa.select(cls).where(cls.public_id == link.partition(".")[0]))
         return asked if asked and is_genuine(link, "password-reset", asked.public_id, 0) else None
 
     @classmethod
-    def hold(cls, number: int) -> PasswordReset:
+    def hold(cls, number: int) -> "PasswordReset":
         """The reset, freshly read, with its user's row; both are locked until the transaction ends."""
         found = sa.select(cls).where(cls.id == number).with_for_update()
         reset = db.session.scalars(found.execution_options(populate_existing=True)).one()
@@ -1511,20 +1511,20 @@ class Case(Base):
 
     owner: Mapped[User] = relationship(back_populates="cases")
     editors: Mapped[list[Editor]] = relationship(order_by="Editor.id", viewonly=True)
-    rounds: Mapped[list[Round]] = relationship(back_populates="case", order_by="Round.id")
-    updates: Mapped[list[Update]] = relationship(back_populates="case", order_by="Update.id.desc()")
-    budget: Mapped[list[BudgetLine]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
-    links: Mapped[list[DocumentLink]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
+    rounds: Mapped[list["Round"]] = relationship(back_populates="case", order_by="Round.id")
+    updates: Mapped[list["Update"]] = relationship(back_populates="case", order_by="Update.id.desc()")
+    budget: Mapped[list["BudgetLine"]] = relationship(order_by="BudgetLine.position", cascade="all, delete-orphan")
+    links: Mapped[list["DocumentLink"]] = relationship(order_by="DocumentLink.position", cascade="all, delete-orphan")
     # Until when its breaker, or the site's, lets pledging rest. Only read along with what its pages show.
     rests_until: Mapped[dt.datetime | None] = sa.orm.query_expression()
-    pictures: Mapped[list[Picture]] = relationship(
+    pictures: Mapped[list["Picture"]] = relationship(
         back_populates="case", cascade="all, delete-orphan", order_by="Picture.id"
     )
-    report: Mapped[FinalReport | None] = relationship(back_populates="case")
+    report: Mapped["FinalReport | None"] = relationship(back_populates="case")
 
     @classmethod
     def draft(cls, owner: User, slug: str, title: str, summary: str, story: str, firm: str, as_of: dt.datetime,
-              **more: str) -> Case:  # fmt: skip
+              **more: str) -> "Case":  # fmt: skip
         """A new case that nobody but its owner can see. Without a slug its address is made from the title.
 
         Raises Refused when the address is taken.
@@ -1541,7 +1541,7 @@ class Case(Base):
         return case
 
     @classmethod
-    def begin(cls, owner: User, title: str, as_of: dt.datetime) -> Case:
+    def begin(cls, owner: User, title: str, as_of: dt.datetime) -> "Case":
         """A new draft of this title, or the one that its owner has begun and not touched yet: a button that is pressed
         twice begins one case."""
         db.session.execute(sa.select(User.id).where(User.id == owner.id).with_for_update())
@@ -1617,11 +1617,11 @@ class Case(Base):
             self.links = [DocumentLink(position=n, title=t, url=u) for n, (t, u) in enumerate(values["links"])]
         return other_budget or other_links
 
-    def picture(self, size: str) -> Picture | None:
+    def picture(self, size: str) -> "Picture | None":
         """Its picture in one size, if it has one."""
         return next((one for one in self.pictures if one.size == size), None)
 
-    def hang_picture(self, drawings: Iterable[Drawing], alt: str, as_of: dt.datetime) -> None:
+    def hang_picture(self, drawings: "Iterable[Drawing]", alt: str, as_of: dt.datetime) -> None:
         """Take this picture instead of the one before; without drawings only its description. Needs it to be held."""
         self.require_writable()
         if new := Picture.of_drawings(drawings):
@@ -1727,7 +1727,7 @@ class Case(Base):
         if (before := db.session.scalar(last)) is None or before <= as_of - dt.timedelta(hours=1):
             Event.write(self, "written", f"user:{by.id}", as_of)
 
-    def desk_history(self, size: int) -> list[tuple[Event, str]]:
+    def desk_history(self, size: int) -> "list[tuple[Event, str]]":
         """(line, who) of what was done to the case, its promise and its updates, newest first; staff have no names."""
         its_rounds = sa.select(Round.id).where(Round.case_id == self.id)
         belongs: dict[str, Any] = {"case": [self.id], "round": its_rounds}
@@ -1759,7 +1759,7 @@ class Case(Base):
         law.check_deadline(deadline, as_of)
         return deadline
 
-    def prospect(self, as_of: dt.datetime) -> Prospect:
+    def prospect(self, as_of: dt.datetime) -> "Prospect":
         """The round as its page would show it if it went live now."""
         try:
             return Prospect(self.wanted_pence, self.wanted_deadline(as_of), self.zone)
@@ -1798,7 +1798,7 @@ class Case(Base):
 
     @classmethod
     def found(cls, among: list[int] | None = None, state: str = "all", *, court: str = "", topic: str = "",
-              owner_id: int | None = None, after: int = 0, limit: int = 20) -> list[Case]:  # fmt: skip
+              owner_id: int | None = None, after: int = 0, limit: int = 20) -> "list[Case]":  # fmt: skip
         """Public cases in one of `law.CASE_FILTERS`, of all or `among` what CaseWords.holding() found: newest first,
         or the nearest deadline where that is "ending-soon", and of all cases the live ones first.
         `after` is the last one of the page before.
@@ -1816,7 +1816,7 @@ class Case(Base):
 
     @classmethod
     def _found(cls, among: list[int] | None, state: str, narrowed: dict[Any, Any], after: int,
-               limit: int) -> list[Case]:  # fmt: skip
+               limit: int) -> "list[Case]":  # fmt: skip
         """Whatever is asked for is read from an index in its own order, so that a page costs the same among any number
         of cases, however rare what is asked for is."""
         soon, states = state == "ending-soon", law.CASE_FILTERS[state]
@@ -1842,7 +1842,7 @@ class Case(Base):
 
     @classmethod
     def _newest_of_each(cls, states: Iterable[str], fits: list[sa.ColumnElement[bool]], last: tuple[Any, ...] | None,
-                        limit: int) -> sa.Select[Case]:  # fmt: skip
+                        limit: int) -> "sa.Select[Case]":  # fmt: skip
         """The newest, put together from the newest of each state: an index has the cases of one state in order."""
         place = (cls.live_at, cls.id)
         public: Any = sa.select(*place).where(cls.visibility == "public", *fits)
@@ -1887,7 +1887,7 @@ class Case(Base):
         return list(db.session.scalars(most.limit(20)))
 
     @classmethod
-    def newest(cls, limit: int) -> list[Case]:
+    def newest(cls, limit: int) -> "list[Case]":
         """The public cases that went live last, newest first."""
         found = sa.select(cls).where(cls._is_found()).order_by(cls.live_at.desc(), cls.id.desc()).limit(limit)
         return list(db.session.scalars(found.options(sa.orm.joinedload(cls.owner))))
@@ -1917,12 +1917,12 @@ class Case(Base):
         return list(db.session.scalars(newest.options(sa.orm.selectinload(cls.rounds))))
 
     @classmethod
-    def public(cls, slug: str) -> Case | None:
+    def public(cls, slug: str) -> "Case | None":
         """The case at this address if strangers may see it."""
         return cls._at(slug, "public")
 
     @classmethod
-    def whole(cls, slug: str) -> Case | None:
+    def whole(cls, slug: str) -> "Case | None":
         """As public, with all that its page shows, in five queries however many updates and pictures there are."""
         together = sa.orm.joinedload(cls.rounds).joinedload(Round.changes)
         apart = (sa.orm.selectinload(part) for part in (cls.budget, cls.links, cls.updates))
@@ -1941,16 +1941,16 @@ class Case(Base):
             sa.orm.attributes.set_committed_value(update, "pictures", its_own)
 
     @classmethod
-    def under_notice(cls, slug: str) -> Case | None:
+    def under_notice(cls, slug: str) -> "Case | None":
         """The case at this address if strangers see a statement in its place."""
         return cls._at(slug, "notice")
 
     @classmethod
-    def _at(cls, slug: str, visibility: str) -> Case | None:
+    def _at(cls, slug: str, visibility: str) -> "Case | None":
         return db.session.scalar(cls._seen(slug, visibility))
 
     @classmethod
-    def _seen(cls, slug: str, visibility: str) -> sa.Select[Case]:
+    def _seen(cls, slug: str, visibility: str) -> "sa.Select[Case]":
         seen = sa.and_(cls.status.not_in(law.HIDDEN_CASES), cls.visibility == visibility)
         either = sa.or_(Breaker.case_id == cls.id, Breaker.case_id.is_(None))
         until = sa.select(sa.func.max(Breaker.until)).where(Breaker.status == "paused", either).scalar_subquery()
@@ -1962,7 +1962,7 @@ class Case(Base):
         return self.pledging_paused or (self.rests_until is not None and self.rests_until > as_of)
 
     @classmethod
-    def numbered(cls, number: int) -> Case | None:
+    def numbered(cls, number: int) -> "Case | None":
         """The case of a short address if strangers may see it, or a statement in its place."""
         found = db.session.get(cls, number)
         return found if found and found.status not in law.HIDDEN_CASES and found.visibility != "hidden" else None
@@ -1973,7 +1973,7 @@ class Case(Base):
         return self.status not in law.HIDDEN_CASES and self.visibility == "public"
 
     @classmethod
-    def begun(cls, limit: int, words: str = "", after: str = "") -> tuple[list[Case], str]:
+    def begun(cls, limit: int, words: str = "", after: str = "") -> "tuple[list[Case], str]":
         """The cases that ever had a round, for staff, the newest first: a page of those whose title or address holds
         the words, and where the next page begins, or ""."""
         found = sa.select(cls).where(cls.live_at.is_not(None)).order_by(cls.live_at.desc(), cls.id.desc())
@@ -1986,11 +1986,11 @@ class Case(Base):
         return cases, _place(last.live_at, last.id) if last and last.live_at else ""
 
     @property
-    def round(self) -> Round:
+    def round(self) -> "Round":
         """The round that the page speaks of: the newest."""
         return self.rounds[-1]
 
-    def hold_round(self) -> Round:
+    def hold_round(self) -> "Round":
         """Its round, locked, and the case itself as it stands now that nobody else can decide it."""
         held = Round.hold(self.round.id)
         db.session.refresh(self)
@@ -2111,7 +2111,7 @@ class Case(Base):
             )
         )
 
-    def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> Round:
+    def go_live(self, target_pence: int, deadline: dt.datetime, zone: str, by: str, as_of: dt.datetime) -> "Round":
         """Publish the case with its first round. The deadline is an instant, the zone is for showing it."""
         law.check_target(target_pence)
         law.check_deadline(deadline, as_of)
@@ -2220,7 +2220,7 @@ class Case(Base):
         """As `charges`, for a query."""
         return sa.and_(sa.not_(cls.charges_frozen), cls.status != "cancelled")
 
-    def history(self, size: int | None = None) -> list[Event]:
+    def history(self, size: int | None = None) -> "list[Event]":
         """What happened to the case, to its round and to the round's promise, newest first; all, or so many lines."""
         of_case = sa.and_(Event.subject_kind == "case", Event.subject_id == self.id)
         of_rounds = sa.and_(Event.subject_kind == "round", Event.subject_id.in_([one.id for one in self.rounds]))
@@ -2229,7 +2229,7 @@ class Case(Base):
         mine = of_case | of_rounds | of_changes
         return list(db.session.scalars(sa.select(Event).where(mine).order_by(Event.id.desc()).limit(size)))
 
-    def whole_history(self, size: int, before: int = 0) -> list[Event]:
+    def whole_history(self, size: int, before: int = 0) -> "list[Event]":
         """A page of all that happened to the case and to whatever belongs to it, newest first."""
         found = sa.select(Event).where(Event.case_id == self.id).order_by(Event.id.desc()).limit(size)
         return list(db.session.scalars(found.where(Event.id < before) if before else found))
@@ -2251,11 +2251,11 @@ class Case(Base):
     def _move(self, to: str, by: str, as_of: dt.datetime, note: str = "") -> None:
         move(self, law.CASE_MOVES, to, by, as_of, note=note)
 
-    def published_updates(self) -> list[Update]:
+    def published_updates(self) -> "list[Update]":
         """Newest first."""
         return [update for update in self.updates if update.status == "published"]
 
-    def public_comments(self, limit: int = 50, before: int = 0) -> list[Comment]:
+    def public_comments(self, limit: int = 50, before: int = 0) -> "list[Comment]":
         """The newest that the public may see, or the newest before one of them; oldest first, so that a talk can be
         read."""
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
@@ -2271,7 +2271,7 @@ class Case(Base):
     def take_comment(
         self, name: str, email: str, body: str, as_of: dt.datetime, *, network: str = "", trapped: bool = False,
         language: str = ENGLISH,
-    ) -> Comment:  # fmt: skip
+    ) -> "Comment":  # fmt: skip
         """A new comment that waits for a moderator. The same words from the same person stay one comment.
 
         Only of a comment that is new may the caller show the private link: whoever sends the same words again may
@@ -2301,14 +2301,14 @@ class Case(Base):
         if self.comments_locked:
             raise Refused(gettext("Comments on this case are closed, so nothing was sent."))
 
-    def answerable_comments(self, before: int = 0, limit: int = 50) -> list[Comment]:
+    def answerable_comments(self, before: int = 0, limit: int = 50) -> "list[Comment]":
         """A page of the comments that the public sees, for the case owner: the newest, or those before one."""
         found = sa.select(Comment).where(Comment.case_id == self.id, Comment.public_body.is_not(None))
         if before:
             found = found.where(Comment.id < before)
         return list(db.session.scalars(found.order_by(Comment.id.desc()).limit(limit)))
 
-    def messages(self, before: int = 0, limit: int = 50) -> list[Pledge]:
+    def messages(self, before: int = 0, limit: int = 50) -> "list[Pledge]":
         """A page of the pledges that came with a message, newest first, for the case owner alone.
 
         Only of pledges that counted and were not taken back: what became of the others is not the owner's to know.
@@ -2331,12 +2331,12 @@ class Case(Base):
         ).group_by(Pledge.email_lowered)  # fmt: skip
         return sorted(db.session.scalars(asked))
 
-    def update_readers(self) -> list[Pledge]:
+    def update_readers(self) -> "list[Pledge]":
         """The pledges of update_reader_ids."""
         found = sa.select(Pledge).where(Pledge.id.in_(self.update_reader_ids()))
         return list(db.session.scalars(found.order_by(Pledge.id)))
 
-    def begin_update(self, author: User, form_key: str, as_of: dt.datetime) -> Update:
+    def begin_update(self, author: User, form_key: str, as_of: dt.datetime) -> "Update":
         """The update of a form; the same form sent again finds the one that it began. Needs the case to be held.
 
         Raises Refused before the case is live.
@@ -2357,7 +2357,7 @@ class Case(Base):
         return update
 
     def publish_update(self, author: User, title: str, body: str, as_of: dt.datetime,
-                       audience: str = "everyone") -> Update:  # fmt: skip
+                       audience: str = "everyone") -> "Update":  # fmt: skip
         """Post an update in one step, for commands and tests; the owner's desk goes by way of a draft."""
         update = self.begin_update(author, secrets.token_urlsafe(24), as_of)
         update.write({"title": title, "body": body, "audience": audience}, update.version, as_of)
@@ -2414,7 +2414,9 @@ class Case(Base):
                 )
             )
 
-    def publish_report(self, author: User, body: str, lines: list[tuple[str, int]], as_of: dt.datetime) -> FinalReport:
+    def publish_report(
+        self, author: User, body: str, lines: list[tuple[str, int]], as_of: dt.datetime
+    ) -> "FinalReport":
         """The outcome and the use of the money, for good; the case is closed by it, and who wants updates is told.
 
         Sent twice it is one report.
@@ -2548,7 +2550,7 @@ class Picture(Base):
     content: Mapped[bytes] = mapped_column(sa.LargeBinary, deferred=True)
 
     case: Mapped[Case | None] = relationship(back_populates="pictures")
-    update: Mapped[Update | None] = relationship(back_populates="pictures")
+    update: Mapped["Update | None"] = relationship(back_populates="pictures")
 
     @classmethod
     def with_hash(cls, sha256: str) -> list[Self]:
@@ -2571,7 +2573,7 @@ class Picture(Base):
         return case is not None and case.is_seen_by(person)
 
     @classmethod
-    def of_drawings(cls, drawings: Iterable[Drawing]) -> list[Self]:
+    def of_drawings(cls, drawings: "Iterable[Drawing]") -> list[Self]:
         return [
             cls(size=one.size, sha256=one.sha256, media_type=one.media_type, width=one.width, height=one.height,
                 content=one.content)
@@ -2671,7 +2673,7 @@ class Update(Base):
             self.version += 1
             self.page, self.saved_at = page, as_of
 
-    def hang_picture(self, drawings: Iterable[Drawing], alt: str, by: User, as_of: dt.datetime) -> None:
+    def hang_picture(self, drawings: "Iterable[Drawing]", alt: str, by: User, as_of: dt.datetime) -> None:
         """Take this picture instead of the one before; without drawings only its description. Needs it to be held."""
         if new := Picture.of_drawings(drawings):
             self.take_picture_down(by, as_of)
@@ -2804,7 +2806,7 @@ class FinalReport(Base):
     published_at: Mapped[dt.datetime]
 
     case: Mapped[Case] = relationship(back_populates="report")
-    lines: Mapped[list[ReportLine]] = relationship(order_by="ReportLine.position")
+    lines: Mapped[list["ReportLine"]] = relationship(order_by="ReportLine.position")
 
     @property
     def spent(self) -> list[tuple[str, int]]:
@@ -2879,7 +2881,7 @@ class Round(Base):
     trouble: Mapped[str] = mapped_column(sa.Text)
 
     case: Mapped[Case] = relationship(back_populates="rounds")
-    changes: Mapped[list[PromiseChange]] = relationship(back_populates="round", order_by="PromiseChange.id")
+    changes: Mapped[list["PromiseChange"]] = relationship(back_populates="round", order_by="PromiseChange.id")
 
     @classmethod
     def hold(cls, round_id: int) -> Self:
@@ -2888,7 +2890,7 @@ class Round(Base):
         return db.session.scalars(found.execution_options(populate_existing=True)).one()
 
     @classmethod
-    def hold_at(cls, slug: str) -> Round | None:
+    def hold_at(cls, slug: str) -> "Round | None":
         """The round that the public page at this address speaks of, held, with what a pledge needs to know of its case;
         None where strangers see no case. See `hold`."""
         held: Round | None = db.session.scalar(_held_at(), {"slug": slug})
@@ -2928,12 +2930,12 @@ class Round(Base):
     # Changing the promise
 
     @property
-    def promise_change(self) -> PromiseChange | None:
+    def promise_change(self) -> "PromiseChange | None":
         """How its promise was changed, if it was: that is allowed once."""
         return next((one for one in self.changes if one.status == "consented"), None)
 
     @property
-    def asked_change(self) -> PromiseChange | None:
+    def asked_change(self) -> "PromiseChange | None":
         """The change that its owner has asked for and that staff have not decided."""
         return next((one for one in self.changes if one.status == "asked"), None)
 
@@ -2953,7 +2955,7 @@ class Round(Base):
             raise Refused(gettext("Our staff have a request about this promise already."))
 
     def ask_change(self, deadline: dt.datetime, target_pence: int, reason: str, by: User,
-                   as_of: dt.datetime) -> PromiseChange:  # fmt: skip
+                   as_of: dt.datetime) -> "PromiseChange":  # fmt: skip
         """Its owner asks staff to let the promise be changed; until they do it stands. Needs the round to be held."""
         self.require_changeable_promise(as_of)
         law.check_change(self.deadline, self.target_pence, deadline, target_pence, self.zone, as_of)
@@ -2981,7 +2983,7 @@ class Round(Base):
     def start_pledge(self, *, form_key: str, amount_pence: int, name: str, email: str, shown_as: str,
                      wants_updates: bool, as_of: dt.datetime, came_from: str = "", message: str = "",
                      message_public: bool = False, language: str = ENGLISH, network: str = "",
-                     lookout: Lookout | None = None) -> Pledge:  # fmt: skip
+                     lookout: "Lookout | None" = None) -> "Pledge":  # fmt: skip
         """A pledge whose card is not saved yet. The same form sent again finds the pledge it made before.
 
         While cards are being tried out it waits for its supporter to confirm the address. Needs the round to be held,
@@ -3037,7 +3039,7 @@ class Round(Base):
         self.next_at = as_of + lease
         return True
 
-    def unresolved(self) -> list[Pledge]:
+    def unresolved(self) -> "list[Pledge]":
         """Pledges whose card page may still be open; none may be left when the round is settled.
 
         A saved card that is being replaced counts among them: which of the two is charged must be known first.
@@ -3120,7 +3122,7 @@ class Round(Base):
             if isinstance(row, Pledge):
                 db.session.expire(row)
 
-    def tell_of_change(self, change: PromiseChange, by: str, as_of: dt.datetime) -> None:
+    def tell_of_change(self, change: "PromiseChange", by: str, as_of: dt.datetime) -> None:
         """Everybody who has pledged, with a saved card or without, is owed a letter about the changed promise, with the
         way to leave; and each pledge keeps in its history what was and what is."""
         db.session.flush()
@@ -3180,7 +3182,7 @@ class Round(Base):
             as_of,
         )
 
-    def halt(self, as_of: dt.datetime, lookout: Lookout | None = None) -> str:
+    def halt(self, as_of: dt.datetime, lookout: "Lookout | None" = None) -> str:
         """Why nobody can pledge just now: it "rests" since cards are being tried out, or it is "paused" by staff, who
         may have taken the case out of sight as well; "" when it goes on."""
         if (lookout.state if lookout else Breaker.state_for(self.case_id, as_of)) == "paused":
@@ -3188,7 +3190,7 @@ class Round(Base):
         is_taken = lookout.is_taken if lookout else self.case.is_public and not self.case.pledging_paused
         return "" if is_taken else "paused"
 
-    def require_pledging(self, as_of: dt.datetime, lookout: Lookout | None = None) -> None:
+    def require_pledging(self, as_of: dt.datetime, lookout: "Lookout | None" = None) -> None:
         """Raises Refused while pledging is halted. What was pledged stands, and may be cancelled. Needs the round held.
 
         The round is locked, and its case is not: what was read of it before the lock came may be over.
@@ -3198,7 +3200,7 @@ class Round(Base):
         if halt := self.halt(as_of, lookout):
             raise Refused(gettext(HALTED[halt]))
 
-    def figures(self) -> Figures:
+    def figures(self) -> "Figures":
         """What became of the pledges that counted when the round was decided, in pence; see Tally."""
         lines = Tally.of(f"round:{self.id}")
         return Figures(
@@ -3217,7 +3219,7 @@ class Round(Base):
         )  # fmt: skip
         return int(db.session.scalar(lately) or 0)
 
-    def pledges(self, *statuses: str) -> list[Pledge]:
+    def pledges(self, *statuses: str) -> "list[Pledge]":
         found = sa.select(Pledge).where(Pledge.round_id == self.id, Pledge.status.in_(statuses))
         return list(db.session.scalars(found.order_by(Pledge.id)))
 
@@ -3231,7 +3233,7 @@ class Round(Base):
         found = sa.select(cls.id).join(Case).where(cls.status == "met", waiting, Case.may_charge())
         return list(db.session.scalars(found.order_by(cls.id)))
 
-    def halted(self) -> list[Pledge]:
+    def halted(self) -> "list[Pledge]":
         """Pledges whose charge Stripe called a wrong request, so that nobody asks for it; see Pledge.halt."""
         return [pledge for pledge in self.pledges("unknown") if pledge.next_at is None]
 
@@ -3703,9 +3705,9 @@ class Pledge(Base):
     erased_at: Mapped[dt.datetime | None]
 
     round: Mapped[Round] = relationship()
-    comment: Mapped[Comment | None] = relationship()
-    agreements: Mapped[list[Agreement]] = relationship(order_by="Agreement.id")
-    attempts: Mapped[list[ChargeAttempt]] = relationship(order_by="ChargeAttempt.number")
+    comment: Mapped["Comment | None"] = relationship()
+    agreements: Mapped[list["Agreement"]] = relationship(order_by="Agreement.id")
+    attempts: Mapped[list["ChargeAttempt"]] = relationship(order_by="ChargeAttempt.number")
 
     # Finding
 
@@ -3825,12 +3827,12 @@ class Pledge(Base):
         assert self.confirmed_at is not None  # noqa: S101 - it was found by it
         return _place(self.confirmed_at, self.id)
 
-    def history(self) -> list[Event]:
+    def history(self) -> "list[Event]":
         """What happened to it, oldest first."""
         found = sa.select(Event).where(Event.subject_kind == "pledge", Event.subject_id == self.id)
         return list(db.session.scalars(found.order_by(Event.id)))
 
-    def movements(self) -> list[Movement]:
+    def movements(self) -> "list[Movement]":
         """Its lines of the ledger, oldest first."""
         return list(db.session.scalars(sa.select(Movement).where(Movement.pledge_id == self.id).order_by(Movement.id)))
 
@@ -3847,7 +3849,7 @@ class Pledge(Base):
         self.message = message or None
         self.message_for = ("everyone" if public else "owner") if message else None
 
-    def _agree(self, amount_pence: int, as_of: dt.datetime) -> Agreement:
+    def _agree(self, amount_pence: int, as_of: dt.datetime) -> "Agreement":
         """Keep what was agreed to, in its words, whether it holds at once or with a card that is still to be saved."""
         if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
             raise Refused(gettext("A pledge is at least £5 and at most £10,000."))
@@ -3859,12 +3861,12 @@ class Pledge(Base):
         self.agreements.append(agreement)
         return agreement
 
-    def _put_in_force(self, agreement: Agreement) -> None:
+    def _put_in_force(self, agreement: "Agreement") -> None:
         self.amount_pence = self.agreement_pence = agreement.amount_pence
         self.agreement_version, self.agreement_at = agreement.version, agreement.agreed_at
 
     @property
-    def agreement(self) -> Agreement | None:
+    def agreement(self) -> "Agreement | None":
         """The one that holds; a higher amount that waits for a card is agreed to already and does not hold yet.
 
         None only when the books are broken, which the doctor says.
@@ -3948,7 +3950,7 @@ class Pledge(Base):
         else:
             self._change_to(agreement, as_of)
 
-    def _change_to(self, agreement: Agreement, as_of: dt.datetime) -> None:
+    def _change_to(self, agreement: "Agreement", as_of: dt.datetime) -> None:
         """From here on the pledge counts with the amount of this agreement; its supporter is told."""
         before = self.amount_pence
         self._put_in_force(agreement)
@@ -4090,7 +4092,7 @@ class Pledge(Base):
         """Whether a card saved on the open card page would be put to use."""
         return self.awaits_card and self.status in ("started", "confirmed", *REFUSED)
 
-    def apply_card(self, found: CardFound, as_of: dt.datetime, above_doubt: bool = False) -> None:
+    def apply_card(self, found: "CardFound", as_of: dt.datetime, above_doubt: bool = False) -> None:
         """Take in what Stripe says of this pledge's card page. Safe twice; needs the round to be held.
 
         Occurs when a webhook, the return page or the closing round looks at the session. The card counts
@@ -4119,7 +4121,7 @@ class Pledge(Base):
                 # Whoever saved a card believes that the pledge counts, and is told why it does not.
                 Letter.owe(self.ended_because or "too_late", self, "released", as_of)
 
-    def _apply_second_card(self, found: CardFound, as_of: dt.datetime) -> None:
+    def _apply_second_card(self, found: "CardFound", as_of: dt.datetime) -> None:
         """The page on which the saved card is to be replaced has ended, with a new card or without.
 
         One of the two cards is left over, and is removed at Stripe: the new one, if it came too late or is odd, since
@@ -4158,14 +4160,14 @@ class Pledge(Base):
             Event.write(self, "not_raised", "stripe", as_of)
         return True
 
-    def _takes_second_card(self, found: CardFound, as_of: dt.datetime) -> bool:
+    def _takes_second_card(self, found: "CardFound", as_of: dt.datetime) -> bool:
         if self.status == "confirmed":
             in_time = found.saved_at is not None and law.in_time(found.saved_at, self.round.deadline)
             return self.round.status in ("open", "closing") and in_time
         # What is due was not asked for yet, so that the new card can still be the one that is charged.
         return self.is_repairable(as_of) or (self.status == "due" and bool(self.refused_at))
 
-    def _keep_card(self, found: CardFound) -> None:
+    def _keep_card(self, found: "CardFound") -> None:
         self.awaits_card = False
         # A card for a repair is saved long after the deadline, and that of the first is what made the pledge count.
         if self.status not in ("due", *REFUSED):
@@ -4268,7 +4270,7 @@ class Pledge(Base):
         self._end_raise(False, as_of)
         self.awaits_card = False
 
-    def decide_card(self, found: CardFound, counts: bool, by: str, as_of: dt.datetime) -> None:
+    def decide_card(self, found: "CardFound", counts: bool, by: str, as_of: dt.datetime) -> None:
         """A person decides about a saved card whose event cannot be found; see law 3."""
         waits = self.status == "started" or (self.status == "confirmed" and self.awaits_card)
         if not waits or not found.complete or found.session_id != self.session_id:
@@ -4346,7 +4348,7 @@ class Pledge(Base):
         if self.status in ENDED_UNPAID:
             raise Refused(gettext("This pledge has ended, and no more letters about it will come."))
 
-    def ask_other_address(self, email: str, as_of: dt.datetime) -> AddressChange:
+    def ask_other_address(self, email: str, as_of: dt.datetime) -> "AddressChange":
         """The supporter wants letters to go to another address: its reader is asked first. Needs the pledge held."""
         self.require_other_address()
         asked = sa.select(sa.func.count()).where(
@@ -4441,7 +4443,7 @@ class Pledge(Base):
         return "network" if CardFailure.too_many_from(self.network, saved_at) else ""
 
     @classmethod
-    def above_doubt(cls, saved: list[tuple[Self, CardFound]], as_of: dt.datetime) -> set[int]:
+    def above_doubt(cls, saved: "list[tuple[Self, CardFound]]", as_of: dt.datetime) -> set[int]:
         """Those of many held pledges, with the cards that were found for them, that count without a further look.
 
         By the questions of `_confirm_or_hold`, asked for all at once and more strictly: who is not among these may
@@ -4484,7 +4486,7 @@ class Pledge(Base):
             return "same_card"
         return "card_refused" if CardFailure.elsewhere(self, card_mark, saved_at) >= law.CARD_REFUSED else ""
 
-    def _doubt_of_second(self, found: CardFound, as_of: dt.datetime) -> str:
+    def _doubt_of_second(self, found: "CardFound", as_of: dt.datetime) -> str:
         """Why a card that was saved in the place of another one should not be used: one of law.DOUBTS, or "".
 
         Of a pledge that staff have looked at, and of one whose payment was refused, only the card itself is weighed:
@@ -4743,7 +4745,7 @@ class Pledge(Base):
         found = sa.select(cls.id).join(Round).join(Case).where(waiting)
         return list(db.session.scalars(found.where(Case.may_charge()).order_by(cls.next_at)))
 
-    def claim(self, as_of: dt.datetime, lease: dt.timedelta) -> ChargeAttempt:
+    def claim(self, as_of: dt.datetime, lease: dt.timedelta) -> "ChargeAttempt":
         """Take the pledge for one charge. A due one gets a new numbered attempt; others keep theirs.
 
         Until the lease is over nobody else asks. A new number, and so a new key, exists only after a
@@ -4766,7 +4768,7 @@ class Pledge(Base):
         """Whether the attempt with this number is the one that is being asked for, or was asked for last."""
         return len(self.attempts) == number
 
-    def apply_answer(self, number: int, found: ChargeFound | None, as_of: dt.datetime) -> None:
+    def apply_answer(self, number: int, found: "ChargeFound | None", as_of: dt.datetime) -> None:
         """Take in the answer to one attempt, None when Stripe has nothing of it. Needs the pledge to be held.
 
         Whoever asked may have been so slow that another asked the same with the same key, and that the next attempt is
@@ -4782,7 +4784,7 @@ class Pledge(Base):
             self.attempts[number - 1].answer(found)
             self._charged(found, as_of)
 
-    def apply_charge(self, found: ChargeFound, as_of: dt.datetime, asked: bool = False) -> None:
+    def apply_charge(self, found: "ChargeFound", as_of: dt.datetime, asked: bool = False) -> None:
         """Take in what Stripe says of this pledge's payment. Safe twice; needs the pledge to be held.
 
         `asked` says that this is the answer to the current attempt itself. A refusal that was merely found
@@ -4815,12 +4817,12 @@ class Pledge(Base):
         else:
             self._refused(found, as_of)
 
-    def _is_of_earlier_attempt(self, found: ChargeFound) -> bool:
+    def _is_of_earlier_attempt(self, found: "ChargeFound") -> bool:
         """Whether a refusal that was found is that of a charge which an attempt before the last one made."""
         earlier = {known.charge_id for known in self.attempts[:-1]}
         return found.charge_id is not None and found.charge_id in earlier
 
-    def _apply_to_refused(self, found: ChargeFound, as_of: dt.datetime) -> None:
+    def _apply_to_refused(self, found: "ChargeFound", as_of: dt.datetime) -> None:
         """Something happened at the bank's page, or the payment of a refused pledge is found paid."""
         attempt = self.attempts[-1]
         if found.outcome == "succeeded":
@@ -4837,7 +4839,7 @@ class Pledge(Base):
             self.bank_url, attempt.code = None, found.code
             Event.write(self, "not_approved", "stripe", as_of)
 
-    def _charged(self, found: ChargeFound, as_of: dt.datetime) -> None:
+    def _charged(self, found: "ChargeFound", as_of: dt.datetime) -> None:
         if found.amount_pence != self.amount_pence:
             raise ValueError(f"pledge {self.id}: Stripe took {found.amount_pence}, not {self.amount_pence}")
         self._move("charged", "stripe", as_of)
@@ -4850,7 +4852,7 @@ class Pledge(Base):
         if self.round.case.status == "cancelled":
             Letter.owe("cancelled_charged", self, "case_cancelled", as_of)
 
-    def _refused(self, found: ChargeFound, as_of: dt.datetime) -> None:
+    def _refused(self, found: "ChargeFound", as_of: dt.datetime) -> None:
         """The bank said no, or wants to see the supporter. The first refusal opens the window for repair."""
         self._move(found.outcome, "stripe", as_of)
         self.refused_at = self.refused_at or as_of
@@ -5055,7 +5057,7 @@ class Pledge(Base):
             self.payment_method_id = None
             Event.write(self, "card_removed", "clock", as_of)
 
-    def found_paid(self, found: ChargeFound, as_of: dt.datetime) -> None:
+    def found_paid(self, found: "ChargeFound", as_of: dt.datetime) -> None:
         """It was to be given up or asked for again, but Stripe has its payment as paid: what was charged stays so."""
         if self.status not in ("due", *self.PAYMENT_BEGUN):
             return
@@ -5098,7 +5100,7 @@ class Pledge(Base):
         )
         return self.amount_pence - self.refunded_pence - int(db.session.scalar(asked) or 0)
 
-    def ask_refund(self, form_key: str, amount_pence: int, reason: str, by: User, as_of: dt.datetime) -> Refund:
+    def ask_refund(self, form_key: str, amount_pence: int, reason: str, by: User, as_of: dt.datetime) -> "Refund":
         """Staff give money back. The same form sent again finds the refund it made before.
 
         Needs the pledge to be held. Raises Refused for nothing, for more than the rest, and while it is disputed.
@@ -5129,7 +5131,7 @@ class Pledge(Base):
         Event.write(self, "refund_asked", f"user:{by.id}", as_of, note=f"{pounds(amount_pence, law.ENGLISH)}: {reason}")
         return refund
 
-    def apply_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
+    def apply_refund(self, found: "RefundFound", as_of: dt.datetime) -> None:
         """Take in what Stripe says of one refund, ours or made at Stripe by hand. Safe twice; needs the pledge held.
 
         The ledger decides what is new: one line under the refund's own id when it is paid, a second one, the other
@@ -5159,7 +5161,7 @@ class Pledge(Base):
             # What a bank asked for meanwhile had to wait.
             self._weigh_disputes(as_of)
 
-    def _note_refund(self, found: RefundFound, as_of: dt.datetime) -> None:
+    def _note_refund(self, found: "RefundFound", as_of: dt.datetime) -> None:
         """Keep the answer on the row of ours that asked for it; staff are told of a failure, whoever asked."""
         ours = Refund.of(self, found)
         if ours is not None:
@@ -5175,7 +5177,7 @@ class Pledge(Base):
         Event.write(self, "refund_failed", "stripe", as_of, note=f"{in_books}, {found.code}")
         Letter.owe_staff("refund_failed", f"{name_of(self)}:{found.refund_id or (ours and ours.id)}", as_of)
 
-    def apply_dispute(self, found: DisputeFound, as_of: dt.datetime) -> None:
+    def apply_dispute(self, found: "DisputeFound", as_of: dt.datetime) -> None:
         """Its bank wants the payment back, or has decided about that. Safe twice; needs the pledge to be held.
 
         Two lines of the ledger, each under a name of its own: the money that was held, and the money given back.
@@ -5417,7 +5419,7 @@ class ChargeAttempt(Base):
     code: Mapped[str] = mapped_column(sa.String(80))
     charge_id: Mapped[str | None] = mapped_column(sa.String(120))
 
-    def answer(self, found: ChargeFound) -> None:
+    def answer(self, found: "ChargeFound") -> None:
         self.status, self.code, self.charge_id = found.outcome, found.code, found.charge_id
 
 
@@ -5479,7 +5481,7 @@ class CardFailure(Base):
     confirmed: Mapped[bool]
 
     @classmethod
-    def write(cls, event: StripeEvent, pledge: Pledge, fingerprint: str) -> None:
+    def write(cls, event: "StripeEvent", pledge: Pledge, fingerprint: str) -> None:
         """Count it, once for each event."""
         insert_once(
             cls, event_id=event.event_id, pledge_id=pledge.id, round_id=pledge.round_id, at=event.created_at,
@@ -5593,7 +5595,7 @@ class Breaker(Base):
         return next((state for state in ("paused", "asks") if state in found), "closed")
 
     @classmethod
-    def asks_one_more(cls, its_round: Round, lookout: Lookout, as_of: dt.datetime) -> bool:
+    def asks_one_more(cls, its_round: Round, lookout: "Lookout", as_of: dt.datetime) -> bool:
         """Whether whoever pledges now must confirm the address first. Needs the round to be held."""
         if lookout.state != "closed":
             return True
@@ -5759,7 +5761,7 @@ class Headroom:
     saved: tuple[int, int]
 
     @classmethod
-    def is_left(cls, its_round: Round, lookout: Lookout, as_of: dt.datetime) -> bool:
+    def is_left(cls, its_round: Round, lookout: "Lookout", as_of: dt.datetime) -> bool:
         known: Self | None = _headroom().get(its_round.id)
         if known is None or not known.since <= as_of <= known.since + GLANCE or lookout.next_id > known.until_id:
             return False
@@ -5770,7 +5772,7 @@ class Headroom:
         )
 
     @classmethod
-    def keep(cls, its_round: Round, lookout: Lookout, begun: tuple[Begun, Begun], as_of: dt.datetime) -> None:
+    def keep(cls, its_round: Round, lookout: "Lookout", begun: tuple[Begun, Begun], as_of: dt.datetime) -> None:
         """After they were weighed and found light. Each that is begun from now on counts as one without a card."""
         saved = tuple(one.saved - one.leaving for one in begun)
         sums = zip((its_round.case_id, None), begun, saved, strict=True)
@@ -5960,7 +5962,7 @@ class Refund(Base):
         return f"refund-{self.id}"
 
     @classmethod
-    def of(cls, pledge: Pledge, found: RefundFound) -> Self | None:
+    def of(cls, pledge: Pledge, found: "RefundFound") -> Self | None:
         """The row of ours that asked for what was found: by Stripe's id, else by our own note on it."""
         known = db.session.scalar(sa.select(cls).where(cls.stripe_id == found.refund_id, cls.stripe_id.is_not(None)))
         known = known or (db.session.get(cls, found.noted) if found.noted else None)
@@ -6024,7 +6026,7 @@ class Dispute(Base):
     pledge: Mapped[Pledge | None] = relationship()
 
     @classmethod
-    def apply(cls, found: DisputeFound, pledge: Pledge | None, as_of: dt.datetime) -> Self:
+    def apply(cls, found: "DisputeFound", pledge: Pledge | None, as_of: dt.datetime) -> Self:
         """Take in what Stripe says of a dispute. Safe twice; needs the pledge to be held.
 
         One about a charge that is none of ours is only kept, and shown to staff.
@@ -6613,7 +6615,7 @@ class Waiting:
     oldest: dt.datetime | None
 
     @classmethod
-    def at(cls, as_of: dt.datetime) -> Waiting:
+    def at(cls, as_of: dt.datetime) -> "Waiting":
         some = cls._counted()
         late = sa.case((some.c.waits_since < as_of - law.COMMENT_TARGET, 1), else_=0)
         asked = sa.select(sa.func.count(), sa.func.sum(late), sa.func.min(some.c.waits_since))
@@ -6645,10 +6647,10 @@ class Background:
     others: dict[str, int] = field(default_factory=dict)
     newest: list[Comment] = field(default_factory=list)
     # What its readers have reported since it was decided last.
-    reports: list[Report] = field(default_factory=list)
+    reports: "list[Report]" = field(default_factory=list)
 
     @classmethod
-    def of(cls, comments: list[Comment]) -> dict[int, Background]:
+    def of(cls, comments: list[Comment]) -> "dict[int, Background]":
         """For a whole page of comments, with as many queries as for one."""
         known = {comment.id: cls(before=comment.public_body or "") for comment in comments}
         cls._add_texts(known, comments)
@@ -6660,7 +6662,7 @@ class Background:
         return known
 
     @staticmethod
-    def _add_texts(known: dict[int, Background], comments: list[Comment]) -> None:
+    def _add_texts(known: "dict[int, Background]", comments: list[Comment]) -> None:
         newest = sa.select(sa.func.max(OldText.id)).where(OldText.comment_id.in_(known)).group_by(OldText.comment_id)
         for old in db.session.scalars(sa.select(OldText).where(OldText.id.in_(newest))):
             known[old.comment_id].before = known[old.comment_id].before or old.body
@@ -6669,7 +6671,7 @@ class Background:
                 known[comment.id].before = ""
 
     @staticmethod
-    def _add_alike(known: dict[int, Background], comments: list[Comment]) -> None:
+    def _add_alike(known: "dict[int, Background]", comments: list[Comment]) -> None:
         counted = sa.select(Comment.likeness, sa.func.count(Comment.id)).where(
             Comment.waits_since.is_not(None), Comment.likeness.in_({comment.likeness for comment in comments})
         )
@@ -6678,7 +6680,7 @@ class Background:
             known[comment.id].alike = alike.get(comment.likeness, 1) - 1
 
     @staticmethod
-    def _add_others(known: dict[int, Background], comments: list[Comment]) -> None:
+    def _add_others(known: "dict[int, Background]", comments: list[Comment]) -> None:
         theirs = Comment.email.in_({comment.email for comment in comments})
         counted = sa.select(Comment.email, Comment.status, sa.func.count(Comment.id)).where(theirs)
         counts: dict[str, dict[str, int]] = {}
@@ -6702,13 +6704,13 @@ class Background:
 class LogLine:
     """One line of the moderation log: what happened to which comment, by whom, and what it said then."""
 
-    event: Event
+    event: "Event"
     comment: Comment
     text: str
     who: str
 
     @classmethod
-    def newest(cls, size: int, before: int = 0, of_owners: bool = False) -> list[LogLine]:
+    def newest(cls, size: int, before: int = 0, of_owners: bool = False) -> "list[LogLine]":
         """The newest lines, or those before the event of this number; as many queries for one as for all.
 
         All that was done to comments, or only what case owners have answered and asked.
@@ -6832,7 +6834,7 @@ class StripeEvent(Base):
         return {row[0]: row[1] for row in db.session.execute(found)}
 
     @classmethod
-    def alike(cls, event: StripeEvent) -> list[Self]:
+    def alike(cls, event: "StripeEvent") -> list[Self]:
         """All that was ever told in the same way of the same object, the oldest first."""
         found = sa.select(cls).where(cls.object_id == event.object_id, cls.type == event.type)
         return list(db.session.scalars(found.order_by(cls.created_at, cls.id)))
@@ -7094,7 +7096,7 @@ class Event(Base):
         db.session.execute(emptied.execution_options(synchronize_session="fetch"))
 
     @staticmethod
-    def people(events: Iterable[Event]) -> dict[str, User]:
+    def people(events: "Iterable[Event]") -> dict[str, User]:
         """Who of our users did what these lines tell, by the name that the lines have for them; in one query."""
         known = {int(event.who.partition(":")[2]) for event in events if event.who.startswith("user:")}
         named = db.session.scalars(sa.select(User).where(User.id.in_(known))) if known else ()

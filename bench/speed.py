@@ -5,8 +5,10 @@
 One worker of the server on the first processor, the load on the second; all that is compared is measured in turns in
 one run (A B A B), and printed with the median of the turns. Quote the ratios, not the numbers of this machine. The last
 column compares how much of the processor the server itself took for one answer: other work on the same machine makes
-the answers in a second fewer, but hardly changes that. Needs wrk; what needs nginx or the peer made with Django is left
-out where they are missing, and the table says so.
+the answers in a second fewer, but hardly changes that. The lines "WSGI alone" say how much there is to be had: the very
+same answers from a function that does nothing else, under the same server. Our programs run on what an operator
+installs (requirements.txt), in var/shipped, and not beside the tools of a developer. Needs wrk; what needs nginx or the
+peer made with Django is left out where they are missing, and the table says so.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from flask_migrate import upgrade
 
@@ -44,7 +47,10 @@ SECRET = "whsec_for_measurements_only_and_nothing_else"
 SLUG, COMMENTS, UPDATES = "measured", 30, 10
 GZIP, HTMX = {"Accept-Encoding": "gzip"}, {"HX-Request": "true"}
 BARE, KEPT, ANEW, DJANGO, PROXY, BELL = "bare Flask", "front cache", "made anew", "Django", "nginx", "Valkey"
-PORTS = {BARE: 18110, KEPT: 18111, ANEW: 18112, DJANGO: 18113, PROXY: 18114, BELL: 18115}
+ALONE = "WSGI alone"
+PORTS = {BARE: 18110, KEPT: 18111, ANEW: 18112, DJANGO: 18113, PROXY: 18114, BELL: 18115, ALONE: 18116}
+# The Python with what requirements.txt names, and nothing else.
+SHIPPED = str(ROOT / "var" / "shipped" / "bin" / "python")
 # Each open page asks so often.
 EVERY = 10.0
 WORDS = "The department keeps what it has collected for longer than the law allows and says so nowhere "
@@ -89,9 +95,9 @@ class Programs:
             time.sleep(0.1)
         raise SystemExit(f"{name} did not come up: {(self.folder / f'{name}.log').read_text()[-2000:]}")
 
-    def serve(self, name: str, factory: str, **settings: str) -> None:
+    def serve(self, name: str, factory: str, python: str = SHIPPED, **settings: str) -> None:
         self.start(name, [
-            sys.executable, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
+            python, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
             "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", "32",
             "--backlog", "16384", "--backpressure", "16384", "--no-ws",
         ], MALLOC_ARENA_MAX="2", **settings)  # fmt: skip
@@ -186,6 +192,13 @@ def valkey() -> str:
 def fetched(url: str, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
         return answer.read(), {name.lower(): value for name, value in answer.headers.items()}
+
+
+def as_it_is(url: str, headers: dict[str, str]) -> list[Any]:
+    """An answer for bench/bare.py to give: the status, the headers and the body, as JSON can have them."""
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+        said = [(name, value) for name, value in answer.headers.items() if name.lower() not in ("connection", "date", "server")]
+        return [f"{answer.status} {answer.reason}", said, answer.read().hex()]
 
 
 @dataclass(frozen=True)
@@ -312,6 +325,7 @@ def rows(mark: str, tag: str, *, with_nginx: bool, with_django: bool) -> list[Ro
         Row("total, fragment", KEPT, total, fragment, BARE, "/", 6.0),
         Row("total, its 304", KEPT, total, {**fragment, "If-None-Match": tag}, BARE, "/", 6.0),
         Row("total, nothing new (204)", KEPT, f"{total}?seen={mark}", fragment, BARE, "/", 6.0),
+        *(Row(f"{what}, WSGI alone (to know)", ALONE, f"/{what}", {}, BARE, "/", 0.0) for what in ("page", "fragment")),
     ]
     if with_nginx:
         found += [
@@ -329,14 +343,14 @@ def measured(programs: Programs, found: list[Row], rounds: int, seconds: int) ->
         for row in found:
             ours = turn_of(programs, row.of, row.path, row.headers, seconds)
             turns[row].append((ours, turn_of(programs, row.against, row.its_path, {}, seconds)))
-    yield f"| {'what':29} | {'a second':>8} | {'against':10} | {'a second':>8} | ratio | goal    | of the processor |"
+    yield f"| {'what':30} | {'a second':>8} | {'against':10} | {'a second':>8} | ratio | goal    | of the processor |"
     yield "|---|---|---|---|---|---|---|"
     for row, pairs in turns.items():
         rates = [statistics.median(turn[side].rate for turn in pairs) for side in (0, 1)]
         ratio = statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
         cheaper = statistics.median(theirs.cost / max(ours.cost, 1e-9) for ours, theirs in pairs)
         goal = f">= {row.goal}" if row.goal else "-"
-        yield (f"| {row.what:29} | {rates[0]:8,.0f} | {row.against:10} | {rates[1]:8,.0f} | {ratio:5.2f} | {goal:7} "
+        yield (f"| {row.what:30} | {rates[0]:8,.0f} | {row.against:10} | {rates[1]:8,.0f} | {ratio:5.2f} | {goal:7} "
                f"| {cheaper:16.2f} |")  # fmt: skip
 
 
@@ -378,13 +392,13 @@ def stored(folder: Path) -> int:
 
 def importing(folder: Path) -> str:
     """The time of the processor that a process takes to import the application, beside its libraries alone; the first
-    of each three compiles what the others find compiled."""
+    of each eight compiles what the others find compiled."""
     took = []
     compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
     for what in ("flask, sqlalchemy, flask_login", "app"):
         code = f"import time; t = time.process_time(); import {what}; print(time.process_time() - t)"
-        turns = [float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=compiled, capture_output=True,
-                                      text=True, check=True).stdout) for _ in range(4)]  # fmt: skip
+        turns = [float(subprocess.run([SHIPPED, "-c", code], cwd=ROOT, env=compiled, capture_output=True,
+                                      text=True, check=True).stdout) for _ in range(8)]  # fmt: skip
         took.append(min(turns[1:]))
     return f"importing the application: {took[1]:.2f} s (goal 0.6), Flask and SQLAlchemy alone {took[0]:.2f} s"
 
@@ -423,11 +437,13 @@ def _measure(programs: Programs, folder: Path, mark: str, asked: argparse.Namesp
     site = f"http://127.0.0.1:{PORTS[KEPT]}/cases/{SLUG}"
     page, _ = fetched(site, GZIP)
     fragment, headers = fetched(f"{site}/pledge-total", {**GZIP, **HTMX})
+    ready = {"page": as_it_is(site, GZIP), "fragment": as_it_is(f"{site}/pledge-total", {**GZIP, **HTMX})}
+    programs.serve(ALONE, "bench.bare:create_alone", ANSWERS=json.dumps(ready))
     if with_nginx:
         (folder / "standing").mkdir()
         programs.start(PROXY, proxy_conf(folder, page, fragment))
     if with_django:
-        programs.serve(DJANGO, "bench.peer:create_app", **settings)
+        programs.serve(DJANGO, "bench.peer:create_app", sys.executable, **settings)
     print(f"Load of this machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. "
           f"nginx: {with_nginx}, Django: {with_django}.")  # fmt: skip
     print(f"The case page has {len(page):,} bytes squeezed, the total {len(fragment):,}.")
