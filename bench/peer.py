@@ -20,6 +20,7 @@ from django.urls import path
 from django.utils.html import linebreaks
 from django.utils.safestring import mark_safe
 
+from app import style
 from bench.peer_pages import PAGE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +126,7 @@ def _page() -> Any:
 
 @functools.cache
 def _css() -> str:
-    return mark_safe((ROOT / "static" / "site.css").read_text(encoding="utf-8"))  # noqa: S308 - our own file
+    return mark_safe(style())  # noqa: S308 - our own file
 
 
 @functools.lru_cache(maxsize=512)

@@ -197,7 +197,11 @@ def fetched(url: str, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
 def as_it_is(url: str, headers: dict[str, str]) -> list[Any]:
     """An answer for bench/bare.py to give: the status, the headers and the body, as JSON can have them."""
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
-        said = [(name, value) for name, value in answer.headers.items() if name.lower() not in ("connection", "date", "server")]
+        said = [
+            (name, value)
+            for name, value in answer.headers.items()
+            if name.lower() not in ("connection", "date", "server")
+        ]
         return [f"{answer.status} {answer.reason}", said, answer.read().hex()]
 
 

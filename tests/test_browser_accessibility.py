@@ -287,6 +287,28 @@ def test_a_receipt_is_printed_with_what_was_paid_and_without_what_can_be_pressed
     assert pages.count(b"/Type /Page\n") == 1
 
 
+def test_the_stylesheet_of_a_page_has_every_rule_and_none_of_what_was_written_for_its_authors(
+    house: House, open_browser: Callable[..., "Page"]
+) -> None:
+    page = open_browser()
+    page.goto(house.url)
+    written = (ROOT / "static" / "site.css").read_text(encoding="utf-8")
+    sent, rules, as_written = page.evaluate(
+        """written => {
+        const told = sheet => [...sheet.cssRules].map(rule => rule.cssText)
+        const whole = new CSSStyleSheet()
+        whole.replaceSync(written)
+        return [document.querySelector('style').textContent, told(document.styleSheets[0]), told(whole)]
+    }""",
+        written,
+    )
+    assert rules == as_written
+    assert len(rules) > 150
+    assert "/*" in written
+    assert "/*" not in sent
+    assert "\n" not in sent
+
+
 def test_the_first_view_of_a_whole_case_weighs_at_most_14_kilobytes_and_with_its_script_32(
     house: House, htmx: bytes
 ) -> None:
