@@ -3872,6 +3872,13 @@ class Pledge(Base):
         in_force = (self.agreement_at, self.agreement_pence)
         return next((one for one in reversed(self.agreements) if (one.agreed_at, one.amount_pence) == in_force), None)
 
+    def changed_since(self, agreement: Agreement | None) -> PromiseChange | None:
+        """How the promise was changed after this was agreed to; None when its words still name what holds."""
+        if agreement is None:
+            return None
+        agreed_to = agreement.deadline, agreement.target_pence
+        return self.round.promise_change if agreed_to != (self.round.deadline, self.round.target_pence) else None
+
     def promised(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                  message: str = "", message_public: bool = False) -> bool:  # fmt: skip
         """Whether exactly this is what the row already says."""
@@ -4400,6 +4407,9 @@ class Pledge(Base):
             raise Refused(gettext("This link has run out. Please pledge again on the page of the case."))
         if self.status == "started":
             self.round.require_pledging(as_of)
+            if self.changed_since(self.agreement):
+                # The letter's page shows the promise that holds now, and Stripe's page names it.
+                self._put_in_force(self._agree(self.amount_pence, as_of))
         self.confirm_by, self.email_confirmed_at = None, as_of
         self._note("address_confirmed", as_of)
         if self.status != "held":
@@ -4948,6 +4958,12 @@ class Pledge(Base):
     def was_not_approved(self) -> bool:
         """Whether the supporter was at the bank's page, and the bank says that the payment was not approved there."""
         return bool(self.attempts) and self.attempts[-1].code == law.NOT_APPROVED
+
+    @property
+    def refused_again_at(self) -> dt.datetime | None:
+        """When its payment was asked for last, once it was refused more than once and waits for its supporter."""
+        refused = [one for one in self.attempts if one.status in REFUSED]
+        return refused[-1].asked_at if self.status == "declined" and len(refused) > 1 else None
 
     @property
     def next_retry_at(self) -> dt.datetime | None:
