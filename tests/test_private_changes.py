@@ -139,6 +139,21 @@ def test_use_another_card_never_leads_to_a_page_that_names_another_amount(
     assert (mine().amount_pence, mine().asked_pence) == (2_500, None)
 
 
+def test_whoever_has_begun_a_raise_goes_on_with_it_and_sees_that_another_card_alone_leaves_the_amount(
+    client: FlaskClient, at_stripe: Pledge
+) -> None:
+    page = change(client, at_stripe, "40.50").location
+    private = read(client, f"/pledges/{at_stripe.link()}")
+    on, card, _ = private.select("#pledge-state .button")
+    assert (said(on), said(card)) == ("Go on to raise it to £40.50", "Use another card, and keep it at £25")
+    step = read(client, str(on["href"]))
+    assert "to charge my card £40.50 once" in said(step, "form") and said(step, ".button") == "Continue to Stripe"
+    assert change(client, at_stripe, "40.50").location == page
+    save_card(client, page)
+    buttons = [said(one) for one in read(client, f"/pledges/{at_stripe.link()}").select("#pledge-state .button")]
+    assert buttons == ["Use another card", "Cancel my pledge"]
+
+
 def test_a_card_saved_for_a_raise_in_another_window_is_found_before_the_amount_is_lowered(
     client: FlaskClient, at_stripe: Pledge
 ) -> None:
