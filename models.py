@@ -5328,8 +5328,9 @@ class AddressChange(Base):
 
     def waits(self, as_of: dt.datetime) -> bool:
         """Whether the reader of the new address may still say yes."""
-        in_time = as_of - self.asked_at <= law.NEW_ADDRESS_WAITS
-        return self.made_at is None and in_time and self.link_version == self.pledge.link_version
+        if self.made_at is not None or self.pledge.status in ENDED_UNPAID:
+            return False
+        return as_of - self.asked_at <= law.NEW_ADDRESS_WAITS and self.link_version == self.pledge.link_version
 
     def require_waiting(self, as_of: dt.datetime) -> None:
         if self.made_at is not None:
@@ -5338,6 +5339,7 @@ class AddressChange(Base):
                     "This was done already. A letter to %(email)s has the link of your pledge.", email=self.new_email
                 )
             )
+        self.pledge.require_other_address()
         if not self.waits(as_of):
             raise Refused(
                 gettext("This link is too old, or the link of the pledge was replaced since. Nothing was changed.")
@@ -5346,7 +5348,6 @@ class AddressChange(Base):
     def make(self, as_of: dt.datetime) -> None:
         """The reader of the new address said yes. Needs the pledge to be held."""
         self.require_waiting(as_of)
-        self.pledge.require_other_address()
         self.made_at = as_of
         self._send_letters_to(self.new_email, "address_changed", as_of)
         Letter.owe("address_left", self, "made", as_of)

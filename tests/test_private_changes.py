@@ -12,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+import letters
 from jobs.post import send_letters
 from models import AddressChange, Comment, Letter, LinkRequest, Pledge, begin_writing, db
 from payments import ChargeFound, confirm_params
@@ -307,6 +308,23 @@ def test_an_address_that_cannot_be_is_given_back_with_its_reason(
     answer = client.post(f"/pledges/{pledge.link()}/address", data={"email": typed})
     assert answer.status_code == 422 and summary(answer) == [("email", words)]
     assert everything() == before
+
+
+def test_another_address_that_was_asked_for_ends_with_its_pledge(client: FlaskClient, pledge: Pledge) -> None:
+    private = f"/pledges/{pledge.link()}"
+    client.post(f"{private}/address", data={"email": "ada@home.example"})
+    assert "Letters go there once the link in that letter is used." in said(read(client, private), "main")
+    look_anew()
+    (asked,) = db.session.scalars(sa.select(AddressChange))
+    (letter,) = db.session.scalars(sa.select(Letter).where(Letter.kind == "new_address"))
+    where = f"/pledges/new-address/{asked.link('new-address')}"
+    assert letters.is_true(letter) and said(read(client, where), "main button")
+    client.post(f"{private}/cancellation")
+    assert "We have written to" not in said(read(client, private), "main")
+    for method in ("GET", "POST"):
+        assert "This pledge has ended" in said(read(client, where, 409, method=method), "main")
+    look_anew()
+    assert not letters.is_true(db.session.get_one(Letter, letter.id))
 
 
 def test_before_a_card_is_saved_another_address_is_a_term_like_any_other(
