@@ -173,6 +173,30 @@ def test_everybody_who_has_pledged_is_told_what_changed_and_nobody_who_has_left(
     keep()
 
 
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("started", "No card is saved for your pledge yet. If you save one, it will be charged £25 after "),
+        ("held", "Your pledge does not count yet. Once it does, your card will be charged £25 after "),
+        ("confirmed", "If you do nothing, your pledge stays, and your card will be charged £25 after "),
+    ],
+)
+def test_each_is_told_what_becomes_of_the_card_as_it_stands_with_the_pledge(app: Flask, state: str, words: str) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    if state == "confirmed":
+        confirm(pledge)
+    elif state == "held":
+        pledge._keep_card(card_found(pledge, now()))
+        pledge._hold_back("same_card", now())
+    keep()
+    changed(case, target=400_000)
+    (letter,) = owed("promise_changed")
+    told = " ".join(text_of(letters.write(letter)).split())
+    assert words in told and "if pledges reach £4,000 by then." in told
+    assert ("If you do nothing" in told) == (state == "confirmed")
+
+
 def test_a_lower_target_that_is_passed_already_decides_nothing_before_the_deadline(app: Flask) -> None:
     case = a_case(target=600_000, pledged=[9_500])
     changed(case, 0 * DAY, 5_000)
