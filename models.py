@@ -2945,6 +2945,8 @@ class Round(Base):
 
     def require_changeable_promise(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for its owner, unless a change of the promise may be asked for."""
+        if self.status == "cancelled":
+            raise Refused(gettext("The case was cancelled, so nobody is charged and there is no promise to change."))
         if not self.is_open(as_of):
             raise Refused(gettext("The deadline has passed, so the promise can no longer be changed."))
         if self.promise_change:

@@ -422,6 +422,16 @@ def test_an_owner_asks_on_a_page_that_keeps_what_was_typed(app: Flask) -> None:
     assert db.session.scalars(sa.select(PromiseChange.status)).all() == ["withdrawn"]
 
 
+def test_an_owner_whose_case_was_cancelled_is_not_told_that_its_deadline_has_passed(app: Flask) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    case.cancel("They gave way.", "operator", now())
+    keep()
+    owner = logged_in(app, db.session.merge(case).owner)
+    page = said(read(owner, "/owner/cases/the-case/promise"), "main")
+    assert "The case was cancelled, so nobody is charged and there is no promise to change." in page
+    assert "The deadline has passed" not in page
+
+
 def test_an_owner_asks_in_french_and_history_notes_it_in_english(app: Flask) -> None:
     case = a_case(slug="the-case", target=600_000, pledged=[9_500])
     browser = logged_in(app, db.session.merge(case).owner)
