@@ -2947,6 +2947,8 @@ class Round(Base):
 
     def require_changeable_promise(self, as_of: dt.datetime) -> None:
         """Raises Refused, in words for its owner, unless a change of the promise may be asked for."""
+        if self.status == "cancelled":
+            raise Refused(gettext("The case was cancelled, so nobody is charged and there is no promise to change."))
         if not self.is_open(as_of):
             raise Refused(gettext("The deadline has passed, so the promise can no longer be changed."))
         if self.promise_change:
@@ -3874,6 +3876,13 @@ class Pledge(Base):
         in_force = (self.agreement_at, self.agreement_pence)
         return next((one for one in reversed(self.agreements) if (one.agreed_at, one.amount_pence) == in_force), None)
 
+    def changed_since(self, agreement: "Agreement | None") -> PromiseChange | None:
+        """How the promise was changed after this was agreed to; None when its words still name what holds."""
+        if agreement is None:
+            return None
+        agreed_to = agreement.deadline, agreement.target_pence
+        return self.round.promise_change if agreed_to != (self.round.deadline, self.round.target_pence) else None
+
     def promised(self, amount_pence: int, name: str, email: str, shown_as: str, wants_updates: bool,
                  message: str = "", message_public: bool = False) -> bool:  # fmt: skip
         """Whether exactly this is what the row already says."""
@@ -4402,6 +4411,9 @@ class Pledge(Base):
             raise Refused(gettext("This link has run out. Please pledge again on the page of the case."))
         if self.status == "started":
             self.round.require_pledging(as_of)
+            if self.changed_since(self.agreement):
+                # The letter's page shows the promise that holds now, and Stripe's page names it.
+                self._put_in_force(self._agree(self.amount_pence, as_of))
         self.confirm_by, self.email_confirmed_at = None, as_of
         self._note("address_confirmed", as_of)
         if self.status != "held":
@@ -4952,6 +4964,12 @@ class Pledge(Base):
         return bool(self.attempts) and self.attempts[-1].code == law.NOT_APPROVED
 
     @property
+    def refused_again_at(self) -> dt.datetime | None:
+        """When its payment was asked for last, once it was refused more than once and waits for its supporter."""
+        refused = [one for one in self.attempts if one.status in REFUSED]
+        return refused[-1].asked_at if self.status == "declined" and len(refused) > 1 else None
+
+    @property
     def next_retry_at(self) -> dt.datetime | None:
         """When the same card is tried again without the supporter, if ever."""
         may_retry = self.status == "declined" and self.refused_softly and not self.stop_trying
@@ -5314,8 +5332,9 @@ class AddressChange(Base):
 
     def waits(self, as_of: dt.datetime) -> bool:
         """Whether the reader of the new address may still say yes."""
-        in_time = as_of - self.asked_at <= law.NEW_ADDRESS_WAITS
-        return self.made_at is None and in_time and self.link_version == self.pledge.link_version
+        if self.made_at is not None or self.pledge.status in ENDED_UNPAID:
+            return False
+        return as_of - self.asked_at <= law.NEW_ADDRESS_WAITS and self.link_version == self.pledge.link_version
 
     def require_waiting(self, as_of: dt.datetime) -> None:
         if self.made_at is not None:
@@ -5324,6 +5343,7 @@ class AddressChange(Base):
                     "This was done already. A letter to %(email)s has the link of your pledge.", email=self.new_email
                 )
             )
+        self.pledge.require_other_address()
         if not self.waits(as_of):
             raise Refused(
                 gettext("This link is too old, or the link of the pledge was replaced since. Nothing was changed.")
@@ -5332,7 +5352,6 @@ class AddressChange(Base):
     def make(self, as_of: dt.datetime) -> None:
         """The reader of the new address said yes. Needs the pledge to be held."""
         self.require_waiting(as_of)
-        self.pledge.require_other_address()
         self.made_at = as_of
         self._send_letters_to(self.new_email, "address_changed", as_of)
         Letter.owe("address_left", self, "made", as_of)

@@ -172,7 +172,7 @@ def _drafts() -> None:
         "\n\n## What we ask for\n\nThat another way to pay is offered to every child.", "A law centre",
         _now(), who_we_are="Parents of the school.", lawyer="Sam Weir, who does not exist",
         regulator_number="SRA 000000",
-        court="High Court", stage="Before the claim", topic="planning",
+        court="High Court", stage="Before the claim", topic="children",
         risks="If we lose, we may have to pay the school’s costs. Our lawyer says so too.",
     )  # fmt: skip
     whole = {

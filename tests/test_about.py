@@ -49,10 +49,12 @@ def test_each_page_leads_to_how_the_site_works_its_accessibility_and_its_privacy
     ]  # fmt: skip
     how = said(read(client, "/how-it-works"), ".story")
     assert "What is charged arrives in the account of Standing Test at Stripe." in how
+    assert "and cancel it until its last card is charged; what was charged they can pay back." in how
     assert f"it may be tried again for up to {law.REPAIR_WINDOW.days} days" in how
     assert "write to help@example.org and say which page it was" in said(read(client, "/accessibility"), ".story")
-    privacy = said(read(client, "/privacy"), ".story")
+    privacy = said(read(client, "/privacy"), "main")
     assert "This site is run by Standing Test, who is responsible" in privacy
+    assert "The case owner, and those who work on the case with them: the amount of each pledge, its message" in privacy
     assert "comes from cdn.jsdelivr.net, which so learns the address of your connection" in privacy
 
 

@@ -91,7 +91,7 @@ def test_more_without_a_card_leaves_everything_as_it_was(app: Flask) -> None:
     pledge.apply_card(card_found(pledge, expired=True), now())
     assert (pledge.amount_pence, pledge.agreement_pence, counters(pledge.round)) == (2_500, 2_500, (12_000, 2))
     assert pledge.asked_pence is None and letters_to(pledge) == ["confirmed"]
-    assert told(pledge)[-1] == "No card was saved in time for the higher amount, so the pledge stayed as it was."
+    assert told(pledge)[-1] == "The amount was not raised, so the pledge stayed as it was."
     pledge.apply_card(a_new_card(pledge), now())
     assert pledge.amount_pence == 2_500, "the next card is only a card"
 

@@ -12,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+import letters
 from jobs.post import send_letters
 from models import AddressChange, Comment, Letter, LinkRequest, Pledge, begin_writing, db
 from payments import ChargeFound, confirm_params
@@ -137,6 +138,21 @@ def test_use_another_card_never_leads_to_a_page_that_names_another_amount(
     assert page != raised and "to charge my card £25 once" in requests.get(page, timeout=30).text
     save_card(client, page)
     assert (mine().amount_pence, mine().asked_pence) == (2_500, None)
+
+
+def test_whoever_has_begun_a_raise_goes_on_with_it_and_sees_that_another_card_alone_leaves_the_amount(
+    client: FlaskClient, at_stripe: Pledge
+) -> None:
+    page = change(client, at_stripe, "40.50").location
+    private = read(client, f"/pledges/{at_stripe.link()}")
+    on, card, _ = private.select("#pledge-state .button")
+    assert (said(on), said(card)) == ("Go on to raise it to £40.50", "Use another card, and keep it at £25")
+    step = read(client, str(on["href"]))
+    assert "to charge my card £40.50 once" in said(step, "form") and said(step, ".button") == "Continue to Stripe"
+    assert change(client, at_stripe, "40.50").location == page
+    save_card(client, page)
+    buttons = [said(one) for one in read(client, f"/pledges/{at_stripe.link()}").select("#pledge-state .button")]
+    assert buttons == ["Use another card", "Cancel my pledge"]
 
 
 def test_a_card_saved_for_a_raise_in_another_window_is_found_before_the_amount_is_lowered(
@@ -292,6 +308,23 @@ def test_an_address_that_cannot_be_is_given_back_with_its_reason(
     answer = client.post(f"/pledges/{pledge.link()}/address", data={"email": typed})
     assert answer.status_code == 422 and summary(answer) == [("email", words)]
     assert everything() == before
+
+
+def test_another_address_that_was_asked_for_ends_with_its_pledge(client: FlaskClient, pledge: Pledge) -> None:
+    private = f"/pledges/{pledge.link()}"
+    client.post(f"{private}/address", data={"email": "ada@home.example"})
+    assert "Letters go there once the link in that letter is used." in said(read(client, private), "main")
+    look_anew()
+    (asked,) = db.session.scalars(sa.select(AddressChange))
+    (letter,) = db.session.scalars(sa.select(Letter).where(Letter.kind == "new_address"))
+    where = f"/pledges/new-address/{asked.link('new-address')}"
+    assert letters.is_true(letter) and said(read(client, where), "main button")
+    client.post(f"{private}/cancellation")
+    assert "We have written to" not in said(read(client, private), "main")
+    for method in ("GET", "POST"):
+        assert "This pledge has ended" in said(read(client, where, 409, method=method), "main")
+    look_anew()
+    assert not letters.is_true(db.session.get_one(Letter, letter.id))
 
 
 def test_before_a_card_is_saved_another_address_is_a_term_like_any_other(

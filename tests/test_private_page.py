@@ -10,8 +10,9 @@ from models import Dispute, Pledge, begin_writing, db
 from payments import ChargeFound, DisputeFound, RefundFound
 from tests.made import a_case, a_pledge, a_user, confirm, keep, now
 from tests.reading import read, said
+from tests.test_models_repairs import a_refused, refuse_again
 
-SECOND = dt.timedelta(seconds=1)
+SECOND, HOUR = dt.timedelta(seconds=1), dt.timedelta(hours=1)
 
 STATES = {
     "started": "Your pledge does not count yet: no card was saved. Stripe's page for your card is ready.",
@@ -78,6 +79,36 @@ def test_what_happened_after_the_charge_is_told_each_step_once_and_with_its_amou
         "£15 was paid back to your card.",
         "£15 that was paid back did not reach your card, and is with us again.",
     ]
+
+
+def test_a_payment_that_is_refused_again_says_so_and_when(client: FlaskClient) -> None:
+    """Else whoever has pressed "Pay with the same card" is back on the very same page, and does not know why."""
+    refused = dt.datetime(2026, 11, 2, 9, 30, tzinfo=dt.UTC)
+    pledge = a_refused(as_of=refused)
+    where, number = f"/pledges/{pledge.link()}", pledge.id
+    keep()
+    assert "tried again on" not in said(read(client, where), "[role=status]")
+    begin_writing()
+    pledge = db.session.get_one(Pledge, number)
+    assert pledge.pay_again(refused + 2 * HOUR)
+    refuse_again(pledge, refused + 2 * HOUR, "ch_2")
+    keep()
+    told = said(read(client, where), "[role=status]")
+    assert "It was tried again on Monday 2 November 2026, 11:30am GMT, and your bank refused that too." in told
+
+
+def test_an_attempt_that_never_arrived_is_no_refusal(client: FlaskClient) -> None:
+    asked = dt.datetime(2026, 11, 2, 9, 30, tzinfo=dt.UTC)
+    case = a_case(target=2_500, pledged=[2_500])
+    case.round.close(case.round.deadline + SECOND)
+    case.round.settle(case.round.deadline + SECOND)
+    (pledge,) = case.round.pledges("due")
+    pledge.claim(asked, SECOND)
+    pledge.nothing_was_asked(asked + law.NEW_KEY_AFTER + SECOND)
+    refuse_again(pledge, asked + law.NEW_KEY_AFTER + 2 * SECOND, "ch_1")
+    where = f"/pledges/{pledge.link()}"
+    keep()
+    assert len(pledge.attempts) == 2 and "tried again on" not in said(read(client, where), "[role=status]")
 
 
 @pytest.mark.broken_books("states are set by hand", sometimes=True)

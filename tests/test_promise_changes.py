@@ -1,6 +1,7 @@
 """A promise is changed once, with the consent of staff, never against those who agreed to it without telling them."""
 
 import datetime as dt
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,7 +18,7 @@ from law import Refused
 from models import Case, Event, Letter, Pledge, PromiseChange, Round, User, begin_writing, db
 from tests.crowd import at_once, in_another_thread
 from tests.doorway import SAME_ORIGIN, logged_in, token_on
-from tests.made import a_case, a_pledge, a_user, card_found, confirm, keep, look_anew, now
+from tests.made import a_case, a_new_card, a_pledge, a_user, card_found, confirm, keep, look_anew, now
 from tests.mailbox import text_of
 from tests.reading import read, said
 
@@ -170,6 +171,30 @@ def test_everybody_who_has_pledged_is_told_what_changed_and_nobody_who_has_left(
     counted.cancel(now())
     assert not letters.is_true(told[0])
     keep()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("started", "No card is saved for your pledge yet. If you save one, it will be charged £25 after "),
+        ("held", "Your pledge does not count yet. Once it does, your card will be charged £25 after "),
+        ("confirmed", "If you do nothing, your pledge stays, and your card will be charged £25 after "),
+    ],
+)
+def test_each_is_told_what_becomes_of_the_card_as_it_stands_with_the_pledge(app: Flask, state: str, words: str) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    if state == "confirmed":
+        confirm(pledge)
+    elif state == "held":
+        pledge._keep_card(card_found(pledge, now()))
+        pledge._hold_back("same_card", now())
+    keep()
+    changed(case, target=400_000)
+    (letter,) = owed("promise_changed")
+    told = " ".join(text_of(letters.write(letter)).split())
+    assert words in told and "if pledges reach £4,000 by then." in told
+    assert ("If you do nothing" in told) == (state == "confirmed")
 
 
 def test_a_lower_target_that_is_passed_already_decides_nothing_before_the_deadline(app: Flask) -> None:
@@ -397,6 +422,16 @@ def test_an_owner_asks_on_a_page_that_keeps_what_was_typed(app: Flask) -> None:
     assert db.session.scalars(sa.select(PromiseChange.status)).all() == ["withdrawn"]
 
 
+def test_an_owner_whose_case_was_cancelled_is_not_told_that_its_deadline_has_passed(app: Flask) -> None:
+    case = a_case(slug="the-case", target=600_000, pledged=[9_500])
+    case.cancel("They gave way.", "operator", now())
+    keep()
+    owner = logged_in(app, db.session.merge(case).owner)
+    page = said(read(owner, "/owner/cases/the-case/promise"), "main")
+    assert "The case was cancelled, so nobody is charged and there is no promise to change." in page
+    assert "The deadline has passed" not in page
+
+
 def test_an_owner_asks_in_french_and_history_notes_it_in_english(app: Flask) -> None:
     case = a_case(slug="the-case", target=600_000, pledged=[9_500])
     browser = logged_in(app, db.session.merge(case).owner)
@@ -510,6 +545,16 @@ def test_the_way_out_of_the_letter_shows_a_button_and_only_the_button_leaves(app
     assert client.get(where).status_code == 404, "it opens nothing once the private link was replaced"
 
 
+def test_the_way_out_of_a_pledge_without_a_card_says_that_nothing_is_charged(app: Flask, client: FlaskClient) -> None:
+    case = a_case(slug="the-case", target=600_000)
+    where = f"/pledges/{a_pledge(case.round, 2_500).link('leave')}/departure"
+    keep()
+    changed(case)
+    page = read(client, where)
+    assert "No card is saved for your pledge of £25 yet. If you save none, it does not count" in said(page, "main")
+    assert "If you do nothing" not in said(page, "main") and said(page, "main button") == "Cancel my pledge of £25"
+
+
 @pytest.mark.parametrize("page", ["/cases/the-case/pledges", "amount"])
 def test_nobody_agrees_to_a_new_promise_on_a_page_that_shows_the_old_one(
     app: Flask, client: FlaskClient, page: str
@@ -576,3 +621,58 @@ def test_whoever_saves_a_card_on_a_page_of_before_the_change_comes_back_to_the_p
         confirm(db.session.get_one(Pledge, number))
         keep()
         assert client.get("/pledges/return?session_id=cs_of_before").headers["Location"] == back
+
+
+@pytest.mark.parametrize("kind", ["confirmed", "changed"])
+def test_a_letter_that_repeats_an_agreement_of_before_the_change_says_what_holds_now(app: Flask, kind: str) -> None:
+    """Whose card is saved on Stripe's old page in the minutes around the change has agreed to less than holds."""
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    if kind == "changed":
+        confirm(pledge)
+        pledge.change_amount(4_000, now())
+        a_new_card(pledge)
+    number = pledge.id
+    keep()
+    changed(case, target=400_000)
+    pledge = db.session.get_one(Pledge, number)
+    pledge.apply_card(a_new_card(pledge), now()) if kind == "changed" else confirm(pledge)
+    keep()
+    words = " ".join(text_of(letters.write(owed(kind)[0])).split())
+    assert "“A case about data” reach £6,000 by then." in words
+    assert "The promise was changed after you agreed to that: the deadline from " in words
+    assert "and the target from £6,000 to £4,000. The new one holds for your pledge as well." in words
+
+
+def test_a_letter_whose_agreement_names_what_holds_says_nothing_of_a_change(app: Flask) -> None:
+    case = a_case(target=600_000)
+    changed(case, target=400_000)
+    confirm(a_pledge(db.session.merge(case).round, 2_500))
+    keep()
+    words = text_of(letters.write(owed("confirmed")[0]))
+    assert "reach £4,000 by then." in words and "was changed after" not in words
+
+
+def test_whoever_confirms_an_address_after_the_change_agrees_to_what_stripes_page_names(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[str] = []
+
+    def page(params: dict[str, Any], key: str) -> payments.CardPage:
+        named.append(params["custom_text"]["submit"]["message"])
+        return payments.CardPage("cs_1", "https://checkout.stripe.com/c/cs_1")
+
+    monkeypatch.setattr(payments, "card_page", page)
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    pledge.ask_confirmation(now())
+    where, number = f"/pledges/confirmation/{pledge.link('confirmation')}", pledge.id
+    keep()
+    changed(case, target=400_000)
+    shown = said(read(client, where), "main")
+    assert "The promise that you agreed to was changed:" in shown and "£4,000, before: £6,000" in shown
+    assert client.post(where, headers=SAME_ORIGIN).status_code == 303
+    look_anew()
+    pledge = db.session.get_one(Pledge, number)
+    assert [one.target_pence for one in pledge.agreements] == [600_000, 400_000]
+    assert pledge.agreement is not None and [pledge.agreement.words] == named

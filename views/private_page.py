@@ -39,6 +39,7 @@ def _state(pledge: Pledge) -> dict[str, Any]:
         "address_asked": pledge.address_asked(now()),
         "comes_back": Bounce.holds(pledge.email),
         "halt": pledge.round.halt(now()) if pledge.round.is_open(now()) else "",
+        "raise_to": figure(pledge.asked_pence) if pledge.asked_pence and pledge.awaits_card else "",
     }
 
 

@@ -178,7 +178,7 @@ HISTORY = {
     "changed": N_("You changed the amount {note}."),
     "promise_changed": N_("The promise of this case was changed: {note}. You were told by letter how to leave."),
     "raise_asked": N_("You asked to raise the amount {note}."),
-    "not_raised": N_("No card was saved in time for the higher amount, so the pledge stayed as it was."),
+    "not_raised": N_("The amount was not raised, so the pledge stayed as it was."),
     "renamed": N_("You changed how you are shown."),
     "address_corrected": N_("You changed your e-mail address."),
     "address_asked": N_("You asked that letters go to another address."),
