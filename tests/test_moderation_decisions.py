@@ -1,6 +1,7 @@
 """What moderators do: decide, undo, decide many at once, claim; and what the slower of two is told."""
 
 import datetime as dt
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
@@ -38,7 +39,9 @@ class Desk:
         self.status = answer.status_code
         return " ".join(answer.text.split())
 
-    def sent(self, path: str, status: int, headers: dict[str, str] | None = None, **typed: object) -> BeautifulSoup:
+    def sent(
+        self, path: str, status: int, typed: Mapping[str, object], headers: Mapping[str, str] = {}
+    ) -> BeautifulSoup:
         """The page or the fragment that a form of the desk is answered with."""
         self.token = self.token or token_on(self.browser, "/moderation")
         data = {"form_token": self.token, **typed}
@@ -152,16 +155,13 @@ def test_a_note_whose_comment_was_changed_or_decided_meanwhile_is_given_back_to_
     keep()
     second.decide(decided, "reject", reason="off_topic")
     for number in (changed, decided):
+        where, typed = f"comments/{number}/decision", {"decision": "reject", "seen": 1, f"c{number}-reason": "personal"}
         for headers in ({}, {"HX-Request": "true"}):
-            page = first.sent(f"comments/{number}/decision", 409, headers, decision="reject", seen=1,
-                              **{f"c{number}-reason": "personal", f"c{number}-note": note})  # fmt: skip
+            page = first.sent(where, 409, {**typed, f"c{number}-note": note}, headers)
             (given_back,) = page.select("textarea[readonly]")
             assert (given_back["id"], given_back.text.strip()) == (f"c{number}-typed-1", note)
         # Who has typed none is given none back.
-        page = first.sent(
-            f"comments/{number}/decision", 409, decision="reject", seen=1, **{f"c{number}-reason": "personal"}
-        )
-        assert page.select("textarea[readonly]") == []
+        assert first.sent(where, 409, typed).select("textarea[readonly]") == []
 
 
 # --- Many at once ------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_of_many_at_once_a_note_is_given_back_and_what_is_wrong_with_it_is_said(
         ({"all-reason": ""}, "Choose a reason for the comments that you ticked. Nothing was done.", note),
         ({"all-note": "n" * 1_001}, "Use at most 1,000 characters.", "n" * 1_001),
     ):
-        page = first.sent("decisions", 409, **{**right, **wrong})
+        page = first.sent("decisions", 409, {**right, **wrong})
         assert said(page, "main [role=alert]") == told
         assert [field.text.strip() for field in page.select("textarea")] == [given_back]
     assert state(number)[0] == "pending"
