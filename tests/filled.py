@@ -1,11 +1,13 @@
 """Every form of the site as its page shows it, filled in so that it is taken: for tests that send all of them."""
 
+import datetime as dt
 import io
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyotp
 import sqlalchemy as sa
 from bs4 import BeautifulSoup, Tag
 from flask import Flask
@@ -15,20 +17,24 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
 import config
-from models import User, db
+from models import Editor, Pledge, User, begin_writing, db
 from tests import gallery
 from tests.doorway import Site, logged_in, token_on
 from tests.gallery import PICTURE
-from tests.made import PASSWORD, look_anew
+from tests.made import PASSWORD, a_user, case_at, keep, look_anew, now
+from tests.test_second_factors import Phone
 from tests.test_security_canaries import Client
 from views import doors
+from views.card_pages import note_card_page
 
 # Not filled in by people: Stripe and browsers send JSON there, which is fuzzed in test_security_fuzz.py.
 NO_FORMS = ("webhooks.stripe", "public.policy_report")
 # What is typed into a field of this name, or whose name ends with it; everything else gets words.
 TYPED = {
     "password": PASSWORD, "new_password": "four words nothing ties", "other_amount": "", "amount": "25",
-    "target": "6,000", "days": "30", "date": "2027-03-01", "time": "12:00", "zone": "Europe/London",
+    "target": "6,000", "days": "30", "end_date": "", "end_time": "20:00", "zone": "Europe/London", "time": "12:00",
+    # Ahead, and within what an update and an approved case may wait.
+    "date": f"{now() + dt.timedelta(days=30):%Y-%m-%d}", "sure": "cancel", "slug": "a-name-of-its-own",
     "url": "https://example.org/letter.pdf", "website": "", "code": "", "recovery_code": "",
 }  # fmt: skip
 # Pages whose buttons depend on the state of what they show.
@@ -38,40 +44,47 @@ IN_STATES = {
     "owners.update_deletion", "owners.update_picture", "public.report_form", "staff.case", "staff.desk", "staff.pledge",
     "staff.user", "supporters.confirmation", "supporters.pledge_page", "supporters.receipt",
 }  # fmt: skip
-# The fields of forms that stand on none of these pages: they follow a password or a code, or need one more person.
-UNSEEN = {
-    "accounts.give_code": "code recovery_code", "accounts.set_first_second_factor": "code offer",
-    "own_account.erase": "password code recovery_code sure",
-    "own_account.renew_recovery_codes": "password code recovery_code",
-    "own_account.turn_off_second_factor": "password code recovery_code", "own_account.recovery_codes_file": "codes",
-    "owners.remove_editor": "sent", "staff.prolong_breaker": "breaker-1-reason", "staff.refuse_held": "held-reason",
-}  # fmt: skip
+# The field of the one form that only the answer to another shows: the page of new recovery codes.
+CODES_FILE = "own_account.recovery_codes_file"
+# Open to everybody, but they do something only for whoever stands between the password and the desk, or is logged in.
+OF_A_BROWSER = ("accounts.give_code", "accounts.set_first_second_factor", "accounts.log_out")
+# A button of this name only shows what would come of the form.
+ONLY_LOOKS = "preview"
 # What would change nothing, or is more than there is, if it stayed as the page shows it.
 OTHERWISE = {
     "supporters.change_amount": {"amount": "30"}, "supporters.change_address": {"email": "moved@example.org"},
+    # Words that are there already, said otherwise.
+    "supporters.rename": {"name": "Ada Summer"}, "public.edit_comment": {"body": "Another canary comment."},
     "owners.ask_promise_change": {"target": "5,000"}, "owners.save_draft": {"slug": "a-name-of-its-own"},
-    "staff.refund": {"amount": "1"},
+    "owners.edit_update": {"title": "Other news"}, "own_account.change_name": {"name": "An Owner"},
+    "staff.refund": {"amount": "1"}, "staff.change_role": {"role-role": "owner"},
+    "moderators.decide_many": {"decision": "reject"},
 }  # fmt: skip
 OFTEN = "1000000 per minute"
 FILLED_BEFORE = ("hidden", "submit", "button")
+TYPED_INTO = ("text", "email", "url", "tel", "number", "search", "textarea")
 
 
 @dataclass
 class Filled:
     """One form: where it is sent, by whom ("" is anybody), and what it brings. `words` names the fields of people's own
-    words, and `files` those of files."""
+    words, `typed` all that somebody types and sees, and `files` those of files. `apps` has the fields that take the
+    digits of an authenticator app, with its secret."""
 
     endpoint: str
     address: str
     who: str
     fields: dict[str, str] = field(default_factory=dict)
     words: set[str] = field(default_factory=set)
+    typed: set[str] = field(default_factory=set)
+    apps: dict[str, str] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
 
 
 class Forms:
     """All forms of a site that holds one of everything, with a browser of each person who may send them: of[endpoint]
-    is a form, and browsers[form.who] sends it. What rarely happens is shown by pages of the gallery."""
+    is a form, and browsers[form.who] sends it. What rarely happens is shown by pages of the gallery; what asks for a
+    second factor, by those of an owner who has one, and no case."""
 
     def __init__(self, app: Flask) -> None:
         app.test_client_class = Client
@@ -80,12 +93,18 @@ class Forms:
         self.site = site = Site(app)
         people = {"owner": site.owner, "moderator": site.moderator, "staff": site.staff}
         hung = gallery.hang()
+        _let_help(site)
+        self._let_ask_for_a_page()
         self.browsers = {"": app.test_client()} | {role: logged_in(app, one) for role, one in people.items()}
         for kind, email in hung.people.items():
             look_anew()
             person = db.session.scalars(sa.select(User).where(User.email == email)).one()
             self.browsers[f"{kind} of the gallery"] = logged_in(app, person)
         self.own = {rule.endpoint: site.address(rule) for rule, method in site.rules() if method == "POST"}
+        self.otherwise = OTHERWISE | {
+            "accounts.enter": {"email": site.owner.email}, "accounts.ask_reset": {"email": site.owner.email},
+            "supporters.find": {"email": _email_of_pledge(site)},
+        }  # fmt: skip
         self.of: dict[str, Filled] = {}
         for rule, method in site.rules():
             if method == "GET" and rule.endpoint != "static":
@@ -93,11 +112,7 @@ class Forms:
         for shown in (shown for room in hung.rooms.values() for shown in room):
             if _endpoint(app, shown.address, "GET") in IN_STATES:
                 self._collect(shown.address, shown.who and f"{shown.who} of the gallery")
-        for endpoint, names in UNSEEN.items():
-            who = _who_sends(endpoint)
-            token = {"form_token": token_on(self.browsers[who], "/account")} if who else {}
-            fields = {name: TYPED.get(name, "Words") for name in names.split()}
-            self.of[endpoint] = Filled(endpoint, self.own[endpoint], who, fields | token, {*fields} - {*TYPED})
+        self._collect_with_second_factor()
 
     @property
     def missing(self) -> list[str]:
@@ -119,10 +134,60 @@ class Forms:
         page = BeautifulSoup(answer.get_data(), "lxml") if answer.mimetype == "text/html" else None
         answer.close()
         for form in page.select("form[method=post]") if page else ():
-            one = _filled(self.site.app, form, who)
-            # A form of the very row that the site calls its own is the better one.
-            if one and (one.endpoint not in self.of or one.address == self.own[one.endpoint]):
-                self.of[one.endpoint] = one
+            for where in (str(form["action"]), *(str(one["formaction"]) for one in form.select("[formaction]"))):
+                one = self._filled(form, where, who)
+                # A form of the very row that the site calls its own is the better one.
+                if one and (one.endpoint not in self.of or one.address == self.own[one.endpoint]):
+                    self.of[one.endpoint] = one
+
+    def _let_ask_for_a_page(self) -> None:
+        """The pledge of the site wants updates, and waits for a card page that Stripe would make: that of `a_pledge` is
+        none that Stripe knows, so it could not be put in the place of another."""
+        look_anew()
+        pledge = db.session.scalars(sa.select(Pledge).where(Pledge.public_id == self.site.values["public_id"])).one()
+        pledge.wants_updates = True
+        with self.site.app.test_request_context():
+            note_card_page(pledge)
+            keep()
+
+    def _collect_with_second_factor(self) -> None:
+        """Forms that ask for a code, in place of those that don't, and those between the password and the desk."""
+        app, with_app, half, first = self.site.app, "owner with an app", "half an owner", "half of staff"
+        person, newcomer = a_user("owner"), a_user("staff")
+        self.phone = Phone(person)
+        self.browsers[with_app] = logged_in(app, person)
+        for rule, method in self.site.rules():
+            if method == "GET" and rule.endpoint.startswith("own_account."):
+                self._collect(self.site.address(rule), with_app)
+        settings = app.config["STANDING"]
+        app.config["STANDING"] = settings.model_copy(update={"second_factor": "required"})
+        for who, email in ((half, person.email), (first, newcomer.email)):
+            self.browsers[who] = app.test_client()
+            asked = self.browsers[who].post("/login", data={"email": email, "password": PASSWORD})
+            self._collect(asked.location, who)
+        app.config["STANDING"] = settings
+        fields = {"codes": " ".join(self.phone.codes), "form_token": token_on(self.browsers[with_app], "/account")}
+        self.of[CODES_FILE] = Filled(CODES_FILE, self.own[CODES_FILE], with_app, fields)
+
+    def _filled(self, form: Tag, address: str, who: str) -> Filled | None:
+        endpoint = _endpoint(self.site.app, address, "POST")
+        if not endpoint:
+            return None
+        # What needs no log-in is sent by somebody without one, whose form has no token.
+        who = who if _who_sends(endpoint) or endpoint in OF_A_BROWSER else ""
+        filled = Filled(endpoint, address, who)
+        page = form.find_parent("html")
+        outside = page.select(f'[form="{form["id"]}"][name]') if page and form.get("id") else []
+        for control in (*form.select("[name]"), *outside):
+            _fill_in(filled, control)
+        filled.fields |= self.otherwise.get(endpoint, {})
+        if "code" in filled.fields:
+            filled.apps["code"] = self.phone.secret
+        if "new_code" in filled.fields and page:
+            filled.apps["new_code"] = page.select(".secret")[0].get_text().replace(" ", "")
+        if not who:
+            filled.fields.pop("form_token", None)
+        return filled
 
 
 def _endpoint(app: Flask, address: str, method: str) -> str:
@@ -137,29 +202,27 @@ def _who_sends(endpoint: str) -> str:
     return "owner" if policy == doors.LOGGED_IN else policy if policy in ("owner", "moderator", "staff") else ""
 
 
-def _filled(app: Flask, form: Tag, who: str) -> Filled | None:
-    address = str(form["action"])
-    endpoint = _endpoint(app, address, "POST")
-    if not endpoint:
-        return None
-    # What needs no log-in is sent by somebody without one, whose form has no token.
-    who = who if _who_sends(endpoint) else ""
-    filled = Filled(endpoint, address, who)
-    page = form.find_parent("html")
-    outside = page.select(f'[form="{form["id"]}"][name]') if page and form.get("id") else []
-    for control in (*form.select("[name]"), *outside):
-        _fill_in(filled, control)
-    filled.fields |= OTHERWISE.get(endpoint, {})
-    filled.words -= OTHERWISE.get(endpoint, {}).keys()
-    if not who:
-        filled.fields.pop("form_token", None)
-    return filled
+def _email_of_pledge(site: Site) -> str:
+    its = sa.select(Pledge.email).where(Pledge.public_id == site.values["public_id"])
+    return str(db.session.scalars(its).one())
+
+
+def _let_help(site: Site) -> None:
+    """Somebody else works on the case of the site, who can be removed."""
+    helper = a_user("owner")
+    begin_writing()
+    db.session.add(Editor(case_id=case_at("the-case").id, user_id=helper.id, added_at=now()))
+    keep()
 
 
 def _fill_in(filled: Filled, control: Tag) -> None:
     name, kind, value = str(control["name"]), str(control.get("type", control.name)), str(control.get("value", ""))
+    if kind in TYPED_INTO:
+        filled.typed.add(name)
     if kind == "file":
         filled.files.add(name)
+    elif control.name == "button" and name == ONLY_LOOKS:
+        return
     elif kind in ("radio", *FILLED_BEFORE) or control.name == "button":
         # Of several the one that is chosen already, else the first.
         if name not in filled.fields or control.has_attr("checked"):
@@ -186,7 +249,7 @@ def _send(browser: FlaskClient, filled: Filled, pairs: list[tuple[str, str | byt
         kind = "application/x-www-form-urlencoded"
         return browser.post(filled.address, data=body, content_type=kind, headers=headers)
     data: MultiDict[str, Any] = MultiDict(
-        (name, (io.BytesIO(value), "odd \u202e.png") if isinstance(value, bytes) else readable(value))
+        (readable(name), (io.BytesIO(value), "odd \u202e.png") if isinstance(value, bytes) else readable(value))
         for name, value in pairs
     )
     return browser.post(filled.address, data=data, content_type="multipart/form-data", headers=headers)
@@ -198,5 +261,6 @@ def readable(words: str) -> str:
 
 
 def as_shown(filled: Filled) -> list[tuple[str, str | bytes]]:
-    """The form as it stands on its page."""
-    return [*filled.fields.items(), *((name, PICTURE) for name in filled.files)]
+    """The form as it stands on its page, with the digits of now."""
+    digits = {name: pyotp.TOTP(secret).at(now()) for name, secret in filled.apps.items()}
+    return [*(filled.fields | digits).items(), *((name, PICTURE) for name in filled.files)]

@@ -1,10 +1,12 @@
 """What moderators do: decide, undo, decide many at once, claim; and what the slower of two is told."""
 
 import datetime as dt
+from collections.abc import Mapping
 from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from bs4 import BeautifulSoup
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -36,6 +38,16 @@ class Desk:
             return said(read(self.browser, answer.location), "main")
         self.status = answer.status_code
         return " ".join(answer.text.split())
+
+    def sent(
+        self, path: str, status: int, typed: Mapping[str, object], headers: Mapping[str, str] = {}
+    ) -> BeautifulSoup:
+        """The page or the fragment that a form of the desk is answered with."""
+        self.token = self.token or token_on(self.browser, "/moderation")
+        data = {"form_token": self.token, **typed}
+        answer = self.browser.post(f"/moderation/{path}", data=data, headers=headers)
+        assert answer.status_code == status
+        return BeautifulSoup(answer.text, "html5lib")
 
     def decide(self, number: int, decision: str, seen: int = 1, reason: str = "") -> str:
         return self.press(f"comments/{number}/decision", decision=decision, seen=seen, **{f"c{number}-reason": reason})
@@ -134,6 +146,24 @@ def test_the_letter_about_a_rejection_waits_until_it_cannot_be_undone_and_is_the
     assert [letter.sent_at for letter in db.session.scalars(sa.select(Letter))] == [None, None]
 
 
+def test_a_note_whose_comment_was_changed_or_decided_meanwhile_is_given_back_to_be_copied(
+    first: Desk, second: Desk
+) -> None:
+    case, note = a_case(), "Leave out the name of the doctor."
+    changed, decided = says(case, "Changed"), says(case, "Decided")
+    comment(changed).edit("Changed words", now())
+    keep()
+    second.decide(decided, "reject", reason="off_topic")
+    for number in (changed, decided):
+        where, typed = f"comments/{number}/decision", {"decision": "reject", "seen": 1, f"c{number}-reason": "personal"}
+        for headers in ({}, {"HX-Request": "true"}):
+            page = first.sent(where, 409, {**typed, f"c{number}-note": note}, headers)
+            (given_back,) = page.select("textarea[readonly]")
+            assert (given_back["id"], given_back.text.strip()) == (f"c{number}-typed-1", note)
+        # Who has typed none is given none back.
+        assert first.sent(where, 409, typed).select("textarea[readonly]") == []
+
+
 # --- Many at once ------------------------------------------------------------------------------------------
 
 
@@ -170,6 +200,21 @@ def test_at_most_a_hundred_are_decided_at_once_and_never_without_a_reason(first:
         "decisions", decision="approve", ticked=[f"{n}.1" for n in numbers[1:]]
     )
     assert [n for n in numbers if comment(n).status == "pending"] == numbers[:1]
+
+
+def test_of_many_at_once_a_note_is_given_back_and_what_is_wrong_with_it_is_said(first: Desk) -> None:
+    number, note = says(a_case()), "Leave out the name of the doctor."
+    right = {"decision": "reject", "ticked": [f"{number}.1"], "all-reason": "personal", "all-note": note}
+    for wrong, told, given_back in (
+        ({"ticked": []}, "Tick at least one comment, and at most 100. Nothing was done.", note),
+        ({"all-reason": ""}, "Choose a reason for the comments that you ticked. Nothing was done.", note),
+        ({"all-note": "n" * 1_001}, "Use at most 1,000 characters.", "n" * 1_001),
+    ):
+        page = first.sent("decisions", 409, {**right, **wrong})
+        assert said(page, "main [role=alert]") == told
+        assert [field.text.strip() for field in page.select("textarea")] == [given_back]
+    assert state(number)[0] == "pending"
+    assert "Rejected: 1 comment." in first.press("decisions", **right)
 
 
 def test_the_tick_of_a_comment_belongs_to_the_form_for_all_and_names_the_version(first: Desk) -> None:

@@ -193,7 +193,7 @@ def _require_log_in() -> Response | None:
     if not current_user.is_authenticated:
         where = request.script_root + request.full_path.rstrip("?") if request.method == "GET" else ""
         log_in = url_for("accounts.log_in", next=where or None)
-        return _unsent(gettext("Your log-in has ended"), log_in) if _typed() else hypermedia.elsewhere(log_in)
+        return _unsent(gettext("Your log-in has ended"), log_in) if words_typed() else hypermedia.elsewhere(log_in)
     if request.method not in SAFE_METHODS and not has_form_token():
         return _too_old()
     return None
@@ -207,10 +207,10 @@ def _too_old() -> Response:
 def _unsent(heading: str, log_in: str = "") -> Response:
     """Nothing was done, and nothing is lost: the page shows what was typed."""
     page, fragment = "errors/unsent.html", "errors/_unsent.html"
-    return hypermedia.page_or_fragment(page, fragment, 403, heading=heading, log_in=log_in, typed=_typed())
+    return hypermedia.page_or_fragment(page, fragment, 403, heading=heading, log_in=log_in, typed=words_typed())
 
 
-def _typed() -> list[tuple[str, str]]:
+def words_typed() -> list[tuple[str, str]]:
     """(name, words) of what the form brought that a person would not like to type again."""
     sent = request.form.items()
     kept = [(readable(name.rpartition("-")[2]), readable(words)) for name, words in sent if name not in NOT_TYPED]
@@ -334,7 +334,7 @@ def _busy(_error: Busy) -> Response:
 def _trouble(code: int, heading: str, words: str) -> Response:
     """Nothing was done; whoever is logged in and was refused a form finds below what they typed into it."""
     keeps = code in KEEPS_TYPED and request.method == "POST" and current_user.is_authenticated
-    typed = _typed() if keeps else []
+    typed = words_typed() if keeps else []
     return hypermedia.trouble("errors/error.html", code, heading=heading, words=words, typed=typed)
 
 

@@ -114,7 +114,8 @@ def decide_many() -> AnyResponse:
             gettext("Tick at least one comment, and at most %(most)s. Nothing was done.", most=law.MOST_AT_ONCE)
         )
     if decision == "reject" and not form.validate():
-        raise Refused(gettext("Choose a reason for the comments that you ticked. Nothing was done."))
+        wrong_note = [str(told) for told in form.note.errors[:1] if not form.reason.errors]
+        raise Refused(*wrong_note or [gettext("Choose a reason for the comments that you ticked. Nothing was done.")])
     done, left = 0, []
     for held in Comment.hold_all(ticked):
         try:
@@ -187,15 +188,19 @@ def claim(comment_id: int) -> AnyResponse:
 
 @moderators.errorhandler(Refused)
 def refused(refusal: Refused) -> Response:
-    """Nothing was done: the comment as it stands now, with what has happened to it in the meantime."""
+    """Nothing was done: the comment as it stands now, with what has happened to it in the meantime, and the note that
+    its author would have got."""
+    note = [(name, words) for name, words in doors.words_typed() if name == "note"]
     number = (request.view_args or {}).get("comment_id")
     begin_reading()
     current = db.session.get(Comment, number) if number else None
     if current is None:
-        return hypermedia.trouble("errors/error.html", 409, heading=gettext(doors.WORDS[409][0]), words=str(refusal))
+        heading = gettext(doors.WORDS[409][0])
+        return hypermedia.trouble("errors/error.html", 409, heading=heading, words=str(refusal), typed=note)
     return hypermedia.page_or_fragment(
-        "moderators/comment.html", "moderators/_comment.html", 409, warning=str(refusal), next=_next(), **_item(current)
-    )
+        "moderators/comment.html", "moderators/_comment.html", 409, warning=str(refusal), next=_next(), typed=note,
+        **_item(current),
+    )  # fmt: skip
 
 
 def _back_to_list(decided_one: Comment, notice: str) -> Response:
