@@ -408,6 +408,11 @@ AGREEMENTS = {
         "I can cancel free of charge until {deadline}."
     )
 }
+# Of a card that pays what was refused before.
+AGREEMENT_OF_REPAIR = N_(
+    "I allow {operator} to charge my card {amount} once, as soon as it is saved: {case} reached its target, and my "
+    "pledge is not paid yet."
+)
 PROMISE = N_(
     "Your card is charged only if pledges reach {target} by {deadline}. "
     "If they do not, you pay nothing. You can cancel until then."

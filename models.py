@@ -2974,7 +2974,14 @@ class Round(Base):
 
     def agreement(self, amount: str) -> str:
         """What a supporter allows; `amount` in words, since a form is ticked before it is sent."""
-        return gettext(law.AGREEMENTS[law.AGREEMENT_VERSION]).format(
+        return self._agreed_in(law.AGREEMENTS[law.AGREEMENT_VERSION], amount)
+
+    def agreement_of_repair(self, amount: str) -> str:
+        """What a supporter allows who saves another card after the deadline, since a payment was refused."""
+        return self._agreed_in(law.AGREEMENT_OF_REPAIR, amount)
+
+    def _agreed_in(self, words: str, amount: str) -> str:
+        return gettext(words).format(
             operator=current_app.config["STANDING"].operator_name,
             amount=amount,
             deadline=law.instant_words(self.deadline, self.zone),
@@ -3390,6 +3397,8 @@ class PromiseChange(Base):
     def _require_waiting(self, as_of: dt.datetime) -> None:
         if self.status != "asked":
             raise Refused(gettext(DECIDED[self.status]))
+        if self.round.status == "cancelled":
+            raise Refused(gettext("The case was cancelled, so the promise stands as it was. Nothing was done."))
         if not self.round.is_open(as_of):
             raise Refused(gettext("The deadline has passed, so the promise stands as it was. Nothing was done."))
 

@@ -217,7 +217,12 @@ def test_a_hard_refusal_is_never_tried_again_but_another_card_pays(house: House,
     time_passes(slug, 2 * A_DAY)
     told(house, "hard@example.org", "Your £25 pledge counts", REFUSED, "Your £25 pledge is still not paid")  # fmt: skip
     assert attempts(pledge) == [(1, "create", "declined")]
-    reader.press("Use another card").save_card()
+    reader.press("Use another card")
+    # Not what was allowed before the deadline: there is nothing to wait for any more, and nothing to cancel.
+    assert "I allow Standing Test to charge my card £25 once, as soon as it is saved: " in reader.words
+    assert "reached its target, and my pledge is not paid yet." in reader.words
+    assert "only if pledges" not in reader.words and "I can cancel" not in reader.words
+    reader.save_card()
     assert eventually(lambda: states(slug) == ["charged"])
     paid_once(house, pledge)
 

@@ -238,8 +238,15 @@ def test_once_the_deadline_has_passed_consent_changes_nothing(app: Flask, after:
     assert PromiseChange.waiting(before[0] + after) == [] and len(PromiseChange.waiting(before[0])) == 1
 
 
-@pytest.mark.parametrize("end", ["closing", "missed", "cancelled"])
-def test_consent_for_a_round_that_is_closing_or_over_changes_nothing(app: Flask, end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("closing", "The deadline has passed"),
+        ("missed", "The deadline has passed"),
+        ("cancelled", "The case was cancelled"),
+    ],
+)
+def test_consent_for_a_round_that_is_closing_or_over_changes_nothing(app: Flask, end: str, why: str) -> None:
     case, staff = a_case(target=600_000, pledged=[9_500]), a_user("staff")
     change = asked(case)
     its_round = Round.hold(db.session.merge(case).round.id)
@@ -252,7 +259,7 @@ def test_consent_for_a_round_that_is_closing_or_over_changes_nothing(app: Flask,
     keep()
     before = standing(case)
     held, person = PromiseChange.hold(change.id), db.session.merge(staff)
-    with pytest.raises(Refused, match="the promise stands as it was"):
+    with pytest.raises(Refused, match=rf"{why}, so the promise stands as it was\. Nothing was done\."):
         held.consent(person, now())
     db.session.rollback()
     assert standing(case) == before and before[2] == end and owed("promise_changed") == []
@@ -429,7 +436,7 @@ def test_an_owner_whose_case_was_cancelled_is_not_told_that_its_deadline_has_pas
     owner = logged_in(app, db.session.merge(case).owner)
     page = said(read(owner, "/owner/cases/the-case/promise"), "main")
     assert "The case was cancelled, so nobody is charged and there is no promise to change." in page
-    assert "The deadline has passed" not in page
+    assert "The deadline has passed" not in page and "Cards are charged" not in page
 
 
 def test_an_owner_asks_in_french_and_history_notes_it_in_english(app: Flask) -> None:

@@ -57,13 +57,14 @@ def note_card_page(made: Pledge) -> None:
         return
     its_round, as_of = made.round, now()
     expires_at = law.session_expiry(made.repair_until or its_round.deadline, as_of)
+    allows = its_round.agreement_of_repair if made.repair_until else its_round.agreement
     params = payments.card_page_params(
         pledge_id=made.id,
         public_id=made.public_id,
         case_id=its_round.case_id,
         email=made.email,
         case_title=its_round.case.title,
-        agreement=its_round.agreement(pounds(made.page_pence)),
+        agreement=allows(pounds(made.page_pence)),
         return_url=config.current().site_url + url_for("supporters.came_back"),
         back_url=config.current().site_url + url_for("supporters.unfinished", link=made.link("unfinished")),
         expires_at=expires_at,
