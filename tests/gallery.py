@@ -485,7 +485,7 @@ def _drafts(owner: User, staff: User) -> tuple[list[Shown], list[Shown]]:
     """Cases that are not live yet: the pages of their owner and of the lawyer's link, and those of staff."""
     whole, sent, changes, approved, rejected = (_case(f"is-{state}") for state in DRAFTED)
     drawn = [Drawing(size, "image/png", side, side // 2, PICTURE) for size, side in (("large", 1_600), ("small", 480))]
-    whole.hang_picture(drawn, "Two engineers take a water sample below the weir.", now())
+    whole.hang_picture(drawn, "Three engineers look at the water above the weir.", now())
     for one in (sent, changes, approved, rejected):
         one.submit(owner, now())
     changes.ask_changes("Name the court.\n\nAnd the stage.", staff, now(), changes.review_mark)

@@ -23,7 +23,21 @@ from jinja2 import Template
 import law
 import money
 import translations
-from models import Base, BudgetLine, DocumentLink, Event, Pledge, User, db
+from models import (
+    Base,
+    BudgetLine,
+    Case,
+    Comment,
+    DocumentLink,
+    Event,
+    Pledge,
+    PromiseChange,
+    Refund,
+    Report,
+    Update,
+    User,
+    db,
+)
 from payments import ChargeFound
 from tests import gallery
 from tests.doorway import SAME_ORIGIN, logged_in, set_otherwise
@@ -285,8 +299,13 @@ def _all_words(text: str) -> Iterator[tuple[str, str]]:
             continue
         element = node if isinstance(node, Tag) else node.parent
         assert isinstance(element, Tag)
-        words = str(node.get("alt", "")) if isinstance(node, Tag) else str(node)
+        words = str(node.get("alt", "") or _in_field(node)) if isinstance(node, Tag) else str(node)
         yield next(str(one["lang"]) for one in (element, *element.parents) if one.has_attr("lang")), words
+
+
+def _in_field(element: Tag) -> str:
+    """What stands in a field of one line; that of several lines has it as its text."""
+    return str(element.get("value", "")) if element.name == "input" and element.get("type") == "text" else ""
 
 
 def test_the_agreement_is_kept_as_it_was_read_and_the_books_stay_english(app: Flask, client: FlaskClient) -> None:
@@ -341,19 +360,24 @@ def test_every_sentence_of_every_page_can_be_said_in_another_language(
 
 def _forgotten(site: Flask, hung: gallery.Gallery) -> tuple[int, list[str]]:
     """How many pages were looked at, and what stands on them in one language only."""
-    doors: dict[str, FlaskClient] = {"": site.test_client()}
     forgotten: list[str] = []
     seen, of_people = 0, _all_texts(hung)
-    for shown in [one for room in hung.rooms.values() for one in room]:
-        if shown.who not in doors:
-            person = db.session.scalars(sa.select(User).filter_by(email=hung.people[shown.who])).one()
-            doors[shown.who] = logged_in(site, person)
-        text, drawn = _look_at(site, doors[shown.who], shown)
+    for shown, text, drawn in _walk(site, hung):
         of_people = _all_texts(hung) if shown.press else of_people
         if drawn.partition("/")[0] in SAID_IN_FULL:
             seen += 1
             forgotten += [f"{shown.name} ({drawn}): {words}" for words in _outside(text, of_people)]
     return seen, forgotten
+
+
+def _walk(site: Flask, hung: gallery.Gallery) -> Iterator[tuple[Shown, str, str]]:
+    """Every page of the gallery at its French address, with the template that it was drawn from."""
+    doors: dict[str, FlaskClient] = {"": site.test_client()}
+    for shown in [one for room in hung.rooms.values() for one in room]:
+        if shown.who not in doors:
+            person = db.session.scalars(sa.select(User).filter_by(email=hung.people[shown.who])).one()
+            doors[shown.who] = logged_in(site, person)
+        yield shown, *_look_at(site, doors[shown.who], shown)
 
 
 def test_what_stands_outside_of_the_brackets_is_found() -> None:
@@ -452,3 +476,63 @@ def _all_texts(hung: gallery.Gallery) -> str:
         if columns:
             found += [str(value) for row in db.session.execute(sa.select(*columns)) for value in row if value]
     return "\n".join(" ".join(text.split()) for text in found)
+
+
+# --- What people typed, on every page ----------------------------------------------------------------------
+
+# Where what people type is kept; it is read on one of the desks at least.
+TYPED_INTO = (
+    Case.title, Case.summary, Case.story, Case.lawyer, Case.court, Case.stage, Case.picture_alt, Case.review_reason,
+    Case.notice, BudgetLine.words, Update.title, Update.body, Update.picture_alt, Comment.body, Comment.public_body,
+    Comment.answer, Report.words, Pledge.message, Refund.reason, PromiseChange.reason, Event.note,
+)  # fmt: skip
+# What sets Markdown, which is not shown as it was typed.
+SIGNS_OF_MARKDOWN = re.compile(r"[\n*#>|`\[\]]|\(https?:.*?\)|^[-\d][.]? ", re.MULTILINE)
+
+# Pages that may have words of people in a sentence of ours.
+MAY_QUOTE = {"accounts/erasure.html": "why an account cannot be erased is a refusal of the models, with a title in it"}
+
+
+@pytest.mark.broken_books("the gallery shows staff what it looks like when they do not agree", sometimes=True)
+def test_what_people_typed_is_in_no_sentence_of_ours_on_any_page_of_the_desks(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody in the gallery types English: none of it stands under the language of a page that is French."""
+    hung = gallery.hang()
+    with set_otherwise(app, sign_up="open") as site:
+        cache = site.extensions["babel"].instance.domain_instance.cache
+        monkeypatch.setitem(cache, ("fr", "messages"), Bracketed())
+        seen, wrong = _under_french(site, hung)
+    assert wrong == {}
+    assert {str(column) for column in TYPED_INTO} - seen == set()
+
+
+def _under_french(site: Flask, hung: gallery.Gallery) -> tuple[set[str], dict[str, str]]:
+    """The columns whose words were seen, and what of them was under French: the page where -> what."""
+    seen: set[str] = set()
+    wrong: dict[str, str] = {}
+    typed = _all_typed(hung)
+    for shown, text, drawn in _walk(site, hung):
+        typed = _all_typed(hung) if shown.press else typed
+        if drawn.partition("/")[0] not in SAID_IN_FULL or drawn in MAY_QUOTE:
+            continue
+        for spoken, words in _all_words(text):
+            said = " ".join(words.split())
+            found = {column for column, piece in typed if piece in said}
+            seen |= found
+            if spoken == "fr":
+                wrong |= {f"{drawn}, {shown.name}, {column}": said for column in found}
+    return seen, wrong
+
+
+def _all_typed(hung: gallery.Gallery) -> set[tuple[str, str]]:
+    """What people have typed in English: (the column that has it, piece). What a sentence of ours says as
+    well is left out, and so are single words, which may be anybody's."""
+    ours = "\n".join(form for message in translations.translated("fr") for form in _forms(message.id))
+    texts = [("a form", words) for room in hung.rooms.values() for shown in room for words in shown.typed.values()]
+    texts += [(str(column), words) for column in TYPED_INTO for words in db.session.scalars(sa.select(column)) if words]
+    # Comments that are sent on the way, on pages that are French, are taken for French.
+    in_french = "\n".join(db.session.scalars(sa.select(Comment.body).where(Comment.language == "fr")))
+    pieces = [(column, " ".join(piece.split())) for column, text in texts for piece in SIGNS_OF_MARKDOWN.split(text)]
+    return {(column, piece) for column, piece in pieces
+            if " " in piece and piece not in ours and piece not in in_french}  # fmt: skip

@@ -94,7 +94,8 @@ def canonical() -> str:
 
 
 def as_typed(language: str = ENGLISH) -> Markup:
-    """Marks what people have typed, which is not translated, on pages in another language than theirs."""
+    """Marks what people have typed, which is not translated, on pages in another language than theirs; so it does the
+    English of the books, which is not either."""
     return Markup("") if asked_for() == language else Markup(' lang="{}"').format(language)
 
 

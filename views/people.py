@@ -70,7 +70,7 @@ def remove_editor(slug: str, user_id: int) -> AnyResponse:
 def history(slug: str) -> str:
     """Who did what to the case and its updates, newest first."""
     its_case = own(slug)
-    titles = {update.id: update.title or gettext("without a title") for update in its_case.updates}
+    titles = {update.id: update.title for update in its_case.updates}
     return render_template("owners/history.html", case=its_case, lines=its_case.desk_history(LINES), titles=titles)
 
 

@@ -14,7 +14,7 @@ import law
 from law import N_
 from models import Event, Pledge, Prospect, Round, User
 from money import parse_pounds, pounds
-from views import states
+from views import languages, states
 
 
 def teach(app: Flask) -> None:
@@ -161,14 +161,17 @@ def by_whom(who: str, people: dict[str, User]) -> str:
     return gettext(DOERS.get(who, who))
 
 
-def noted(line: Event) -> str:
+def noted(line: Event) -> Markup:
     """For staff alone: what a line of history notes. The reasons for which comments are rejected or reported are said
-    in the language of the page; all else is as somebody has written it."""
+    in the language of the page; all else is as somebody has written it, and marked as such."""
     if line.subject_kind != "comment" or line.what not in ("rejected", "spam", "reported") or not line.note:
-        return line.note
+        return escape(languages.marked(line.note))
     reason, _, told = line.note.partition(law.TOLD)
     words = gettext(reason)
-    return gettext("%(reason)s. To the author: %(note)s", reason=words, note=told) if told else words
+    if not told:
+        return escape(words)
+    whole = escape(gettext("%(reason)s. To the author: %(note)s"))
+    return whole % {"reason": words, "note": languages.marked(told)}
 
 
 # What happened to a pledge, for its supporter; {note} is what the line itself notes. Steps that are only of our own
