@@ -84,7 +84,8 @@ class Programs:
         with (self.folder / f"{name}.log").open("wb") as log:
             self.running[name] = subprocess.Popen(
                 [*((which("taskset"), "-c", self.processors) if self.processors else ()), *command],
-                cwd=ROOT, env={**os.environ, **settings}, stdout=log, stderr=log, start_new_session=True,
+                cwd=ROOT, env={**os.environ, **self.compiled, **settings}, stdout=log, stderr=log,
+                start_new_session=True,
             )  # fmt: skip
         until = time.monotonic() + 60
         while time.monotonic() < until:
@@ -95,7 +96,16 @@ class Programs:
             time.sleep(0.1)
         raise SystemExit(f"{name} did not come up: {(self.folder / f'{name}.log').read_text()[-2000:]}")
 
+    @property
+    def compiled(self) -> dict[str, str]:
+        """Where Python keeps what it compiles, as with an operator: what compiling takes, a process never gives back."""
+        return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
+
     def serve(self, name: str, factory: str, python: str = SHIPPED, **settings: str) -> None:
+        if not (self.folder / "compiled").exists():
+            subprocess.run(
+                [python, "-c", "import app, granian.cli"], cwd=ROOT, env={**os.environ, **self.compiled}, check=True
+            )
         self.start(name, [
             python, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
             "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", "32",
@@ -394,11 +404,11 @@ def stored(folder: Path) -> int:
     return found
 
 
-def importing(folder: Path) -> str:
+def importing(programs: Programs) -> str:
     """The time of the processor that a process takes to import the application, beside its libraries alone; the first
     of each eight compiles what the others find compiled."""
     took = []
-    compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+    compiled = {**os.environ, **programs.compiled}
     for what in ("flask, sqlalchemy, flask_login", "app"):
         code = f"import time; t = time.process_time(); import {what}; print(time.process_time() - t)"
         turns = [float(subprocess.run([SHIPPED, "-c", code], cwd=ROOT, env=compiled, capture_output=True,
@@ -457,7 +467,7 @@ def _measure(programs: Programs, folder: Path, mark: str, asked: argparse.Namesp
     print(f"memory of the web worker after that: {programs.megabytes(KEPT):.0f} MB (goal 100)")
     print(door(programs, asked.rounds), f"({stored(folder):,} stored)")
     print(open_pages(programs, asked.pages, mark))
-    print(importing(folder))
+    print(importing(programs))
     print(f"Load of this machine after: {os.getloadavg()[0]:.1f}.")
 
 
