@@ -98,7 +98,7 @@ class Programs:
 
     @property
     def compiled(self) -> dict[str, str]:
-        """Where Python keeps what it compiles, as with an operator: what compiling takes, a process never gives back."""
+        """Where Python keeps what it compiles, as with an operator: compiling takes what no process gives back."""
         return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
 
     def serve(self, name: str, factory: str, python: str = SHIPPED, **settings: str) -> None:
