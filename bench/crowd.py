@@ -185,7 +185,7 @@ def start_all(programs: Programs, folder: Path, settings: dict[str, str], latenc
         programs.start(name, [*own, "jobs", name], **settings)
     (folder / "standing").mkdir()
     programs.start(PROXY, proxy_conf(folder, b"", b"", readers=PORTS[READERS], pledges=PORTS[PLEDGES],
-                                     own=PORTS[PROXY], site=PORTS[PROXY]))  # fmt: skip
+                                     own=PORTS[PROXY], site=PORTS[PROXY], workers="auto"))  # fmt: skip
 
 
 def rows() -> Counter[str]:

@@ -302,8 +302,9 @@ def news(number: int, path: str, port: int, run: str) -> bytes:
 
 
 def proxy_conf(folder: Path, page: bytes, fragment: bytes, *, readers: int = PORTS[KEPT], pledges: int = PORTS[KEPT],
-               own: int = PORTS[PROXY], site: int = PORTS[KEPT]) -> list[str]:  # fmt: skip
-    """nginx with the configuration that we ship, without https, and two files that are as large as what it keeps."""
+               own: int = PORTS[PROXY], site: int = PORTS[KEPT], workers: str = "1") -> list[str]:  # fmt: skip
+    """nginx with the configuration that we ship, without https, and two files that are as large as what it keeps. As it
+    comes from Debian it has as many workers as there are processors: "auto"."""
     (folder / "static").mkdir()
     (folder / "static" / "page.html").write_bytes(page)
     (folder / "static" / "fragment.html").write_bytes(fragment)
@@ -320,7 +321,7 @@ def proxy_conf(folder: Path, page: bytes, fragment: bytes, *, readers: int = POR
         written = written.replace(before, after)
     (folder / "standing.conf").write_text(re.sub(r"ssl_certificate.*;", "", written), encoding="utf-8")
     (folder / "nginx.conf").write_text(
-        f"daemon off;\nworker_processes 1;\nworker_rlimit_nofile 20000;\n"
+        f"daemon off;\nworker_processes {workers};\nworker_rlimit_nofile 20000;\n"
         f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
         f"events {{ worker_connections 16384; }}\nhttp {{ sendfile on; include {folder}/standing.conf; }}\n",
         encoding="utf-8",
