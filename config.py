@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     breaker_refused: Annotated[int, Field(ge=1)] = 20
     breaker_unfinished: Annotated[int, Field(ge=1)] = 100
     same_card: Annotated[int, Field(ge=2)] = 3
+    pledge_form_seconds: Annotated[int, Field(ge=0, le=60)] = 3
+    pledge_question: Annotated[str, Field(max_length=200)] = ""
+    pledge_answers: tuple[str, ...] = ()
     rate_comment: str = "20 per hour"
     rate_letter: str = "10 per hour"
     rate_search: str = "60 per minute"
@@ -322,6 +325,8 @@ def _in_words(error: dict[str, Any]) -> str:
 def _troubles(settings: Settings) -> list[str]:
     """What must not be started with, in the order in which an operator would mend it."""
     found = []
+    if bool(settings.pledge_question.strip()) != any(answer.strip() for answer in settings.pledge_answers):
+        found.append("PLEDGE_QUESTION and PLEDGE_ANSWERS must both be set, or neither.")
     if settings.stripe_worker_key and settings.livemode != settings.behind_the_pages().livemode:
         found.append("STRIPE_WORKER_KEY and STRIPE_SECRET_KEY must both be live keys or both test keys.")
     if settings.livemode and settings.stripe_api_base:

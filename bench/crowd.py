@@ -40,6 +40,7 @@ PORTS = {READERS: 18121, PLEDGES: 18122, PROXY: 18123, BELL: 18124, STRIPE: 1812
 CONNECTIONS, ANEW = 40, 10
 RAISED = {
     "RATE_PLEDGE": "100000000 per hour", "RATE_NETWORK": "100000000 per hour", "BREAKER_UNFINISHED": "100000000",
+    "PLEDGE_FORM_SECONDS": "0",
 }  # fmt: skip
 # For everybody at once the readers' pages may take so many times as long, and so many pledges a second are accepted.
 GOAL_RATIO, GOAL_RATE = 2.0, 400

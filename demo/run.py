@@ -142,6 +142,8 @@ def settings_of(asked: Wanted, sockets: Path) -> dict[str, str]:
         "RATE_CARD_PAGE": "1000 per hour",
         "RATE_PLEDGE": "1000 per hour",
         "RATE_WAY_BACK": "1000 per hour",
+        # Its own pledges are sent by a program, at once.
+        "PLEDGE_FORM_SECONDS": "0",
         "SANDBOX_PORT": str(asked.sandbox_port),
         "SANDBOX_STATE": str(asked.var / "sandbox.db"),
         "SANDBOX_LETTERS": str(asked.var / "letters"),

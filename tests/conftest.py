@@ -211,6 +211,8 @@ def app(
         "same_card": 1_000_000,
         "breaker_refused": 1_000_000,
         "breaker_unfinished": 1_000_000,
+        # No test waits before it sends a form; test_by_hand.py is about those that are sent too soon.
+        "pledge_form_seconds": 0,
     })  # fmt: skip
     app.test_client_class = CleanClient
     with app.app_context():

@@ -108,6 +108,8 @@ class House:
             "same_card": 1_000_000,
             "breaker_refused": 1_000_000,
             "breaker_unfinished": 1_000_000,
+            # No test waits before it sends a form; test_by_hand.py is about those that are sent too soon.
+            "pledge_form_seconds": 0,
             "rate_comment": "1000 per minute",
             "rate_letter": "1000 per minute",
             "rate_search": "1000 per minute",

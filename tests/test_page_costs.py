@@ -39,7 +39,7 @@ def empty_houses(new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatc
     apps = [
         application.create_app({
             "environment": "test", "database_url": new_database(), "redis_url": "unix:///nobody-listens.sock",
-            "site_url": "http://127.0.0.1:8000",
+            "site_url": "http://127.0.0.1:8000", "pledge_form_seconds": 0,
         })
         for _ in range(2)
     ]  # fmt: skip

@@ -38,7 +38,7 @@ LOGGED_IN = "whoever is logged in"
 # What our forms carry besides the words that somebody typed into them.
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
-    "case", "promise", "form_key",
+    "case", "promise", "form_key", "opened",
     # A password is typed again rather than shown, and so is every code.
     "password", "new_password", "code", "recovery_code", "new_code", "offer", "codes",
 )  # fmt: skip

@@ -26,7 +26,7 @@ import law
 from money import NotMoney, parse_pounds, pounds
 
 OTHER = "other"
-_KEY = re.compile(r"[A-Za-z0-9_-]{20,64}")
+KEY = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 
 def trim(text: str | None) -> str | None:
@@ -183,7 +183,7 @@ class PledgeForm(TypedForm):
     pence = 0
 
     def validate_form_key(self, field: Any) -> None:
-        if not _KEY.fullmatch(field.data or ""):
+        if not KEY.fullmatch(field.data or ""):
             raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_came_from(self, field: Any) -> None:
@@ -356,7 +356,7 @@ class RefundForm(TypedForm):
     pence = 0
 
     def validate_form_key(self, field: Any) -> None:
-        if not _KEY.fullmatch(field.data or ""):
+        if not KEY.fullmatch(field.data or ""):
             raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_amount(self, field: Any) -> None:

@@ -1,7 +1,6 @@
 """The supporter's way: the pledge form, to Stripe's page and back. What stands behind the private link has rooms of
 its own on the same blueprint: private_page.py, addresses.py and repairs.py."""
 
-import secrets
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +16,7 @@ import law
 from jobs.stripe_events import look_again_at_card
 from models import AddressChange, Breaker, CardFailure, Case, Lookout, Pledge, Round, begin_reading, db
 from views import doors, languages, limits, words
+from views.by_hand import FormByHand
 from views.card_pages import (
     Terms,
     change_terms,
@@ -28,7 +28,6 @@ from views.card_pages import (
     to_card_page,
 )
 from views.counting import count_source
-from views.forms import PledgeForm
 from views.public import found, network_of_today, now
 
 supporters = Blueprint("supporters", __name__)
@@ -88,7 +87,7 @@ def wait_for_refused_cards(pledge: Pledge) -> None:
 def pledge_form(slug: str) -> tuple[str, int]:
     its_case, came_from = found(slug), _came_from()
     round_id = its_case.round.id
-    form = PledgeForm(form_key=secrets.token_urlsafe(24), came_from=came_from, **_prefilled())
+    form = FormByHand.opened_at(now(), came_from=came_from, **_prefilled())
     page, status = _pledge_page(its_case, form, 200)
     if status == 200 and request.method == "GET" and not current_user.is_authenticated:
         count_source(round_id, came_from, "opened", now())
@@ -97,9 +96,9 @@ def pledge_form(slug: str) -> tuple[str, int]:
 
 @supporters.post("/cases/<slug>/pledges")
 def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
-    form = PledgeForm(request.form)
+    form = FormByHand(request.form)
     if not form.validate():
-        form.form_key.data = form.form_key.data if not form.form_key.errors else secrets.token_urlsafe(24)
+        form.renew(now())
         return _form_again(slug, form, 422)
     network, form_key, email = network_of_today(now()), str(form.form_key.data), str(form.email.data)
     # Before the books are opened: whoever writes there keeps all others from it meanwhile.
@@ -184,7 +183,7 @@ def shown(pledge: Pledge) -> dict[str, Any]:
     }
 
 
-def _pledge_page(its_case: Case, form: PledgeForm, status: int) -> tuple[str, int]:
+def _pledge_page(its_case: Case, form: FormByHand, status: int) -> tuple[str, int]:
     """The form, or what to know instead once the case takes no more pledges."""
     its_round, as_of = its_case.round, now()
     state, known = Breaker.state_for(its_case.id, as_of), {"case": its_case, "round": its_round, "as_of": as_of}
@@ -200,14 +199,14 @@ def too_many_pages(email: str, network: str) -> bool:
     return limits.any_too_many(("pledge", ""), ("network", network), ("card page", email))
 
 
-def _must_wait(slug: str, form: PledgeForm) -> tuple[str, int]:
+def _must_wait(slug: str, form: FormByHand) -> tuple[str, int]:
     form.email.errors = [
         gettext("Many pledges came from your network or address. Please wait an hour, then send this again.")
     ]
     return _form_again(slug, form, 429)
 
 
-def _form_again(slug: str, form: PledgeForm, status: int) -> tuple[str, int]:
+def _form_again(slug: str, form: FormByHand, status: int) -> tuple[str, int]:
     """The form with all that was typed into it. It is only read for that, so nobody who writes has to wait."""
     begin_reading()
     return _pledge_page(found(slug), form, status)

@@ -1,0 +1,292 @@
+"""Row 44 of the checklist, beside the limits and the confirmed address of test_security_cards.py: the trap, the time
+and the operator's question of the pledge form. Whoever is stopped has lost nothing, and goes on without a script."""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import time_machine
+from bs4 import BeautifulSoup
+from flask import Flask
+from flask.testing import FlaskClient
+from itsdangerous import TimestampSigner
+from playwright.sync_api import expect
+from werkzeug.test import TestResponse
+
+from tests.backup import typed_by_people
+from tests.doorway import SAME_ORIGIN, set_otherwise
+from tests.house import House
+from tests.made import a_case, keep, look_anew, pledges_of
+from tests.test_bad_forms import summary
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+TYPED = {"amount": "25", "name": "Ada Winter", "email": "ada@example.org", "message": "With you.", "agreed": "y"}
+THEN = dt.datetime(2100, 6, 1, 12, 0, tzinfo=dt.UTC)
+A_DAY = 86_400
+SOON = [("form_key", "This was sent very soon after its page was opened. Check it, then send it again.")]
+LATE = [("form_key", "This page was open for too long. Check it, then send it again.")]
+QUESTION, ANSWERS = "What colour is grass?", ("green", "Vert")
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(THEN, tick=False) as coordinates:
+        yield coordinates
+
+
+@pytest.fixture
+def at_work(asks_the_sandbox: Flask) -> Flask:
+    """The application as operators run it: it looks at the time. A case is at /cases/the-case."""
+    settings = asks_the_sandbox.config["STANDING"]
+    asks_the_sandbox.config["STANDING"] = settings.model_copy(update={"pledge_form_seconds": 3})
+    return asks_the_sandbox
+
+
+def opened(client: FlaskClient, slug: str = "the-case", place: str = "") -> dict[str, str]:
+    """A page of the form that was just opened, with the terms typed into it."""
+    return {**hidden(client.get(f"{place}/cases/{slug}/pledge")), **TYPED}
+
+
+def hidden(page: TestResponse) -> dict[str, str]:
+    fields = BeautifulSoup(page.text, "html5lib").select("form.stack input[type=hidden]")
+    return {str(field["name"]): str(field["value"]) for field in fields}
+
+
+def send(client: FlaskClient, form: dict[str, str], slug: str = "the-case", place: str = "") -> TestResponse:
+    return client.post(f"{place}/cases/{slug}/pledges", data=form, headers=SAME_ORIGIN)
+
+
+def keeps_what_was_typed(page: TestResponse) -> None:
+    read = BeautifulSoup(page.text, "html5lib")
+    assert [field["value"] for field in read.select("[name=amount][checked]")] == ["25"]
+    assert {str(field["value"]) for field in read.select("#name, #email")} == {"Ada Winter", "ada@example.org"}
+    assert read.select_one("#message").text.strip() == "With you." and read.select("#agreed[checked]")  # type: ignore[union-attr]
+
+
+# --- The time ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, SOON), (2, SOON), (3, None), (3_600, None), (A_DAY, None), (A_DAY + 1, LATE)]
+)
+def test_row_44_a_form_is_taken_from_three_seconds_to_a_day_after_its_page_was_made(
+    at_work: Flask, client: FlaskClient, clock: time_machine.Traveller, seconds: int, told: object
+) -> None:
+    a_case(slug="the-case", ends_in=dt.timedelta(days=10))
+    keep()
+    form = opened(client)
+    clock.shift(seconds)
+    sent = send(client, form)
+    look_anew()
+    if told is None:
+        assert (sent.status_code, len(pledges_of("the-case"))) == (303, 1)
+        return
+    assert (sent.status_code, summary(sent), pledges_of("the-case")) == (422, told, [])
+    keeps_what_was_typed(sent)
+    # The very page that says so is taken, three seconds after it at the latest.
+    clock.shift(3)
+    assert send(client, {**form, **hidden(sent)}).status_code == 303
+    (made,) = pledges_of("the-case")
+    assert made.form_key == form["form_key"]
+
+
+def test_row_44_a_mistake_does_not_begin_the_three_seconds_anew(
+    at_work: Flask, client: FlaskClient, clock: time_machine.Traveller
+) -> None:
+    a_case(slug="the-case", ends_in=dt.timedelta(days=10))
+    keep()
+    form = opened(client)
+    clock.shift(2)
+    wrong = send(client, {**form, "name": ""})
+    # While something else is to be mended, nothing is said of the time.
+    assert (wrong.status_code, summary(wrong)) == (422, [("name", "Enter your name.")])
+    clock.shift(1)
+    assert send(client, {**form, **hidden(wrong)}).status_code == 303
+
+
+def of_another_form(client: FlaskClient, _form: dict[str, str]) -> str:
+    return opened(client)["opened"]
+
+
+def of_another_secret(_client: FlaskClient, form: dict[str, str]) -> str:
+    signer = TimestampSigner("another secret of this many letters", salt="an open pledge form")
+    return signer.sign(form["form_key"]).decode()
+
+
+def of_another_moment(_client: FlaskClient, form: dict[str, str]) -> str:
+    key, _, signature = form["opened"].rsplit(".", 2)
+    return f"{key}.AAAAAA.{signature}"
+
+
+FORGED = {
+    "left out": lambda _client, _form: "", "the key alone": lambda _client, form: form["form_key"],
+    "no signature": lambda _client, _form: "\u202e" * 500 + "\x00", "of another form": of_another_form,
+    "of another secret": of_another_secret, "of another moment": of_another_moment,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_row_44_a_moment_that_we_have_not_signed_for_this_form_is_none(
+    at_work: Flask, client: FlaskClient, clock: time_machine.Traveller, kind: str
+) -> None:
+    a_case(slug="the-case", ends_in=dt.timedelta(days=10))
+    keep()
+    form = opened(client)
+    forged = {**form, "opened": FORGED[kind](client, form)}
+    clock.shift(60)
+    told = send(client, forged)
+    assert (told.status_code, summary(told), pledges_of("the-case")) == (422, LATE, [])
+    assert hidden(told)["opened"] not in (forged["opened"], form["opened"])
+    clock.shift(3)
+    assert send(client, {**forged, **hidden(told)}).status_code == 303
+
+
+def test_row_44_a_page_that_was_signed_with_the_secret_of_before_is_still_taken(
+    at_work: Flask, client: FlaskClient, clock: time_machine.Traveller
+) -> None:
+    a_case(slug="the-case", ends_in=dt.timedelta(days=10))
+    keep()
+    form, before = opened(client), at_work.config["SECRET_KEY"]
+    clock.shift(60)
+    for fallbacks, status in (((), 422), ((before,), 303)):
+        with set_otherwise(at_work, secret_key="k" * 40, secret_key_fallbacks=fallbacks) as site:
+            assert send(site.test_client(), form).status_code == status
+
+
+def test_row_44_a_form_that_is_sent_again_after_days_leads_to_its_own_pledge(
+    at_work: Flask, client: FlaskClient, clock: time_machine.Traveller
+) -> None:
+    a_case(slug="the-case", ends_in=dt.timedelta(days=10))
+    keep()
+    form = opened(client)
+    clock.shift(60)
+    assert send(client, form).status_code == 303
+    clock.shift(3 * A_DAY)
+    late = send(client, form)
+    assert (late.status_code, summary(late)) == (422, LATE)
+    clock.shift(60)
+    assert send(client, {**form, **hidden(late)}).status_code == 303
+    assert len(pledges_of("the-case")) == 1
+
+
+# --- The trap ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("place", "label", "error"), [
+    ("", "Leave this empty", "Leave this field empty: only scripts are expected to fill it in."),
+    ("/fr", "Laissez ce champ vide", "Laissez ce champ vide : seuls des scripts sont censés le remplir."),
+])  # fmt: skip
+def test_row_44_the_trap_is_seen_by_nobody_until_it_was_filled_in(
+    asks_the_sandbox: Flask, client: FlaskClient, place: str, label: str, error: str
+) -> None:
+    a_case(slug="the-case")
+    keep()
+    page = BeautifulSoup(client.get(f"{place}/cases/the-case/pledge").text, "html5lib")
+    (trap,) = page.select("[name=website]")
+    around = trap.parent
+    assert around is not None and (around["class"], around["aria-hidden"]) == (["unseen"], "true")
+    assert (trap["tabindex"], trap["autocomplete"], trap["value"]) == ("-1", "off", "")
+    assert around.get_text(strip=True) == label
+
+    form = {**opened(client, place=place), "website": "https://pills.example"}
+    told = send(client, form, place=place)
+    assert (told.status_code, summary(told), pledges_of("the-case")) == (422, [("website", error)], [])
+    keeps_what_was_typed(told)
+    (seen,) = BeautifulSoup(told.text, "html5lib").select("[name=website]")
+    assert seen["value"] == "https://pills.example" and "tabindex" not in seen.attrs
+    assert not seen.find_parent(attrs={"aria-hidden": True}) and not seen.find_parent(class_="unseen")
+    assert send(client, {**form, "website": ""}, place=place).status_code == 303
+
+
+# --- The question ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def asking(app: Flask) -> Iterator[FlaskClient]:
+    with set_otherwise(app, pledge_question=QUESTION, pledge_answers=ANSWERS) as site:
+        yield site.test_client()
+
+
+def test_row_44_no_question_is_asked_unless_an_operator_asks_one(asks_the_sandbox: Flask, client: FlaskClient) -> None:
+    a_case(slug="the-case")
+    keep()
+    assert 'name="answer"' not in client.get("/cases/the-case/pledge").text
+    assert send(client, opened(client)).status_code == 303
+
+
+@pytest.mark.parametrize(("answer", "told"), [
+    ("green", None), (" GREEN ", None), ("vert", None),
+    ("", "Answer this question."), ("  ", "Answer this question."),
+    ("greens", "This is not the answer. Capital letters make no difference."),
+    ("green vert", "This is not the answer. Capital letters make no difference."),
+    ("gre\x00en", "This contained characters that cannot be shown. They were taken out: check it, then send it again."),
+    ("x" * 20_000, "This is not the answer. Capital letters make no difference."),
+])  # fmt: skip
+def test_row_44_an_operators_question_is_to_be_answered_and_its_answer_is_not_kept(
+    asks_the_sandbox: Flask, answer: str, told: str | None
+) -> None:
+    a_case(slug="the-case")
+    keep()
+    with asking(asks_the_sandbox) as client:
+        page = BeautifulSoup(client.get("/cases/the-case/pledge").text, "html5lib")
+        assert [label.text for label in page.select("label[for=answer]")] == [QUESTION]
+        form = {**opened(client), "answer": answer}
+        sent = send(client, form)
+        look_anew()
+        if told is None:
+            assert (sent.status_code, len(pledges_of("the-case"))) == (303, 1)
+            assert not typed_by_people() & {answer, answer.strip()}
+            return
+        assert (sent.status_code, summary(sent), pledges_of("the-case")) == (422, [("answer", told)], [])
+        keeps_what_was_typed(sent)
+        assert send(client, {**form, "answer": "green"}).status_code == 303
+
+
+# --- In browsers -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asks_first(house: House) -> Iterator[House]:
+    """The house with a question, and with a minute that a form takes."""
+    own = {"PLEDGE_QUESTION": QUESTION, "PLEDGE_ANSWERS": '["green"]', "PLEDGE_FORM_SECONDS": "60"}
+    before = dict(house.environment)
+    house.environment |= own
+    house.kill("web")
+    house.start("web")
+    yield house
+    house.environment = before
+    house.kill("web")
+    house.start("web")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_row_44_each_of_them_is_told_in_words_and_can_be_mended_without_a_script(
+    asks_first: House, page: "Page", way: str
+) -> None:
+    slug = a_case().slug
+    keep()
+    page.goto(f"{asks_first.url}/cases/{slug}/pledge")
+    expect(page.locator("#website")).not_to_be_in_viewport()
+    page.get_by_label("£25", exact=True).check()
+    page.get_by_label("Your name").fill("Ada Winter")
+    page.get_by_label("Your e-mail address").fill("ada@example.org")
+    page.get_by_label("I allow Standing Test").check()
+    page.get_by_label(QUESTION).fill("blue")
+    page.get_by_role("button", name="Continue to Stripe").click()
+    page.get_by_role("alert").get_by_role("link", name="This is not the answer.").click()
+    expect(page.get_by_label(QUESTION)).to_be_focused()
+    page.get_by_label(QUESTION).fill("Green")
+    page.get_by_role("button", name="Continue to Stripe").click()
+    summary_of_page = page.get_by_role("alert")
+    expect(summary_of_page).to_be_focused()
+    summary_of_page.get_by_role("link", name=SOON[0][1]).click()
+    expect(page.get_by_role("button", name="Continue to Stripe")).to_be_focused()
+    expect(page.get_by_label("Your name")).to_have_value("Ada Winter")
+    expect(page.get_by_label(QUESTION)).to_have_value("Green")
+    look_anew()
+    assert pledges_of(slug) == []
