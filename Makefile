@@ -115,8 +115,10 @@ format: dev-environment ## Write the format that make check asks for
 
 lock: dev-environment ## Renew requirements*.txt from pyproject.toml (make lock UPGRADE=--upgrade)
 	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements.txt pyproject.toml
-	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements-dev.txt --group dev \
+	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements-demo.txt --group demo \
 		--constraint requirements.txt pyproject.toml
+	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements-dev.txt --group dev \
+		--constraint requirements-demo.txt pyproject.toml
 	@$(BIN)/python -m uv pip compile --quiet $(UPGRADE) $(LOCK) --output-file requirements-bench.txt \
 		--group pyproject.toml:bench --constraint requirements-dev.txt
 
@@ -130,7 +132,7 @@ clean: ## Remove .venv and all data in var/
 	@rm -rf .venv var .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 environment: $(BIN)/python
-	@$(call install,requirements.txt)
+	@$(call install,requirements-demo.txt)
 
 dev-environment: $(BIN)/python
 	@$(call install,requirements-dev.txt)

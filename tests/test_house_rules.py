@@ -198,7 +198,7 @@ def test_no_file_names_the_machine_or_the_registry_it_was_made_with() -> None:
 
 
 def test_the_locks_pin_every_package_with_its_hashes() -> None:
-    for lock in ("requirements.txt", "requirements-dev.txt", "requirements-bench.txt"):
+    for lock in ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt", "requirements-bench.txt"):
         entries = re.split(r"\n(?=[a-z])", (ROOT / lock).read_text(encoding="utf-8"))
         assert [entry.split()[0] for entry in entries[1:] if "==" not in entry or "--hash=sha256:" not in entry] == []
 
