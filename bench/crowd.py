@@ -181,7 +181,7 @@ def start_all(programs: Programs, folder: Path, settings: dict[str, str], latenc
     )
     programs.start(STRIPE, [*own, "bench.slow_stripe", str(PORTS[STRIPE]), "--seconds", str(latency)])
     for name in (READERS, PLEDGES):
-        programs.serve(name, "app:create_app", **settings)
+        programs.serve(name, "app:create_app", threads=32 if name == PLEDGES else 8, **settings)
     for name in (WORKER, SWEEP):
         programs.start(name, [*own, "jobs", name], **settings)
     (folder / "standing").mkdir()

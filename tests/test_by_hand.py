@@ -218,6 +218,18 @@ def test_row_44_no_question_is_asked_unless_an_operator_asks_one(asks_the_sandbo
     assert send(client, opened(client)).status_code == 303
 
 
+def test_row_44_all_mistakes_are_told_in_the_order_of_the_page(asks_the_sandbox: Flask) -> None:
+    a_case(slug="the-case")
+    keep()
+    with asking(asks_the_sandbox) as client:
+        told = send(client, {"form_key": "short", "website": "x"})
+    page = BeautifulSoup(told.text, "html5lib")
+    named = [name for name, _ in summary(told)]
+    assert named == ["other_amount", "name", "email", "agreed", "website", "answer", "form_key"]
+    of_page = [str(field["id"]) for field in page.select("form.stack [id]")]
+    assert [name for name in of_page if name in named] == named
+
+
 @pytest.mark.parametrize(("answer", "told"), [
     ("green", None), (" GREEN ", None), ("vert", None),
     ("", "Answer this question."), ("  ", "Answer this question."),

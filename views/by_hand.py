@@ -35,6 +35,8 @@ class FormByHand(PledgeForm):
     website = StringField(lazy_gettext("Leave this empty"), [Empty()])
     answer = StringField("", [Told(lazy_gettext("Answer this question.")), Readable()], filters=[trim])
     opened = HiddenField()
+    # The last of all, since what is wrong with it is told at the button.
+    form_key = HiddenField()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,6 +51,10 @@ class FormByHand(PledgeForm):
         form = cls(**filled)
         form.renew(as_of)
         return form
+
+    def validate_form_key(self, field: Any) -> None:
+        if not KEY.fullmatch(field.data or ""):
+            raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_answer(self, field: Any) -> None:
         if field.data.casefold() not in {answer.strip().casefold() for answer in config.current().pledge_answers}:

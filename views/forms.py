@@ -176,15 +176,10 @@ class PledgeForm(TypedForm):
     )
     message_public = BooleanField(lazy_gettext("Show my message on the case page too"))
     agreed = BooleanField("", [Told(lazy_gettext("Tick the box to allow the charge, or do not pledge."))])
-    form_key = HiddenField()
     # Whence somebody came to the form. What is none of ours is no reason to refuse a pledge: it is not counted.
     came_from = HiddenField()
 
     pence = 0
-
-    def validate_form_key(self, field: Any) -> None:
-        if not KEY.fullmatch(field.data or ""):
-            raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_came_from(self, field: Any) -> None:
         field.data = law.known_source(field.data or "")
