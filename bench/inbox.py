@@ -52,7 +52,7 @@ def main() -> None:
                 BELL, [valkey(), "--port", str(PORTS[BELL]), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
             )
             _empty_it(asked.known, asked.looks)
-            programs.serve(KEPT, "app:create_app", threads=32)
+            programs.serve(KEPT, "app:create_app", threads="32")
             for name in ("worker", "sweep"):
                 programs.start(name, [sys.executable, "-m", "jobs", name])
             _at_once(asked.at_once)

@@ -101,7 +101,7 @@ class Programs:
         """Where Python keeps what it compiles, as with an operator: compiling takes what no process gives back."""
         return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
 
-    def serve(self, name: str, factory: str, python: str = SHIPPED, threads: int = 8, **settings: str) -> None:
+    def serve(self, name: str, factory: str, python: str = SHIPPED, threads: str = "8", **settings: str) -> None:
         """A web server as deploy/systemd starts the one for readers; the one for pledges has 32 threads."""
         if not (self.folder / "compiled").exists():
             subprocess.run(
@@ -109,7 +109,7 @@ class Programs:
             )
         self.start(name, [
             python, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
-            "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", str(threads),
+            "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", threads,
             "--backlog", "16384", "--backpressure", "16384", "--no-ws",
         ], MALLOC_ARENA_MAX="2", **settings)  # fmt: skip
 
