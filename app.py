@@ -1,13 +1,14 @@
 """The site: what office.py has, with doors and rooms on top."""
 
 import base64
+import functools
 import hashlib
 import re
 import sys
 from pathlib import Path
 
 import click
-from flask import Flask
+from flask import Flask, request
 from flask.cli import ScriptInfo
 from markupsafe import Markup
 
@@ -21,6 +22,12 @@ from views.rooms import ROOMS
 STATIC = Path(__file__).parent / "static"
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")
+# Where the stylesheet ends for readers.
+READERS_END = "/* For readers it ends here."
+# The rooms of readers, whose pages carry it up to there. A page of any other room, or of none, has all of it.
+READERS_ROOMS = ("public", "supporters")
+# And so have these two, which few open: what they need would burden every reader.
+BUT_WHOLE = ("public.poster", "public.comment_decisions")
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 
@@ -37,8 +44,8 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     log_ins.watch(app)
     for room in ROOMS:
         app.register_blueprint(room)
-    css = Markup(app.config["SITE_CSS"])  # noqa: S704 - our own file, and its hash is in the policy
-    app.context_processor({"settings": settings, "site_css": css, "scripts": app.config["SCRIPTS"]}.copy)
+    app.add_template_global(functools.partial(_site_css, *map(Markup, app.config["SITE_CSS"])), "site_css")
+    app.context_processor({"settings": settings, "scripts": app.config["SCRIPTS"]}.copy)
     _add_commands(app)
     app.wsgi_app = languages.LanguageOfAddress(app.wsgi_app)  # type: ignore[assignment, method-assign]
     if settings.trusted_proxies:
@@ -69,9 +76,22 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
     }
 
 
-def style() -> str:
-    """The stylesheet as each page carries it: comments and lines are for its authors, and a tenth of a slow page."""
-    return re.sub(r"/\*.*?\*/|\s+", " ", (STATIC / "site.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+def style() -> tuple[str, str]:
+    """The stylesheet as pages carry it: the part that readers need, and the whole.
+
+    Comments and lines are for its authors, and a tenth of a slow page."""
+    written = (STATIC / "site.css").read_text(encoding="utf-8")
+    for_readers, _ = written.split(READERS_END)
+    return _squeezed(for_readers), _squeezed(written)
+
+
+def _squeezed(css: str) -> str:
+    return re.sub(r"/\*.*?\*/|\s+", " ", css, flags=re.DOTALL)
+
+
+def _site_css(for_readers: Markup, whole: Markup) -> Markup:
+    """What the page of this request carries of our own stylesheet."""
+    return for_readers if request.blueprint in READERS_ROOMS and request.endpoint not in BUT_WHOLE else whole
 
 
 def _integrity(file: Path) -> str:

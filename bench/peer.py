@@ -126,7 +126,7 @@ def _page() -> Any:
 
 @functools.cache
 def _css() -> str:
-    return mark_safe(style())  # noqa: S308 - our own file
+    return mark_safe(style()[0])  # noqa: S308 - our own file
 
 
 @functools.lru_cache(maxsize=512)

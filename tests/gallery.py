@@ -119,7 +119,7 @@ def hang() -> Gallery:
     users = _users(staff, another)
     keep()
     rooms = {
-        "readers": [*_public_pages(), *comments, *_account_pages()],
+        "readers": [*_public_pages(owner), *comments, *_account_pages()],
         "supporters": [*_pledge_forms(), *private_pages, *while_tried, *departure, *after_the_charge],
         "desks": [*_desks(edited), *workshop, *updates],
         "staff": [*staff_pages, *tried_cards, *reviews, *promises, *users],
@@ -230,11 +230,15 @@ def _comments(moderator: User, another: User) -> list[Shown]:
     return [*shown, Shown("own comment, wrong link", "/comments/x.y", status=404)]
 
 
-def _public_pages() -> list[Shown]:
+def _public_pages(owner: User) -> list[Shown]:
     slugs = "live empty last-hour over long closing waiting-for-stripe funded missed cancelled".split()
     said = {"Your e-mail address": "ben@example.org", "Your comment": "I stand with you.\n\nAs does everybody here."}
     return [
         Shown("home", "/"),
+        Shown("home in vain", "/?q=nobody-brings-such-a-case"),
+        Shown("topic", "/topics/privacy"),
+        Shown("owner's cases", f"/owners/{owner.id}"),
+        Shown("case under a notice", "/cases/noticed"),
         *(Shown(f"case {slug}", f"/cases/{slug}") for slug in slugs),
         Shown("total by itself", "/cases/live/pledge-total"),
         Shown("comments by themselves", "/cases/live/comments"),
@@ -688,6 +692,8 @@ def _desks(edited: int) -> list[Shown]:
         Shown("report preview", "/owner/cases/reported/report", "owner", press="Preview", typed=told),
         Shown("report published", "/owner/cases/reported/report", "owner", press="Publish the report", typed=told),
         Shown("case closed", "/cases/reported"),
+        Shown("home, to somebody logged in", "/", "owner"),
+        Shown("case, to its owner", "/cases/live", "owner"),
         Shown("cancellation", "/owner/cases/empty/cancellation", "owner"),
         Shown("cancellation wrong", "/owner/cases/empty/cancellation", "owner", press="Cancel the case"),
         Shown("cancellation of a closed round", "/owner/cases/funded/cancellation", "owner"),

@@ -55,13 +55,11 @@ def every_kind_of_answer(site: Site) -> list[TestResponse]:
 
 
 def test_every_answer_carries_exactly_the_policy_of_the_design(site: Site) -> None:
-    page = site.app.test_client().get("/cases/the-case")
-    style = BeautifulSoup(page.text, "html5lib").select_one("style")
-    assert style is not None and style.string is not None
-    digest = base64.b64encode(hashlib.sha256(style.string.encode()).digest()).decode()
+    # What readers have of the stylesheet, and the whole.
+    styles = " ".join(f"'sha256-{_sha256(style)}'" for style in site.app.config["SITE_CSS"])
     keys, trouble = (_sha384(site, name) for name in ("keys.js", "trouble.js"))
     expected = (
-        f"default-src 'none'; script-src '{SHA384}' '{keys}' '{trouble}'; style-src 'sha256-{digest}' 'self'; "
+        f"default-src 'none'; script-src '{SHA384}' '{keys}' '{trouble}'; style-src {styles} 'self'; "
         "img-src 'self'; connect-src 'self'; form-action 'self' http://127.0.0.1:1; base-uri 'none'; "
         "frame-ancestors 'none'; object-src 'none'; report-uri /policy-reports"
     )
@@ -69,11 +67,38 @@ def test_every_answer_carries_exactly_the_policy_of_the_design(site: Site) -> No
     assert {200, 301, 303, 400, 403, 404, 405, 413, 422} <= {answer.status_code for answer in answers}
     # The one page that other sites may frame; it can do nothing there.
     in_a_frame = (
-        f"default-src 'none'; style-src 'sha256-{digest}' 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors *"
+        f"default-src 'none'; style-src {styles} 'self'; base-uri 'none'; form-action 'none'; frame-ancestors *"
     )
     said = {(a.request.path, a.status_code, *a.headers.getlist("Content-Security-Policy")) for a in answers}
     assert {one for one in said if one[2:] != (expected,)} == {("/cases/the-case/embed", 200, in_a_frame)}
+
+
+def _sha256(style: str) -> str:
+    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+
+
+def test_readers_have_the_first_part_of_the_stylesheet_and_every_other_page_the_whole(site: Site) -> None:
+    part, whole = site.app.config["SITE_CSS"]
+    assert whole.startswith(part.rstrip()) and len(part) < 0.75 * len(whole)
+    browsers = [site.app.test_client(), *(logged_in(site.app, it) for it in (site.owner, site.moderator, site.staff))]
+    carried: dict[str, set[str]] = {}
+    for rule in (rule for rule, method in site.rules() if method == "GET"):
+        for browser in browsers:
+            answer = site.ask(browser, rule, "GET")
+            if answer.mimetype == "text/html" and (style := re.search("<style>(.*?)</style>", answer.text)):
+                carried.setdefault(rule.endpoint, set()).add(style[1])
+    rooms = {"public", "supporters", "accounts", "own_account", "owners", "moderators", "staff", "drafts"}
+    assert {endpoint.partition(".")[0] for endpoint in carried} == rooms
+    # The poster, and the one table that everybody may read, are for few.
+    few = {"public.poster", "public.comment_decisions"}
+    assert {one for one, styles in carried.items() if styles == {part}} == {
+        one for one in carried if one.startswith(("public.", "supporters.")) and one not in few
+    }
+    assert {one for one, styles in carried.items() if styles == {whole}} == {
+        one for one in carried if not one.startswith(("public.", "supporters.")) or one in few
+    }
+    for browser in browsers:
+        assert f"<style>{whole}</style>" in browser.get("/no-such-page").text
 
 
 def _sha384(site: Site, name: str) -> str:

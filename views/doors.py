@@ -241,13 +241,13 @@ def may_be_shown_elsewhere() -> None:
 # --- Headers -----------------------------------------------------------------------------------------------
 
 
-def _policy(settings: config.Settings, site_css: str, our_scripts: Iterable[str]) -> str:
-    """Three scripts by their hashes, one style by its hash, and nothing from anywhere else."""
-    style = base64.b64encode(hashlib.sha256(site_css.encode()).digest()).decode()
+def _policy(settings: config.Settings, site_css: Iterable[str], our_scripts: Iterable[str]) -> str:
+    """Three scripts by their hashes, one style by the hashes of its part and its whole, and nothing from elsewhere."""
+    styles = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in site_css)
     return "; ".join((
         "default-src 'none'",
         " ".join(("script-src", *(f"'{one}'" for one in (settings.htmx_integrity, *our_scripts)))),
-        f"style-src 'sha256-{style}' 'self'",
+        " ".join(("style-src", *(f"'sha256-{one}'" for one in styles), "'self'")),
         "img-src 'self'",
         "connect-src 'self'",
         f"form-action 'self' {settings.checkout_origin}",
