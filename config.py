@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     breaker_unfinished: Annotated[int, Field(ge=1)] = 100
     same_card: Annotated[int, Field(ge=2)] = 3
     pledge_form_seconds: Annotated[int, Field(ge=0, le=60)] = 3
-    pledge_question: Annotated[str, Field(max_length=200)] = ""
+    pledge_question: str = ""
     pledge_answers: tuple[str, ...] = ()
     rate_comment: str = "20 per hour"
     rate_letter: str = "10 per hour"
@@ -236,6 +236,21 @@ class Settings(BaseSettings):
             raise ValueError("must be a rate like 10 per 15 minutes") from wrong
         return rate
 
+    @field_validator("pledge_question")
+    @classmethod
+    def _a_line(cls, question: str) -> str:
+        if len(question) > 200:
+            raise ValueError("may have at most 200 characters")
+        return question.strip()
+
+    @field_validator("pledge_answers", mode="before")
+    @classmethod
+    def _words(cls, answers: object) -> tuple[str, ...]:
+        """As JSON gives them: a number is as good an answer as a word."""
+        if not isinstance(answers, list | tuple) or not all(isinstance(one, str | int) for one in answers):
+            raise ValueError('must be a list of answers like ["Tuesday", "mardi"]')
+        return tuple(words for one in answers if (words := str(one).strip()))
+
     @field_validator("display_zone")
     @classmethod
     def _known_zone(cls, zone: str) -> str:
@@ -325,7 +340,7 @@ def _in_words(error: dict[str, Any]) -> str:
 def _troubles(settings: Settings) -> list[str]:
     """What must not be started with, in the order in which an operator would mend it."""
     found = []
-    if bool(settings.pledge_question.strip()) != any(answer.strip() for answer in settings.pledge_answers):
+    if bool(settings.pledge_question) != bool(settings.pledge_answers):
         found.append("PLEDGE_QUESTION and PLEDGE_ANSWERS must both be set, or neither.")
     if settings.stripe_worker_key and settings.livemode != settings.behind_the_pages().livemode:
         found.append("STRIPE_WORKER_KEY and STRIPE_SECRET_KEY must both be live keys or both test keys.")

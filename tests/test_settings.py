@@ -165,6 +165,11 @@ def test_a_live_key_is_refused_where_somebody_forgot_that_this_is_production() -
         ("RATE_LOGIN", "lots"),
         ("RATE_PLEDGE", "30 per fortnight"),
         ("RATE_COMMENT", "-"),
+        ("PLEDGE_FORM_SECONDS", "61"),
+        ("PLEDGE_QUESTION", "q" * 201),
+        ("PLEDGE_ANSWERS", "Tuesday"),
+        ("PLEDGE_ANSWERS", '"Tuesday"'),
+        ("PLEDGE_ANSWERS", '{"Tuesday": 1}'),
     ],
 )
 def test_a_malformed_setting_stops_the_start_and_is_named(
@@ -175,6 +180,21 @@ def test_a_malformed_setting_stops_the_start_and_is_named(
         config.load()
     (words,) = str(refusal.value).splitlines()[1:]
     assert words.strip().startswith(f"{setting} ")
+
+
+def test_a_question_needs_answers_and_answers_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    for question, answers in (("Which day?", ""), ("Which day?", '[" "]'), ("", '["Tuesday"]'), ("  ", '["Tuesday"]')):
+        monkeypatch.setenv("PLEDGE_QUESTION", question)
+        monkeypatch.setenv("PLEDGE_ANSWERS", answers)
+        with pytest.raises(NotConfigured, match="PLEDGE_QUESTION and PLEDGE_ANSWERS must both be set, or neither"):
+            config.load()
+    monkeypatch.setenv("PLEDGE_QUESTION", " How much is 2 + 3? ")
+    monkeypatch.setenv("PLEDGE_ANSWERS", '[5, " five "]')
+    settings = config.load()
+    assert (settings.pledge_question, settings.pledge_answers) == ("How much is 2 + 3?", ("5", "five"))
+    monkeypatch.setenv("PLEDGE_QUESTION", " ")
+    monkeypatch.setenv("PLEDGE_ANSWERS", "[]")
+    assert config.load().pledge_question == ""
 
 
 def test_a_refusal_never_shows_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:

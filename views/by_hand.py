@@ -4,11 +4,12 @@ with all that was typed and what to do, and Stripe is not asked. See docs/decisi
 
 import datetime as dt
 import secrets
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from flask import current_app
-from flask_babel import gettext, lazy_gettext
+from flask_babel import gettext, lazy_gettext, ngettext
 from itsdangerous import BadSignature, TimestampSigner
 from wtforms import Form, HiddenField, StringField
 from wtforms.validators import ValidationError
@@ -16,16 +17,27 @@ from wtforms.validators import ValidationError
 import config
 from views.forms import KEY, PledgeForm, Readable, Told, trim
 
-# A page that was open for longer shows old words, and may be one of many that a script has collected.
+# A page that was open for longer shows old words, and may be one of many that a program has collected.
 LASTS = dt.timedelta(days=1)
+# The clocks of two machines may differ by so much. A moment that lies further ahead is none.
+AHEAD = dt.timedelta(seconds=30)
 
 
 class Empty:
-    """The field must be left as it was. It is shown to whoever has filled it, since that may have been a browser."""
+    """The field must be left as it was, however often it was sent. It is shown to whoever has filled it in, since that
+    may have been a browser, and shown empty."""
 
     def __call__(self, form: Form, field: Any) -> None:
-        if field.data:
-            raise ValidationError(gettext("Leave this field empty: only scripts are expected to fill it in."))
+        filled_in = any(words.strip() for words in field.raw_data or ())
+        field.data = ""
+        if filled_in:
+            raise ValidationError(gettext("Leave this field empty. Only programs fill it in."))
+
+
+def plain(words: str) -> str:
+    """What two answers that mean the same have in common: small letters, single spaces, no marks around them."""
+    seen = "".join(letter for letter in unicodedata.normalize("NFKC", words) if unicodedata.category(letter) != "Cf")
+    return " ".join(seen.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split()).strip(" .,;:!?\"'“”«»")
 
 
 class FormByHand(PledgeForm):
@@ -37,6 +49,9 @@ class FormByHand(PledgeForm):
     opened = HiddenField()
     # The last of all, since what is wrong with it is told at the button.
     form_key = HiddenField()
+
+    # Whether a wrong answer was given, which counts as a try: else somebody could go on until it is the right one.
+    guessed = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,8 +72,11 @@ class FormByHand(PledgeForm):
             raise ValidationError(gettext("This form was incomplete. Please send it again."))
 
     def validate_answer(self, field: Any) -> None:
-        if field.data.casefold() not in {answer.strip().casefold() for answer in config.current().pledge_answers}:
-            raise ValidationError(gettext("This is not the answer. Capital letters make no difference."))
+        if plain(field.data) not in map(plain, config.current().pledge_answers):
+            self.guessed = True
+            raise ValidationError(
+                gettext("This is not the answer that is expected here. Capital letters do not matter.")
+            )
 
     def validate(self, extra_validators: Mapping[str, Sequence[Any]] | None = None) -> bool:
         """First what somebody typed. The time is looked at once nothing else is to be mended."""
@@ -76,8 +94,12 @@ class FormByHand(PledgeForm):
         open_for = self._open_for(as_of)
         if least == 0 or (open_for is not None and open_for >= dt.timedelta(seconds=least)):
             return True
-        soon = gettext("This was sent very soon after its page was opened. Check it, then send it again.")
-        late = gettext("This page was open for too long. Check it, then send it again.")
+        soon = ngettext(
+            "This was sent within a second after its page opened, as programs do. Check it, then send it again.",
+            "This was sent within %(num)s seconds after its page opened, as programs do. Check it, then send it again.",
+            least,
+        )
+        late = gettext("This page was too old, or something of it was missing. Check it, then send it again.")
         self.form_key.errors = [soon if open_for is not None else late]
         return False
 
@@ -88,7 +110,7 @@ class FormByHand(PledgeForm):
         except BadSignature:
             return None
         open_for = as_of - then
-        return open_for if key.decode() == self.form_key.data and open_for <= LASTS else None
+        return open_for if key.decode() == self.form_key.data and -AHEAD <= open_for <= LASTS else None
 
 
 def _signer() -> TimestampSigner:

@@ -99,6 +99,8 @@ def pledge(slug: str) -> Response | AnyResponse | tuple[str, int]:
     form = FormByHand(request.form)
     if not form.validate():
         form.renew(now())
+        if form.guessed and limits.too_many("pledge"):
+            return _must_wait(slug, form)
         return _form_again(slug, form, 422)
     network, form_key, email = network_of_today(now()), str(form.form_key.data), str(form.email.data)
     # Before the books are opened: whoever writes there keeps all others from it meanwhile.
