@@ -223,6 +223,10 @@ HISTORY = {
 PROMISE_CHANGED = N_(
     "The promise of this case was changed while this page was open. Read it again, and tick the box if you agree."
 )
+# The same where a button alone says that somebody agrees.
+PROMISE_CHANGED_BY_NOW = N_(
+    "The promise of this case was changed while this page was open. Read it again, and go on if you agree."
+)
 # What went back, as the ledger has it: {amount} is the line's own.
 PAID_BACK = N_("{amount} was paid back to your card.")
 NOT_PAID_BACK = N_("{amount} that was paid back did not reach your card, and is with us again.")
