@@ -3864,10 +3864,22 @@ class Pledge(Base):
         """Keep what was agreed to, in its words, whether it holds at once or with a card that is still to be saved."""
         if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
             raise Refused(gettext("A pledge is at least £5 and at most £10,000."))
+        words = self.round.agreement(pounds(amount_pence))
+        return self._keep_agreement(law.AGREEMENT_VERSION, words, amount_pence, as_of)
+
+    def _agree_to_repair(self, at: dt.datetime, as_of: dt.datetime) -> None:
+        """Keep what was agreed to by saving another card for a refused payment, in the words of the page where it was
+        saved. The card is charged under it, so it holds from here on."""
+        named = (self.session_params or {}).get("custom_text", {}).get("submit", {}).get("message", "")
+        words = named or self.round.agreement_of_repair(pounds(self.amount_pence))
+        kept = self._keep_agreement(law.AGREEMENT_OF_REPAIR_VERSION, words, self.amount_pence, at)
+        self._put_in_force(kept)
+        self._note("agreed_to_repair", as_of)
+
+    def _keep_agreement(self, version: int, words: str, amount_pence: int, at: dt.datetime) -> "Agreement":
         agreement = Agreement(
-            pledge_id=self.id, version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
-            deadline=self.round.deadline, target_pence=self.round.target_pence,
-            words=self.round.agreement(pounds(amount_pence)), agreed_at=as_of,
+            pledge_id=self.id, version=version, amount_pence=amount_pence, before_pence=self.amount_pence,
+            deadline=self.round.deadline, target_pence=self.round.target_pence, words=words, agreed_at=at,
         )  # fmt: skip
         self.agreements.append(agreement)
         return agreement
@@ -4156,6 +4168,8 @@ class Pledge(Base):
             OldCard.put_aside(self, self.payment_method_id, as_of)
             self._keep_card(found)
             Event.write(self, "card_replaced", "supporter", as_of)
+            if self.status != "confirmed":
+                self._agree_to_repair(found.saved_at or as_of, as_of)
             self._end_raise(True, as_of)
             if self.status in REFUSED:
                 self._due_again("supporter", as_of)

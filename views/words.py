@@ -195,6 +195,7 @@ HISTORY = {
     "confirmed after held": N_("We have looked at this pledge, and it counted."),
     "abandoned": N_("Stripe's page was closed without a saved card."),
     "card_replaced": N_("You saved another card, which is used from now on."),
+    "agreed_to_repair": N_("You agreed that this card is charged at once, for the payment that was refused."),
     "card_not_taken": N_("Another card was saved, but it is not used, and was not kept. The pledge stays as it was."),
     "cancelled": N_("You cancelled the pledge."),
     "released": N_("The pledge was let go. You were not charged."),
