@@ -2170,10 +2170,12 @@ class Case(Base):
 
     def switch(self, what: str, on: bool, reason: str, by: User, as_of: dt.datetime) -> None:
         """Turn a switch of staff's: `pledging_paused`, `charges_frozen` or `comments_locked`. Silent when it stands
-        so already."""
+        so already. Raises Refused for a pause of pledging that is over anyway; one that stands can always be ended."""
         its_round = self.hold_round()
         if getattr(self, what) == on:
             return
+        if what == "pledging_paused" and on and not its_round.is_open(as_of):
+            raise Refused(gettext("Nobody can pledge for this case any more, so there is nothing to pause."))
         frozen_at = self.frozen_at()
         setattr(self, what, on)
         if frozen_at and self.charges:

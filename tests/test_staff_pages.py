@@ -294,7 +294,7 @@ def test_the_history_names_who_of_the_staff_did_it_and_tells_nobody_else(app: Fl
     pledge.ask_refund("k" * 24, 1_000, "They asked.", db.session.merge(ada), now())
     where, link = f"/staff/pledges/{pledge.public_id}", pledge.link()
     keep()
-    case_at("the-case").switch("pledging_paused", True, "Wait.", db.session.merge(bo), now())
+    case_at("the-case").switch("charges_frozen", True, "Wait.", db.session.merge(bo), now())
     keep()
     case_at("the-case").cancel("Settled.", f"user:{bo.id}", now())
     keep()
@@ -304,7 +304,7 @@ def test_the_history_names_who_of_the_staff_did_it_and_tells_nobody_else(app: Fl
         ("charging, was due", "the clock"), ("charged, was charging", "Stripe"), ("refund asked", "Ada Canary, staff"),
     }  # fmt: skip
     of_case = [(what, who) for _, what, who, _ in rows(browser.get("/staff/cases/the-case").text, "history")]
-    assert of_case[:2] == [("cancelled, was funded", "Bo Canary, staff"), ("pledging paused", "Bo Canary, staff")]
+    assert of_case[:2] == [("cancelled, was funded", "Bo Canary, staff"), ("charges frozen", "Bo Canary, staff")]
     client = app.test_client()
     for public in ("/", "/cases/the-case", f"/pledges/{link}", f"/pledges/{link}/receipt"):
         answer = client.get(public)

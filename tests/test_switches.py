@@ -21,6 +21,8 @@ from tests.mailbox import text_of
 from tests.sandbox_process import SandboxProcess
 from tests.test_bad_forms import TERMS
 
+SECOND = dt.timedelta(seconds=1)
+
 
 def switch(slug: str, what: str, on: bool, reason: str = "We look into it.") -> None:
     person = a_user("staff")
@@ -117,6 +119,41 @@ def test_a_card_that_was_being_saved_as_pledging_was_paused_still_counts(app: Fl
     confirm(pledges_of("the-case")[0])
     keep()
     assert states() == ["confirmed"]
+
+
+@pytest.mark.parametrize("over", ["the deadline has passed", "decided", "cancelled"])
+def test_pledging_that_is_over_is_not_paused_but_a_pause_that_stands_is_ended(app: Flask, over: str) -> None:
+    person = a_user("staff")
+    for slug in ("was-paused", "was-not"):
+        a_case(slug=slug, target=600_000)
+    switch("was-paused", "pledging_paused", True)
+    for slug in ("was-paused", "was-not"):
+        case = case_at(slug)
+        if over == "cancelled":
+            case.cancel("Settled.", "operator", now())
+        else:
+            case.round.deadline = now() - SECOND
+        if over == "decided":
+            case.round.close(now())
+            case.round.settle(now())
+        keep()
+    browser = logged_in(app, db.session.merge(person))
+    desk = "/staff/cases/was-not"
+    sent = {"pledging-pause-reason": "We look into it.", "form_token": token_on(browser, desk)}
+    assert "Pause pledging" not in browser.get(desk).text
+    before = everything()
+    answer = browser.post(f"{desk}/pledging-pause", data=sent, headers=SAME_ORIGIN)
+    assert answer.status_code == 409 and everything() == before
+    assert "Nobody can pledge for this case any more, so there is nothing to pause." in answer.text
+    assert "Let pledging go on" in browser.get("/staff/cases/was-paused").text
+    answer = browser.post("/staff/cases/was-paused/pledging-pause/end", data=sent, headers=SAME_ORIGIN)
+    assert answer.status_code == 303 and case_at("was-paused").pledging_paused is False
+    assert "Let pledging go on" not in browser.get("/staff/cases/was-paused").text
+
+
+def test_an_open_case_offers_the_pause_of_pledging(app: Flask) -> None:
+    a_case(slug="the-case")
+    assert "Pause pledging" in logged_in(app, a_user("staff")).get("/staff/cases/the-case").text
 
 
 # --- Charges frozen ----------------------------------------------------------------------------------------
