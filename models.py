@@ -758,10 +758,15 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 
     # Leaving
 
+    @property
+    def case_to_answer_for(self) -> "Case | None":
+        """One of those that need an owner until they are over."""
+        return next((case for case in self.cases if case.status not in law.CASES_WITHOUT_OWNER), None)
+
     def require_erasable(self) -> None:
         """Raises Refused, in words for the person, while somebody has to answer for what they began, and for the last
         of staff."""
-        begun = next((case for case in self.cases if case.status not in law.CASES_WITHOUT_OWNER), None)
+        begun = self.case_to_answer_for
         if begun is not None:
             raise Refused(
                 gettext(
