@@ -1842,7 +1842,8 @@ class Case(Base):
         else:
             asked = cls._newest_of_each(states, fits, last, limit)
         return list(db.session.scalars(asked.limit(limit).options(
-            sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
+            sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner),
+            cls._read_rest_along(),
         )))  # fmt: skip
 
     @classmethod
@@ -1957,10 +1958,14 @@ class Case(Base):
     @classmethod
     def _seen(cls, slug: str, visibility: str) -> "sa.Select[Case]":
         seen = sa.and_(cls.status.not_in(law.HIDDEN_CASES), cls.visibility == visibility)
+        return sa.select(cls).where(cls.slug == slug, seen).options(cls._read_rest_along())
+
+    @classmethod
+    def _read_rest_along(cls) -> Any:
+        """Fill `rests_until` of each case by the query that reads it."""
         either = sa.or_(Breaker.case_id == cls.id, Breaker.case_id.is_(None))
         until = sa.select(sa.func.max(Breaker.until)).where(Breaker.status == "paused", either).scalar_subquery()
-        read_along = sa.orm.with_expression(cls.rests_until, until)
-        return sa.select(cls).where(cls.slug == slug, seen).options(read_along)
+        return sa.orm.with_expression(cls.rests_until, until)
 
     def is_paused(self, as_of: dt.datetime) -> bool:
         """Whether pledging is paused, by staff or because cards are being tried out, as far as its page has read."""
