@@ -296,7 +296,8 @@ HAPPENED = (
     N_("deadline moved"), N_("promise changed"), N_("changed"), N_("raise asked"), N_("not raised"), N_("renamed"),
     N_("address corrected"), N_("address asked"), N_("address changed"), N_("address taken back"),
     N_("link replaced"), N_("subscribed"), N_("unsubscribed"), N_("decided"), N_("card replaced"),
-    N_("card not taken"), N_("card removed"), N_("old card removed"), N_("not approved"), N_("halted"),
+    N_("agreed to repair"), N_("card not taken"), N_("card removed"), N_("old card removed"), N_("not approved"),
+    N_("halted"),
     N_("asked again"), N_("reminded"), N_("charges went on"), N_("stopped trying"), N_("receipt asked"),
     N_("refund asked"), N_("money back"), N_("refund failed"), N_("opened"), N_("won"), N_("lost"), N_("reported"),
     N_("answered"), N_("answer changed"), N_("look again"), N_("kept"), N_("undone"), N_("resubmitted"),
@@ -409,6 +410,7 @@ AGREEMENTS = {
     )
 }
 # Of a card that pays what was refused before.
+AGREEMENT_OF_REPAIR_VERSION = 1
 AGREEMENT_OF_REPAIR = N_(
     "I allow {operator} to charge my card {amount} once, as soon as it is saved: {case} reached its target, and my "
     "pledge is not paid yet."

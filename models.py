@@ -758,10 +758,15 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login brings no type
 
     # Leaving
 
+    @property
+    def case_to_answer_for(self) -> "Case | None":
+        """One of those that need an owner until they are over."""
+        return next((case for case in self.cases if case.status not in law.CASES_WITHOUT_OWNER), None)
+
     def require_erasable(self) -> None:
         """Raises Refused, in words for the person, while somebody has to answer for what they began, and for the last
         of staff."""
-        begun = next((case for case in self.cases if case.status not in law.CASES_WITHOUT_OWNER), None)
+        begun = self.case_to_answer_for
         if begun is not None:
             raise Refused(
                 gettext(
@@ -1837,7 +1842,8 @@ class Case(Base):
         else:
             asked = cls._newest_of_each(states, fits, last, limit)
         return list(db.session.scalars(asked.limit(limit).options(
-            sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner)
+            sa.orm.selectinload(cls.rounds), sa.orm.selectinload(cls.pictures), sa.orm.joinedload(cls.owner),
+            cls._read_rest_along(),
         )))  # fmt: skip
 
     @classmethod
@@ -1952,10 +1958,14 @@ class Case(Base):
     @classmethod
     def _seen(cls, slug: str, visibility: str) -> "sa.Select[Case]":
         seen = sa.and_(cls.status.not_in(law.HIDDEN_CASES), cls.visibility == visibility)
+        return sa.select(cls).where(cls.slug == slug, seen).options(cls._read_rest_along())
+
+    @classmethod
+    def _read_rest_along(cls) -> Any:
+        """Fill `rests_until` of each case by the query that reads it."""
         either = sa.or_(Breaker.case_id == cls.id, Breaker.case_id.is_(None))
         until = sa.select(sa.func.max(Breaker.until)).where(Breaker.status == "paused", either).scalar_subquery()
-        read_along = sa.orm.with_expression(cls.rests_until, until)
-        return sa.select(cls).where(cls.slug == slug, seen).options(read_along)
+        return sa.orm.with_expression(cls.rests_until, until)
 
     def is_paused(self, as_of: dt.datetime) -> bool:
         """Whether pledging is paused, by staff or because cards are being tried out, as far as its page has read."""
@@ -2170,10 +2180,12 @@ class Case(Base):
 
     def switch(self, what: str, on: bool, reason: str, by: User, as_of: dt.datetime) -> None:
         """Turn a switch of staff's: `pledging_paused`, `charges_frozen` or `comments_locked`. Silent when it stands
-        so already."""
+        so already. Raises Refused for a pause of pledging that is over anyway; one that stands can always be ended."""
         its_round = self.hold_round()
         if getattr(self, what) == on:
             return
+        if what == "pledging_paused" and on and not its_round.is_open(as_of):
+            raise Refused(gettext("Nobody can pledge for this case any more, so there is nothing to pause."))
         frozen_at = self.frozen_at()
         setattr(self, what, on)
         if frozen_at and self.charges:
@@ -3864,10 +3876,22 @@ class Pledge(Base):
         """Keep what was agreed to, in its words, whether it holds at once or with a card that is still to be saved."""
         if not law.SMALLEST_PLEDGE <= amount_pence <= law.LARGEST_PLEDGE:
             raise Refused(gettext("A pledge is at least £5 and at most £10,000."))
+        words = self.round.agreement(pounds(amount_pence))
+        return self._keep_agreement(law.AGREEMENT_VERSION, words, amount_pence, as_of)
+
+    def _agree_to_repair(self, at: dt.datetime, as_of: dt.datetime) -> None:
+        """Keep what was agreed to by saving another card for a refused payment, in the words of the page where it was
+        saved. The card is charged under it, so it holds from here on."""
+        named = (self.session_params or {}).get("custom_text", {}).get("submit", {}).get("message", "")
+        words = named or self.round.agreement_of_repair(pounds(self.amount_pence))
+        kept = self._keep_agreement(law.AGREEMENT_OF_REPAIR_VERSION, words, self.amount_pence, at)
+        self._put_in_force(kept)
+        self._note("agreed_to_repair", as_of)
+
+    def _keep_agreement(self, version: int, words: str, amount_pence: int, at: dt.datetime) -> "Agreement":
         agreement = Agreement(
-            pledge_id=self.id, version=law.AGREEMENT_VERSION, amount_pence=amount_pence, before_pence=self.amount_pence,
-            deadline=self.round.deadline, target_pence=self.round.target_pence,
-            words=self.round.agreement(pounds(amount_pence)), agreed_at=as_of,
+            pledge_id=self.id, version=version, amount_pence=amount_pence, before_pence=self.amount_pence,
+            deadline=self.round.deadline, target_pence=self.round.target_pence, words=words, agreed_at=at,
         )  # fmt: skip
         self.agreements.append(agreement)
         return agreement
@@ -4156,6 +4180,8 @@ class Pledge(Base):
             OldCard.put_aside(self, self.payment_method_id, as_of)
             self._keep_card(found)
             Event.write(self, "card_replaced", "supporter", as_of)
+            if self.status != "confirmed":
+                self._agree_to_repair(found.saved_at or as_of, as_of)
             self._end_raise(True, as_of)
             if self.status in REFUSED:
                 self._due_again("supporter", as_of)

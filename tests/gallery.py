@@ -96,7 +96,7 @@ def hang() -> Gallery:
     owner, moderator, staff = (db.session.merge(person) for person in (owner, moderator, staff))
     _talk(_case("live"), owner, moderator)
     _look_back(_case("moving"))
-    _end("funded")
+    _end("funded", paused_by=staff)
     _end("missed")
     _end("reported")
     (paid,) = _round("reported").pledges("due")
@@ -162,10 +162,12 @@ def _round(slug: str) -> Round:
     return Round.hold(_case(slug).round.id)
 
 
-def _end(slug: str, decided: bool = True) -> None:
-    """Let its deadline pass; one more card is saved too late."""
+def _end(slug: str, decided: bool = True, paused_by: User | None = None) -> None:
+    """Let its deadline pass; one more card is saved too late. A pause of pledging stands until it is ended."""
     its_round = _round(slug)
     late = a_pledge(its_round) if decided else None
+    if paused_by:
+        its_round.case.switch("pledging_paused", True, "We look into a complaint.", paused_by, now())
     its_round.move_deadline(now() - MINUTE, "test", now())
     its_round.close(now())
     if late:
@@ -393,7 +395,6 @@ def _money_back(staff: User) -> tuple[list[Shown], list[Shown]]:
     typed = {"Amount, in pounds": "5", "Reason, seen by staff only": "They asked."}
     running = _case("funded")
     running.switch("charges_frozen", True, "We look into a complaint.", staff, now())
-    running.switch("pledging_paused", True, "We look into a complaint.", staff, now())
     return private, [
         Shown("staff's desk", "/staff", "staff"),
         Shown("books", "/staff/books", "staff"),

@@ -32,6 +32,7 @@ SOON = "This was sent within {} seconds after its page opened, as programs do. C
 TOO_SOON = [("form_key", SOON.format(3))]
 LATE = [("form_key", "This page was too old, or something of it was missing. Check it, then send it again.")]
 QUESTION, ANSWERS = "Which day comes after Monday?", ("Tuesday", "l’autre", "2")
+TAKEN_OUT = "This contained characters that cannot be shown. They were taken out: check it, then send it again."
 WRONG = "This is not the answer that is expected here. Capital letters do not matter."
 
 
@@ -252,8 +253,7 @@ def test_row_44_all_mistakes_are_told_in_the_order_of_the_page(asks_the_sandbox:
     ("L'autre", None), ("l’autre !", None), ("２", None),
     ("", "Answer this question."), ("  ", "Answer this question."), ("...", WRONG),
     ("Tuesdays", WRONG), ("Tuesday 2", WRONG), ("Tues day", WRONG), ("x" * 20_000, WRONG),
-    ("Tues\x00day", "This contained characters that cannot be shown. They were taken out: check it, then send it "
-                    "again."),
+    ("Tues\x00day", TAKEN_OUT),
 ])  # fmt: skip
 def test_row_44_an_operators_question_is_to_be_answered_and_its_answer_is_not_kept(
     asks_the_sandbox: Flask, answer: str, told: str | None

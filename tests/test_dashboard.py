@@ -238,6 +238,19 @@ def test_a_pledge_that_counts_is_counted_where_its_supporter_came_from_and_then_
     assert db.session.scalars(sa.select(Pledge.came_from)).all() == [""]
 
 
+def test_where_people_came_from_says_that_it_counts_those_who_have_cancelled_since(app: Flask) -> None:
+    """Once a pledge counts nothing says any more where its supporter came from, so nothing can be taken off again."""
+    case = a_case()
+    confirm(a_pledge(case.round)).cancel(now())
+    keep()
+    assert _came(case) == {"": (0, 1)} and case_at(case.slug).round.pledge_count == 0
+    desk = read(logged_in(app, case_at(case.slug).owner), f"/owner/cases/{case.slug}")
+    assert [said(one) for one in desk.select(".sources th")] == [
+        "Came from", "Short link", "Form opened", "Pledged, also those cancelled since",
+    ]  # fmt: skip
+    assert [said(one) for one in desk.select(".sources tbody td")] == ["not known", "0", "0", "1"]
+
+
 @pytest.mark.parametrize("forged", ["others", "via:", "via:Ada Winter", "from:a b", "poster", "via:poster\n", "=1+1"])
 def test_a_source_that_is_none_of_ours_is_not_kept_and_costs_nobody_the_pledge(
     client: FlaskClient, forged: str

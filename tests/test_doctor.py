@@ -15,7 +15,7 @@ from jobs import doctor
 from jobs import sweep as the_sweep
 from models import Case, Examination, Lease, Letter, Pledge, begin_writing, db
 from payments import ChargeFound
-from tests.made import a_case, a_pledge, card_found, confirm, keep, now
+from tests.made import a_case, a_new_card, a_pledge, card_found, confirm, keep, now
 
 HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(seconds=1)
 
@@ -294,6 +294,18 @@ def test_a_pledge_that_waits_too_long_for_its_charge_is_named_unless_staff_hold_
     assert doctor.examine(late) == []
     case.charges_frozen = False
     db.session.get_one(Pledge, 1).next_at = None
+
+
+@pytest.mark.broken_books("an agreement is taken out")
+def test_the_books_agree_with_another_card_for_a_refused_payment_and_not_without_what_was_agreed_to(app: Flask) -> None:
+    healthy_books()
+    begin_writing()
+    declined = Pledge.hold(2)
+    declined.apply_card(a_new_card(declined), now())
+    db.session.commit()
+    assert declined.status == "due" and doctor.examine(now()) == []
+    corrupt("DELETE FROM agreements WHERE pledge_id = 2 AND id = (SELECT max(id) FROM agreements)")
+    assert doctor.examine(now()) == ["Pledge 2 is of 2500 pence, to which nobody has agreed."]
 
 
 @pytest.mark.broken_books("somebody's name is in a pledge that is off")

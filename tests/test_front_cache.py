@@ -1,6 +1,7 @@
 """Pages that are kept in front of Flask: whoever asks gets the page of everybody, soon enough, and nothing else."""
 
 import dataclasses
+import datetime as dt
 import gzip
 import re
 import threading
@@ -9,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import time_machine
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.datastructures import Headers
 from werkzeug.routing import Rule
 from werkzeug.test import Client, TestResponse
 
-from models import Case, db
+from models import Breaker, Case, db
 from tests.doorway import SAME_ORIGIN, Site, a_log_in, logged_in, set_otherwise
 from tests.house import eventually
 from tests.made import a_case, a_pledge, a_user, confirm, keep, now
@@ -540,6 +542,19 @@ def test_a_case_that_is_hidden_is_gone_within_two_seconds(site: Watched, client:
     assert site.ask(page).status_code == 404
     its_case.visibility = "public"
     keep()
+
+
+def test_the_list_says_within_two_seconds_that_pledging_rests_and_that_it_goes_on_by_the_clock(site: Watched) -> None:
+    number, as_of = a_case().id, now()
+    assert b"Pledging is paused." not in site.ask("/").data
+    breaker = Breaker.hold(number, as_of)
+    breaker.status, breaker.until = "paused", as_of + dt.timedelta(minutes=1)
+    keep()
+    site.clock.moment += 2.1
+    assert b"Pledging is paused." in site.ask("/").data
+    with time_machine.travel(as_of + dt.timedelta(minutes=1), tick=False):
+        site.clock.moment += 2.1
+        assert b"Pledging is paused." not in site.ask("/").data
 
 
 # --- Not too much of it ------------------------------------------------------------------------------------

@@ -332,3 +332,63 @@ def test_a_case_says_that_cards_were_removed_only_when_replaced_ones_are_gone_to
     db.session.get_one(OldCard, card_id).removed()
     assert not pledge.round.cards_left()
     assert db.session.scalar(sa.select(sa.func.count(Event.id)).where(Event.what == "card_replaced")) == 1
+
+
+# --- What is agreed to with another card -------------------------------------------------------------------
+
+ON_THE_PAGE = "J’autorise Standing Test à débiter ma carte de 25 £ une fois."
+
+
+def repaired(pledge: Pledge, named: str = ON_THE_PAGE) -> CardFound:
+    """Another card is saved on a page of Stripe's that named these words."""
+    found = a_new_card(pledge)
+    pledge.session_params = {"custom_text": {"submit": {"message": named}}}
+    return found
+
+
+def test_another_card_for_a_refused_payment_is_agreed_to_in_the_words_of_its_page_and_that_holds(app: Flask) -> None:
+    pledge = a_refused()
+    (first,) = pledge.agreements
+    found = repaired(pledge)
+    assert pledge.agreements == [first], "nobody has agreed before a card is saved"
+    as_of = now()
+    for _ in range(2):
+        pledge.apply_card(found, as_of)
+    db.session.flush()
+    assert [one.words for one in pledge.agreements] == [first.words, ON_THE_PAGE]
+    second = pledge.agreements[-1]
+    assert (second.amount_pence, second.before_pence, second.agreed_at) == (2_500, 2_500, found.saved_at)
+    assert (second.deadline, second.target_pence) == (pledge.round.deadline, 2_500)
+    assert second.version == law.AGREEMENT_OF_REPAIR_VERSION and pledge.agreement == second
+    assert events(pledge)[-3:] == ["card_replaced", "agreed_to_repair", "due"]
+    assert (pledge.amount_pence, pledge.agreement_pence) == (2_500, 2_500)
+
+
+@pytest.mark.parametrize("why", ["not taken", "left unused", "counts still"])
+def test_a_page_for_another_card_adds_no_agreement_unless_its_card_pays_what_was_refused(app: Flask, why: str) -> None:
+    pledge = confirm(a_pledge(a_case().round)) if why == "counts still" else a_refused()
+    found = repaired(pledge)
+    if why == "left unused":
+        found = card_found(pledge, expired=True)
+    as_of = (pledge.repair_until or now()) + (SECOND if why == "not taken" else -HOUR)
+    pledge.apply_card(found, as_of if pledge.repair_until else now())
+    db.session.flush()
+    assert len(pledge.agreements) == 1 and "agreed_to_repair" not in events(pledge)
+
+
+def test_a_card_whose_saving_nobody_knows_the_time_of_is_agreed_to_when_it_is_heard_of(app: Flask) -> None:
+    pledge, as_of = a_refused(), now()
+    pledge.apply_card(replace(repaired(pledge), saved_at=None), as_of)
+    assert pledge.agreements[-1].agreed_at == as_of
+
+
+def test_erasing_keeps_what_was_agreed_to_with_another_card_as_it_keeps_what_was_before(app: Flask) -> None:
+    pledge = a_refused()
+    pledge.apply_card(repaired(pledge), now())
+    pledge.claim(now(), LEASE)
+    pledge.apply_charge(ChargeFound("succeeded", f"pi_{pledge.id}", "ch_2", 2_500), now(), asked=True)
+    before = [one.words for one in pledge.agreements]
+    pledge.erase("supporter", now())
+    db.session.flush()
+    assert [one.words for one in pledge.agreements] == before and before[1:] == [ON_THE_PAGE]
+    assert pledge.erased_at is not None and pledge.agreement == pledge.agreements[-1]

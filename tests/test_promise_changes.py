@@ -678,8 +678,178 @@ def test_whoever_confirms_an_address_after_the_change_agrees_to_what_stripes_pag
     changed(case, target=400_000)
     shown = said(read(client, where), "main")
     assert "The promise that you agreed to was changed:" in shown and "£4,000, before: £6,000" in shown
-    assert client.post(where, headers=SAME_ORIGIN).status_code == 303
+    mark = {"promise": db.session.merge(case).round.promise_mark}
+    assert client.post(where, data=mark, headers=SAME_ORIGIN).status_code == 303
     look_anew()
     pledge = db.session.get_one(Pledge, number)
     assert [one.target_pence for one in pledge.agreements] == [600_000, 400_000]
     assert pledge.agreement is not None and [pledge.agreement.words] == named
+
+
+# --- Buttons of pages that are older than the promise ------------------------------------------------------
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words on each card page that Stripe, which is played here, was asked for."""
+    named: list[str] = []
+
+    def page(params: dict[str, Any], key: str) -> payments.CardPage:
+        named.append(params["custom_text"]["submit"]["message"])
+        return payments.CardPage(f"cs_{key}", f"https://checkout.stripe.com/c/{key}")
+
+    def expire(session_id: str) -> payments.CardFound:
+        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
+
+    monkeypatch.setattr(payments, "card_page", page)
+    monkeypatch.setattr(payments, "expire_card_page", expire)
+    return named
+
+
+def fields(page: Any, action: str) -> dict[str, str]:
+    """What the form that leads to this address would send as it stands."""
+    (form,) = page.select(f'form[action="{action}"]')
+    return {str(one["name"]): str(one["value"]) for one in form.select("input[name]")}
+
+
+def agreed(number: int) -> tuple[list[int], int, int]:
+    """The target of each agreement of a pledge, how many card pages were wished for, and how many letters are owed."""
+    look_anew()
+    pledge = db.session.get_one(Pledge, number)
+    return [one.target_pence for one in pledge.agreements], pledge.session_no, len(owed("confirmation"))
+
+
+NOT_AGREED = "The promise of this case was changed while this page was open. Read it again, and go on if you agree."
+
+
+@pytest.mark.parametrize("card", ["none yet", "saved before"])
+def test_an_address_that_is_confirmed_on_a_page_of_before_the_change_agrees_to_nothing(
+    app: Flask, client: FlaskClient, pages: list[str], card: str
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    if card == "saved before":
+        pledge._keep_card(card_found(pledge))
+        pledge._hold_back("unconfirmed", now())
+    else:
+        pledge.ask_confirmation(now())
+    where, number = f"/pledges/confirmation/{pledge.link('confirmation')}", pledge.id
+    keep()
+    old = fields(read(client, where), where)
+    changed(case, target=400_000)
+    before = agreed(number)
+    again = read(client, where, 409, method="POST", data=old, headers=SAME_ORIGIN)
+    assert said(again, "[role=alert]") == NOT_AGREED
+    assert "£4,000, before: £6,000" in said(again, "main") and "reach £4,000 by" in said(again, ".promise")
+    look_anew()
+    pledge = db.session.get_one(Pledge, number)
+    assert (pledge.email_confirmed_at, pledge.confirm_by is None, pages) == (None, False, [])
+    assert agreed(number) == before
+    pressed = client.post(where, data=fields(again, where), headers=SAME_ORIGIN)
+    assert pressed.status_code == 303
+    look_anew()
+    pledge = db.session.get_one(Pledge, number)
+    assert pledge.email_confirmed_at is not None
+    if card == "none yet":
+        assert agreed(number)[0] == [600_000, 400_000]
+        assert ["reach £4,000 by then" in words for words in pages] == [True]
+    else:
+        assert (pledge.status, pages) == ("confirmed", [])
+
+
+def test_an_address_that_was_confirmed_before_the_change_leads_to_no_page_of_stripes_that_names_the_old_promise(
+    app: Flask, client: FlaskClient, pages: list[str]
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    pledge.ask_confirmation(now())
+    where, private = f"/pledges/confirmation/{pledge.link('confirmation')}", f"/pledges/{pledge.link()}"
+    keep()
+    old = fields(read(client, where), where)
+    assert client.post(where, data=old, headers=SAME_ORIGIN).headers["Location"].startswith("https://checkout.")
+    changed(case, target=400_000)
+    assert client.post(where, data=old, headers=SAME_ORIGIN).headers["Location"] == private
+    assert len(pages) == 1
+
+
+@pytest.mark.parametrize("button", ["Continue to Stripe", "Send the letter again", "Use another card", "address"])
+def test_no_button_of_a_private_page_of_before_the_change_agrees_to_the_new_promise(
+    app: Flask, client: FlaskClient, pages: list[str], button: str
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round, 2_500)
+    page = f"/pledges/{pledge.link()}"
+    where, number = f"{page}/card-page", pledge.id
+    if button == "Send the letter again":
+        pledge.promise_again(2_500, "Ada", pledge.email, "name", False, now())
+        pledge.ask_confirmation(now())
+    elif button == "Use another card":
+        confirm(pledge)
+        where = f"{page}/card"
+    elif button == "address":
+        page = where = f"{page}/address"
+    keep()
+    shown = read(client, page)
+    assert button == "address" or button in said(shown, f'form[action="{where}"]')
+    old = fields(shown, where) | ({"email": "typed@example.org"} if button == "address" else {})
+    changed(case, target=400_000)
+    before = agreed(number)
+    again = read(client, page if button == "address" else where, 409, method="POST", data=old, headers=SAME_ORIGIN)
+    assert NOT_AGREED in said(again, "[role=alert]")
+    assert "reach £4,000 by" in said(again, ".promise"), "the page shows the promise that holds now"
+    assert (agreed(number), pages) == (before, [])
+    pressed = client.post(where, data=old | {"promise": fields(again, where)["promise"]}, headers=SAME_ORIGIN)
+    assert pressed.status_code == 303
+    assert ["reach £4,000 by then" in words for words in pages] == [True]
+    if button != "Use another card":
+        assert agreed(number)[0][-1] == 400_000
+
+
+@pytest.mark.parametrize("button", ["amount", "card", "card-page"])
+def test_no_button_of_a_private_page_agrees_to_a_promise_that_changes_while_stripe_closes_the_old_page(
+    app: Flask, client: FlaskClient, pages: list[str], monkeypatch: pytest.MonkeyPatch, button: str
+) -> None:
+    staff_id, case = a_user("staff").id, a_case(target=600_000)
+    pledge = a_pledge(case.round)
+    private, number = f"/pledges/{pledge.link()}", pledge.id
+    if button != "card-page":
+        confirm(pledge)
+        # A raise was begun, to £40, and is given up for another one or for another card.
+        pledge.change_amount(4_000, now())
+        pledge.ask_card_page({}, now() + DAY)
+        pledge.card_page_made(pledge.session_key, "cs_raise", "https://checkout.stripe.com/c/raise")
+    else:
+        pledge.session_expires_at = now()
+    keep()
+    change = asked(case, target=400_000).id
+    before = agreed(number)
+
+    def meanwhile(session_id: str) -> payments.CardFound:
+        in_another_thread(app, consent)
+        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
+
+    def consent() -> None:
+        PromiseChange.hold(change).consent(db.session.get_one(User, staff_id), now())
+        db.session.commit()
+
+    monkeypatch.setattr(payments, "expire_card_page", meanwhile)
+    typed = {"amount": "50", "agreed": "y"} if button == "amount" else {"sent": "yes"}
+    sent = client.post(f"{private}/{button}", data={**typed, "promise": ""}, headers=SAME_ORIGIN)
+    assert sent.status_code == 409 and "The promise of this case was changed" in sent.text
+    assert (agreed(number), pages) == (before, [])
+
+
+def test_a_private_page_that_refreshes_itself_shows_that_the_promise_was_changed(
+    app: Flask, client: FlaskClient
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round)
+    private = f"/pledges/{pledge.link()}"
+    keep()
+    state = read(client, private).select_one("#pledge-state")
+    assert state is not None
+    again, htmx = str(state["data-hx-get"]), {"HX-Request": "true"}
+    assert client.get(again, headers=htmx).status_code == 204
+    changed(case, target=400_000)
+    refreshed = client.get(again, headers=htmx)
+    assert refreshed.status_code == 200 and "from £6,000 to £4,000" in refreshed.text

@@ -11,8 +11,9 @@ from payments import ChargeFound, DisputeFound
 from tests.at_stripe import DECLINES_LATER, WORKS
 from tests.charged import charge_due, due
 from tests.doorway import logged_in
-from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, now, pledges_of
+from tests.made import a_case, a_new_card, a_pledge, a_user, case_at, confirm, keep, now, pledges_of
 from tests.sandbox_process import SandboxProcess
+from tests.test_models_repairs import a_refused
 from views import staff
 
 HTMX = {"HX-Request": "true"}
@@ -293,7 +294,7 @@ def test_the_history_names_who_of_the_staff_did_it_and_tells_nobody_else(app: Fl
     pledge.ask_refund("k" * 24, 1_000, "They asked.", db.session.merge(ada), now())
     where, link = f"/staff/pledges/{pledge.public_id}", pledge.link()
     keep()
-    case_at("the-case").switch("pledging_paused", True, "Wait.", db.session.merge(bo), now())
+    case_at("the-case").switch("charges_frozen", True, "Wait.", db.session.merge(bo), now())
     keep()
     case_at("the-case").cancel("Settled.", f"user:{bo.id}", now())
     keep()
@@ -303,7 +304,7 @@ def test_the_history_names_who_of_the_staff_did_it_and_tells_nobody_else(app: Fl
         ("charging, was due", "the clock"), ("charged, was charging", "Stripe"), ("refund asked", "Ada Canary, staff"),
     }  # fmt: skip
     of_case = [(what, who) for _, what, who, _ in rows(browser.get("/staff/cases/the-case").text, "history")]
-    assert of_case[:2] == [("cancelled, was funded", "Bo Canary, staff"), ("pledging paused", "Bo Canary, staff")]
+    assert of_case[:2] == [("cancelled, was funded", "Bo Canary, staff"), ("charges frozen", "Bo Canary, staff")]
     client = app.test_client()
     for public in ("/", "/cases/the-case", f"/pledges/{link}", f"/pledges/{link}/receipt"):
         answer = client.get(public)
@@ -329,6 +330,21 @@ def test_a_pledges_page_lists_what_was_agreed_to_when_and_which_of_it_holds(app:
         "I allow Standing Test to charge my card £15 once, after Thursday 31 December 2026, "
     )
     assert listed[1][2].endswith("(version 1)")
+
+
+def test_what_is_agreed_to_with_another_card_is_told_in_the_history_on_staffs_page_and_in_the_file(app: Flask) -> None:
+    client, pledge = app.test_client(), a_refused()
+    found = a_new_card(pledge)
+    pledge.session_params = {"custom_text": {"submit": {"message": "I allow £25 at once."}}}
+    pledge.apply_card(found, now())
+    private, public_id = f"/pledges/{pledge.link()}", pledge.public_id
+    keep()
+    shown = client.get(private).text
+    assert "You agreed that this card is charged at once, for the payment that was refused." in shown
+    kept = client.get(f"{private}/data").json["pledge"]  # type: ignore[index]
+    assert [one["words"] for one in kept["agreements"]][1:] == ["I allow £25 at once."]
+    listed = rows(logged_in(app, a_user("staff")).get(f"/staff/pledges/{public_id}").text, "agreements")
+    assert listed[1][1:] == ["£25, holds", "I allow £25 at once. (version 1)"] and listed[0][1] == "£25"
 
 
 def test_the_public_is_told_nothing_of_a_switch_reason_or_of_a_refunds(app: Flask) -> None:

@@ -191,7 +191,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.any("confirmed", *REFUSED))
     def take_another_card(self, which: int, card: str | None) -> None:
         pledge_id = self.one(which, "confirmed", *REFUSED)
-        self.press(pledge_id, "card")
+        self.press(pledge_id, "card", promise=self.mark)
         if card:
             self.world.save_card(pledge_id, card)
 

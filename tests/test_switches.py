@@ -6,20 +6,24 @@ import pytest
 import sqlalchemy as sa
 import time_machine
 from flask import Flask
+from flask.testing import FlaskClient
 
 import law
 import payments
 from jobs import doctor, repairs, sweep
 from law import Refused
 from letters import is_true, write
-from models import Case, Event, Letter, Pledge, User, begin_writing, db
+from models import Breaker, Case, CaseWords, Event, Letter, Pledge, User, begin_writing, db
 from tests.at_stripe import DECLINES_LATER, WORKS, calls, plan, type_card
 from tests.charged import again, charge_due, due, letters
 from tests.doorway import SAME_ORIGIN, everything, logged_in, token_on
 from tests.made import a_case, a_pledge, a_user, case_at, confirm, keep, look_anew, now, pledges_of
 from tests.mailbox import text_of
+from tests.reading import read, said
 from tests.sandbox_process import SandboxProcess
 from tests.test_bad_forms import TERMS
+
+SECOND, MINUTE = dt.timedelta(seconds=1), dt.timedelta(minutes=1)
 
 
 def switch(slug: str, what: str, on: bool, reason: str = "We look into it.") -> None:
@@ -86,6 +90,43 @@ def test_while_pledging_is_paused_the_page_the_form_and_the_post_say_so(app: Fla
     assert client.post("/cases/the-case/pledges", data=TERMS).status_code == 303
 
 
+def cards(client: FlaskClient, address: str) -> dict[str, str]:
+    """What the cards of a list say of the time that is left, by the title of the case."""
+    found = read(client, address).select(".card")
+    return {said(card, "h2"): said(card, ".left") for card in found}
+
+
+@pytest.mark.parametrize("scope", ["case", "site"])
+@pytest.mark.parametrize("address", ["/", "/?show=live", "/?show=ending-soon", "/?q=cards", "/topics/other", "owner"])
+def test_every_list_says_on_the_card_while_pledging_rests_and_no_longer(
+    app: Flask, client: FlaskClient, address: str, scope: str
+) -> None:
+    owner, as_of = a_user("owner"), now()
+    rests, other = (a_case(title=f"The {name} of cards", owner=owner) for name in ("first", "second"))
+    for one in (rests, other):
+        db.session.merge(one).topic = "other"
+        CaseWords.write(db.session.merge(one))
+    breaker = Breaker.hold(rests.id if scope == "case" else None, as_of)
+    breaker.status, breaker.until = "paused", as_of + MINUTE
+    address = f"/owners/{db.session.merge(owner).id}" if address == "owner" else address
+    keep()
+    left = "7 days to go"
+    with time_machine.travel(as_of + MINUTE - SECOND, tick=False):
+        seen = cards(client, address)
+    second = left if scope == "case" else f"Pledging is paused. {left}"
+    assert seen == {"The first of cards": f"Pledging is paused. {left}", "The second of cards": second}
+    with time_machine.travel(as_of + MINUTE, tick=False):
+        assert cards(client, address) == {"The first of cards": left, "The second of cards": left}
+
+
+def test_a_breaker_that_only_asks_leaves_the_cards_of_lists_as_they_are(app: Flask, client: FlaskClient) -> None:
+    case, as_of = a_case(), now()
+    breaker = Breaker.hold(case.id, as_of)
+    breaker.status, breaker.until = "asks", as_of + MINUTE
+    keep()
+    assert cards(client, "/") == {"A case about data": "7 days to go"}
+
+
 def test_an_open_page_learns_of_the_pause_when_it_asks_again(app: Flask) -> None:
     case = a_case(slug="the-case")
     seen = case.round.version
@@ -117,6 +158,41 @@ def test_a_card_that_was_being_saved_as_pledging_was_paused_still_counts(app: Fl
     confirm(pledges_of("the-case")[0])
     keep()
     assert states() == ["confirmed"]
+
+
+@pytest.mark.parametrize("over", ["the deadline has passed", "decided", "cancelled"])
+def test_pledging_that_is_over_is_not_paused_but_a_pause_that_stands_is_ended(app: Flask, over: str) -> None:
+    person = a_user("staff")
+    for slug in ("was-paused", "was-not"):
+        a_case(slug=slug, target=600_000)
+    switch("was-paused", "pledging_paused", True)
+    for slug in ("was-paused", "was-not"):
+        case = case_at(slug)
+        if over == "cancelled":
+            case.cancel("Settled.", "operator", now())
+        else:
+            case.round.deadline = now() - SECOND
+        if over == "decided":
+            case.round.close(now())
+            case.round.settle(now())
+        keep()
+    browser = logged_in(app, db.session.merge(person))
+    desk = "/staff/cases/was-not"
+    sent = {"pledging-pause-reason": "We look into it.", "form_token": token_on(browser, desk)}
+    assert "Pause pledging" not in browser.get(desk).text
+    before = everything()
+    answer = browser.post(f"{desk}/pledging-pause", data=sent, headers=SAME_ORIGIN)
+    assert answer.status_code == 409 and everything() == before
+    assert "Nobody can pledge for this case any more, so there is nothing to pause." in answer.text
+    assert "Let pledging go on" in browser.get("/staff/cases/was-paused").text
+    answer = browser.post("/staff/cases/was-paused/pledging-pause/end", data=sent, headers=SAME_ORIGIN)
+    assert answer.status_code == 303 and case_at("was-paused").pledging_paused is False
+    assert "Let pledging go on" not in browser.get("/staff/cases/was-paused").text
+
+
+def test_an_open_case_offers_the_pause_of_pledging(app: Flask) -> None:
+    a_case(slug="the-case")
+    assert "Pause pledging" in logged_in(app, a_user("staff")).get("/staff/cases/the-case").text
 
 
 # --- Charges frozen ----------------------------------------------------------------------------------------

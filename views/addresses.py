@@ -9,8 +9,8 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from models import AddressChange, LinkRequest, Pledge, db
-from views import languages, limits
-from views.card_pages import Terms, change_terms, private_page
+from views import languages, limits, words
+from views.card_pages import Terms, change_terms, is_outdated, private_page
 from views.forms import EmailForm
 from views.public import now
 from views.supporters import shown, supporters
@@ -41,7 +41,12 @@ def change_address(pledge: Pledge) -> AnyResponse | tuple[str, int]:
         form.email.errors = TOO_MANY
         return _address_page(pledge, form), 429
     if pledge.confirmed_at is None:
-        return change_terms(pledge, Terms.of(pledge)._replace(email=email))
+        # Whoever pledges anew with it agrees anew, and so to what the page showed.
+        held = Pledge.hold(pledge.id)
+        if is_outdated(request.form, held):
+            form.email.errors = [gettext(words.PROMISE_CHANGED_BY_NOW)]
+            return _address_page(held, form), 409
+        return change_terms(held, Terms.of(held)._replace(email=email), held.round.promise_mark)
     held = Pledge.hold(pledge.id)
     held.ask_other_address(email, now())
     db.session.commit()

@@ -3,7 +3,7 @@
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -48,6 +48,17 @@ class Terms(NamedTuple):
 def private_page(pledge: Pledge, changed: str | None = None) -> str:
     """Its address, and what was just changed of it, to be told there."""
     return url_for("supporters.pledge_page", link=pledge.link(), changed=changed)
+
+
+def is_outdated(sent: Mapping[str, str], held: Pledge) -> bool:
+    """Whether a form comes from a page that shows another promise than the one that holds. Needs the round held."""
+    return sent.get("promise", "") != held.round.promise_mark
+
+
+def require_promise(promise_mark: str, held: Pledge) -> None:
+    """Raises Refused if the promise was changed while Stripe closed a page. Needs the round held."""
+    if promise_mark != held.round.promise_mark:
+        raise law.Refused(gettext(words.PROMISE_CHANGED_BY_NOW))
 
 
 def note_card_page(made: Pledge) -> None:
@@ -166,12 +177,12 @@ def _leave_to_clock(made: Pledge, waiting: WaitingRoom, back: str) -> AnyRespons
     return redirect(back if is_first else f"{back}?stripe=busy", 303)
 
 
-def change_terms(made: Pledge, terms: Terms, promise_mark: str | None = None) -> AnyResponse:
+def change_terms(made: Pledge, terms: Terms, promise_mark: str) -> AnyResponse:
     """New terms for a pledge whose card is not saved: the old card page is closed at Stripe first.
 
     If the card was saved on it in the meantime, the pledge stands as it was agreed there; if the terms were
     changed elsewhere in the meantime, those stand, since only the old page is known to be closed. Raises Refused if
-    another promise than that which was ticked holds by then.
+    another promise than that which the supporter saw holds by then.
     """
     pledge_id, back = made.id, private_page(made)
     db.session.commit()
@@ -185,8 +196,7 @@ def change_terms(made: Pledge, terms: Terms, promise_mark: str | None = None) ->
     except payments.StripeTrouble as trouble:
         return _while_stripe_is_away(back, pledge_id, trouble)
     held = Pledge.hold(pledge_id)
-    if promise_mark not in (None, held.round.promise_mark):
-        raise law.Refused(gettext(words.PROMISE_CHANGED))
+    require_promise(promise_mark, held)
     if held.session_key == key:
         held.promise_again(**terms._asdict(), as_of=now())
         note_card_page(held)

@@ -162,8 +162,9 @@ def _erasure_page(form: ProofForm) -> str:
     try:
         myself().require_erasable()
     except Refused as why:
-        return render_template("accounts/erasure.html", form=form, why=str(why))
-    return render_template("accounts/erasure.html", form=form, why="")
+        begun = myself().case_to_answer_for
+        return render_template("accounts/erasure.html", form=form, why=str(why), begun=begun)
+    return render_template("accounts/erasure.html", form=form, why="", begun=None)
 
 
 def myself() -> User:

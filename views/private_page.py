@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import abort, redirect, render_template, request
+from flask import abort, make_response, redirect, render_template, request
 from flask.wrappers import Response
 from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
@@ -16,9 +16,11 @@ from views.card_pages import (
     Terms,
     change_terms,
     close_card_page,
+    is_outdated,
     note_card_page,
     page_is_gone,
     private_page,
+    require_promise,
     to_card_page,
 )
 from views.files import as_file
@@ -31,6 +33,31 @@ from views.supporters import shown, supporters, wait_for_refused_cards
 def pledge_page(pledge: Pledge) -> Response:
     state = _state(pledge)
     return hypermedia.refreshed("pledges/pledge.html", "pledges/_pledge_state.html", _mark(state), **state)
+
+
+def read_again(pledge: Pledge) -> Response:
+    """Instead of what a button would have done whose page shows a promise of before: the page as it is now."""
+    state = _state(pledge) | {"problem": gettext(words.PROMISE_CHANGED_BY_NOW)}
+    return make_response(render_template("pledges/pledge.html", mark=_mark(state), **state), 409)
+
+
+@supporters.post("/pledges/<link>/card-page")
+def card_page(pledge: Pledge) -> AnyResponse:
+    """Continue to Stripe: to the same page while it lives, else to a new one. Or have the letter sent again, with which
+    an address is confirmed first."""
+    held = Pledge.hold(pledge.id)
+    if is_outdated(request.form, held):
+        return read_again(held)
+    unsaved = held.status in ("started", "abandoned")
+    if unsaved and not held.round.is_open(now()):
+        raise Refused(gettext("This case has closed: cards can no longer be saved for it."))
+    if unsaved:
+        held.round.require_pledging(now())
+    if held.is_held_for_its_address:
+        held.ask_confirmation(now())
+    if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):
+        return change_terms(held, Terms.of(held), held.round.promise_mark)
+    return to_card_page(held)
 
 
 def _state(pledge: Pledge) -> dict[str, Any]:
@@ -46,7 +73,8 @@ def _state(pledge: Pledge) -> dict[str, Any]:
 def _mark(state: dict[str, Any]) -> str:
     """Changes with what the page says of its state."""
     pledge: Pledge = state["pledge"]
-    return ".".join(filter(None, (pledge.status, "page-to-come" if pledge.awaits_page else "", state["halt"])))
+    page = "page-to-come" if pledge.awaits_page else ""
+    return ".".join(filter(None, (pledge.status, page, state["halt"], pledge.round.promise_mark)))
 
 
 @supporters.get("/pledges/<link>/receipt")
@@ -157,11 +185,11 @@ def change_amount(pledge: Pledge) -> AnyResponse | tuple[str, int]:
         form.agreed.data, form.agreed.errors = False, [gettext(words.PROMISE_CHANGED)]
         return _amount_page(pledge, form, 409)
     if pledge.status == "confirmed":
-        return _change_counted(pledge, form.pence)
+        return _change_counted(pledge, form.pence, ticked)
     return change_terms(pledge, Terms.of(pledge)._replace(amount_pence=form.pence), ticked)
 
 
-def _change_counted(pledge: Pledge, pence: int) -> AnyResponse:
+def _change_counted(pledge: Pledge, pence: int, promise_mark: str) -> AnyResponse:
     """Less holds at once, more once a card is saved; a card page that names another amount is closed first."""
     held = Pledge.hold(pledge.id)
     held.require_other_amount(pence, now())
@@ -173,6 +201,7 @@ def _change_counted(pledge: Pledge, pence: int) -> AnyResponse:
         if elsewhere := close_card_page(held):
             return elsewhere
         held = Pledge.hold(pledge.id)
+        require_promise(promise_mark, held)
     held.change_amount(pence, now())
     raised = held.asked_pence is not None
     if raised:

@@ -18,12 +18,15 @@ from models import Pledge, db
 from views.card_pages import (
     close_card_page,
     come_back,
+    is_outdated,
     leads_nowhere,
     note_card_page,
     page_is_gone,
     private_page,
+    require_promise,
     to_card_page,
 )
+from views.private_page import read_again
 from views.public import now
 from views.supporters import supporters
 
@@ -52,6 +55,9 @@ def bank_return() -> AnyResponse:
 def new_card(pledge: Pledge) -> AnyResponse:
     """Save another card: on the page that is open already, else on a new one once the last is closed at Stripe."""
     held = Pledge.hold(pledge.id)
+    if is_outdated(request.form, held):
+        return read_again(held)
+    promise_mark = held.round.promise_mark
     held.require_new_card(now())
     if held.awaits_card and held.asked_pence is None and not page_is_gone(held):
         return to_card_page(held)
@@ -59,6 +65,7 @@ def new_card(pledge: Pledge) -> AnyResponse:
         if elsewhere := close_card_page(held):
             return elsewhere
         held = Pledge.hold(pledge.id)
+        require_promise(promise_mark, held)
         held.require_new_card(now())
     if not held.awaits_card:
         note_card_page(held)

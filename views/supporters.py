@@ -134,23 +134,6 @@ def _stands(made: Pledge, terms: Terms) -> bool:
     return made.promised(*terms) and (made.confirm_by is not None or not page_is_gone(made))
 
 
-@supporters.post("/pledges/<link>/card-page")
-def card_page(pledge: Pledge) -> AnyResponse:
-    """Continue to Stripe: to the same page while it lives, else to a new one. Or have the letter sent again, with which
-    an address is confirmed first."""
-    held = Pledge.hold(pledge.id)
-    unsaved = held.status in ("started", "abandoned")
-    if unsaved and not held.round.is_open(now()):
-        raise law.Refused(gettext("This case has closed: cards can no longer be saved for it."))
-    if unsaved:
-        held.round.require_pledging(now())
-    if held.is_held_for_its_address:
-        held.ask_confirmation(now())
-    if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):
-        return change_terms(held, Terms.of(held))
-    return to_card_page(held)
-
-
 @supporters.get("/pledges/return")
 def came_back() -> AnyResponse:
     session_id = request.args.get("session_id", "")

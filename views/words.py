@@ -195,6 +195,7 @@ HISTORY = {
     "confirmed after held": N_("We have looked at this pledge, and it counted."),
     "abandoned": N_("Stripe's page was closed without a saved card."),
     "card_replaced": N_("You saved another card, which is used from now on."),
+    "agreed_to_repair": N_("You agreed that this card is charged at once, for the payment that was refused."),
     "card_not_taken": N_("Another card was saved, but it is not used, and was not kept. The pledge stays as it was."),
     "cancelled": N_("You cancelled the pledge."),
     "released": N_("The pledge was let go. You were not charged."),
@@ -222,6 +223,10 @@ HISTORY = {
 # Somebody has ticked the agreement of a page that was opened before the promise was changed.
 PROMISE_CHANGED = N_(
     "The promise of this case was changed while this page was open. Read it again, and tick the box if you agree."
+)
+# The same where a button alone says that somebody agrees.
+PROMISE_CHANGED_BY_NOW = N_(
+    "The promise of this case was changed while this page was open. Read it again, and go on if you agree."
 )
 # What went back, as the ledger has it: {amount} is the line's own.
 PAID_BACK = N_("{amount} was paid back to your card.")
