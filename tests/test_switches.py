@@ -5,6 +5,7 @@ import datetime as dt
 import pytest
 import sqlalchemy as sa
 import time_machine
+from bs4 import BeautifulSoup
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -82,8 +83,12 @@ def test_while_pledging_is_paused_the_page_the_form_and_the_post_say_so(app: Fla
     page = client.get("/cases/the-case").text
     assert "Pledging is paused." in page and "Pledge now" not in page
     assert client.get("/cases/the-case/pledge").status_code == 409
-    answer = client.post("/cases/the-case/pledges", data=TERMS)
+    answer = client.post("/cases/the-case/pledges", data={**TERMS, "message": "Long\nthought about."})
     assert answer.status_code == 409 and "Pledging for this case is paused" in answer.text
+    # What somebody thought about is given back; the rest is soon typed again.
+    page = BeautifulSoup(answer.text, "html5lib")
+    assert [field.text for field in page.select("textarea")] == ["Long\nthought about."]
+    assert [said(label) for label in page.select(".field label")] == ["Message"]
     assert everything() == before
     switch("the-case", "pledging_paused", False)
     assert "Pledge now" in client.get("/cases/the-case").text

@@ -44,6 +44,8 @@ NOT_TYPED = (
 )  # fmt: skip
 # Somebody may not, or may not any more; it is gone; it was decided meanwhile; too often.
 KEEPS_TYPED = (403, 404, 409, 429)
+# The forms that everybody may send, and what is written there: the rest is soon typed again.
+WRITTEN_BY_ANYBODY = {"supporters.pledge": ("message",), "public.comment": ("body",)}
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")
 # A draft may bring so much, since a long story in letters beyond ASCII is sent as three characters for each byte.
@@ -212,8 +214,9 @@ def _unsent(heading: str, log_in: str = "") -> Response:
 
 def words_typed() -> list[tuple[str, str]]:
     """(name, words) of what the form brought that a person would not like to type again."""
-    sent = request.form.items()
-    kept = [(readable(name.rpartition("-")[2]), readable(words)) for name, words in sent if name not in NOT_TYPED]
+    ours = WRITTEN_BY_ANYBODY.get(str(request.endpoint), request.form)
+    sent = [(name, words) for name, words in request.form.items() if name in ours and name not in NOT_TYPED]
+    kept = [(readable(name.rpartition("-")[2]), readable(words)) for name, words in sent]
     return [(name, words) for name, words in kept if name and words.strip()]
 
 
@@ -332,9 +335,9 @@ def _busy(_error: Busy) -> Response:
 
 
 def _trouble(code: int, heading: str, words: str) -> Response:
-    """Nothing was done; whoever is logged in and was refused a form finds below what they typed into it."""
-    keeps = code in KEEPS_TYPED and request.method == "POST" and current_user.is_authenticated
-    typed = words_typed() if keeps else []
+    """Nothing was done; whoever was refused a form of ours finds below what they typed into it."""
+    ours = current_user.is_authenticated or request.endpoint in WRITTEN_BY_ANYBODY
+    typed = words_typed() if code in KEEPS_TYPED and request.method == "POST" and ours else []
     return hypermedia.trouble("errors/error.html", code, heading=heading, words=words, typed=typed)
 
 
