@@ -401,20 +401,19 @@ STRONG_DAYS, LEAST_DAYS = 3, 4
 # So much of what is pledged usually cannot be collected, in per cent, since cards fail.
 FAILING_CARDS = (3, 10)
 
-AGREEMENT_VERSION = 1
 AGREEMENTS = {
     1: N_(
         "I allow {operator} to charge my card {amount} once, after {deadline}, only if pledges for {case} "
         "reach {target} by then. If my bank refuses, it may be tried again for up to 7 days. "
         "I can cancel free of charge until {deadline}."
-    )
+    ),
+    2: N_(
+        "I allow {operator} to charge my card {amount} once, as soon as it is saved: {case} reached its target, and my "
+        "pledge is not paid yet. If my bank refuses, it may be tried again for up to 7 days."
+    ),
 }
-# Of a card that pays what was refused before.
-AGREEMENT_OF_REPAIR_VERSION = 1
-AGREEMENT_OF_REPAIR = N_(
-    "I allow {operator} to charge my card {amount} once, as soon as it is saved: {case} reached its target, and my "
-    "pledge is not paid yet."
-)
+# The second is of a card that pays what was refused before.
+AGREEMENT_VERSION, AGREEMENT_OF_REPAIR_VERSION = 1, 2
 PROMISE = N_(
     "Your card is charged only if pledges reach {target} by {deadline}. "
     "If they do not, you pay nothing. You can cancel until then."

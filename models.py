@@ -2990,7 +2990,7 @@ class Round(Base):
 
     def agreement_of_repair(self, amount: str) -> str:
         """What a supporter allows who saves another card after the deadline, since a payment was refused."""
-        return self._agreed_in(law.AGREEMENT_OF_REPAIR, amount)
+        return self._agreed_in(law.AGREEMENTS[law.AGREEMENT_OF_REPAIR_VERSION], amount)
 
     def _agreed_in(self, words: str, amount: str) -> str:
         return gettext(words).format(
@@ -3879,14 +3879,28 @@ class Pledge(Base):
         words = self.round.agreement(pounds(amount_pence))
         return self._keep_agreement(law.AGREEMENT_VERSION, words, amount_pence, as_of)
 
-    def _agree_to_repair(self, at: dt.datetime, as_of: dt.datetime) -> None:
-        """Keep what was agreed to by saving another card for a refused payment, in the words of the page where it was
-        saved. The card is charged under it, so it holds from here on."""
+    def _agree_by_card(self, at: dt.datetime, as_of: dt.datetime) -> None:
+        """Keep what was agreed to by saving another card, in the words of Stripe's page where it was saved.
+
+        For a refused payment: the promise to which the supporter agreed before stands beside it, and is what letters
+        and the doctor go by. While the pledge counts only where the promise was changed since, and the page was made
+        after that: then the new one holds.
+        """
         named = (self.session_params or {}).get("custom_text", {}).get("submit", {}).get("message", "")
-        words = named or self.round.agreement_of_repair(pounds(self.amount_pence))
-        kept = self._keep_agreement(law.AGREEMENT_OF_REPAIR_VERSION, words, self.amount_pence, at)
-        self._put_in_force(kept)
-        self._note("agreed_to_repair", as_of)
+        if self.status != "confirmed":
+            words = named or self.round.agreement_of_repair(pounds(self.amount_pence))
+            self._keep_agreement(law.AGREEMENT_OF_REPAIR_VERSION, words, self.amount_pence, at)
+            self._note("agreed_to_repair", as_of)
+            return
+        change = self.changed_since(self.agreement)
+        if change is not None and self.asked_pence is None and self._page_was_made_after(change):
+            words = named or self.round.agreement(pounds(self.amount_pence))
+            self._put_in_force(self._keep_agreement(law.AGREEMENT_VERSION, words, self.amount_pence, at))
+
+    def _page_was_made_after(self, change: PromiseChange) -> bool:
+        """Whether its card page names what a change has made of the promise: all that were open then ended with it."""
+        ends, decided_at = self.session_expires_at, change.decided_at
+        return ends is not None and decided_at is not None and ends > decided_at
 
     def _keep_agreement(self, version: int, words: str, amount_pence: int, at: dt.datetime) -> "Agreement":
         agreement = Agreement(
@@ -4178,10 +4192,9 @@ class Pledge(Base):
             self.awaits_card = False
         elif self._takes_second_card(found, as_of) and not (doubt := self._doubt_of_second(found, as_of)):
             OldCard.put_aside(self, self.payment_method_id, as_of)
-            self._keep_card(found)
             Event.write(self, "card_replaced", "supporter", as_of)
-            if self.status != "confirmed":
-                self._agree_to_repair(found.saved_at or as_of, as_of)
+            self._agree_by_card(found.saved_at or as_of, as_of)
+            self._keep_card(found)
             self._end_raise(True, as_of)
             if self.status in REFUSED:
                 self._due_again("supporter", as_of)
@@ -4446,9 +4459,9 @@ class Pledge(Base):
             raise Refused(gettext("This link has run out. Please pledge again on the page of the case."))
         if self.status == "started":
             self.round.require_pledging(as_of)
-            if self.changed_since(self.agreement):
-                # The letter's page shows the promise that holds now, and Stripe's page names it.
-                self._put_in_force(self._agree(self.amount_pence, as_of))
+        if self.changed_since(self.agreement):
+            # The letter's page shows the promise that holds now, and so does Stripe's page where one is to come.
+            self._put_in_force(self._agree(self.amount_pence, as_of))
         self.confirm_by, self.email_confirmed_at = None, as_of
         self._note("address_confirmed", as_of)
         if self.status != "held":

@@ -336,6 +336,20 @@ def test_a_case_says_that_cards_were_removed_only_when_replaced_ones_are_gone_to
 
 # --- What is agreed to with another card -------------------------------------------------------------------
 
+
+def test_the_words_for_another_card_allow_what_the_clock_does_with_it(app: Flask) -> None:
+    """A card that pays what was refused is tried again like the first, and no longer than that."""
+    pledge = a_refused()
+    refused_at = pledge.refused_at
+    pledge.apply_card(a_new_card(pledge), now())
+    refuse_again(pledge, now(), "ch_2")
+    assert refused_at is not None and pledge.next_retry_at is not None
+    assert now() < pledge.next_retry_at <= refused_at + law.REPAIR_WINDOW == refused_at + 7 * DAY
+    assert pledge.round.agreement_of_repair("£25").endswith(
+        "my pledge is not paid yet. If my bank refuses, it may be tried again for up to 7 days."
+    )
+
+
 ON_THE_PAGE = "J’autorise Standing Test à débiter ma carte de 25 £ une fois."
 
 
@@ -346,7 +360,9 @@ def repaired(pledge: Pledge, named: str = ON_THE_PAGE) -> CardFound:
     return found
 
 
-def test_another_card_for_a_refused_payment_is_agreed_to_in_the_words_of_its_page_and_that_holds(app: Flask) -> None:
+def test_another_card_for_a_refused_payment_is_agreed_to_in_the_words_of_its_page_beside_the_promise(
+    app: Flask,
+) -> None:
     pledge = a_refused()
     (first,) = pledge.agreements
     found = repaired(pledge)
@@ -359,7 +375,8 @@ def test_another_card_for_a_refused_payment_is_agreed_to_in_the_words_of_its_pag
     second = pledge.agreements[-1]
     assert (second.amount_pence, second.before_pence, second.agreed_at) == (2_500, 2_500, found.saved_at)
     assert (second.deadline, second.target_pence) == (pledge.round.deadline, 2_500)
-    assert second.version == law.AGREEMENT_OF_REPAIR_VERSION and pledge.agreement == second
+    # Letters, and the doctor, go by the promise to which the supporter agreed before the deadline.
+    assert (first.version, second.version) == (1, 2) and pledge.agreement == first
     assert events(pledge)[-3:] == ["card_replaced", "agreed_to_repair", "due"]
     assert (pledge.amount_pence, pledge.agreement_pence) == (2_500, 2_500)
 
@@ -391,4 +408,4 @@ def test_erasing_keeps_what_was_agreed_to_with_another_card_as_it_keeps_what_was
     pledge.erase("supporter", now())
     db.session.flush()
     assert [one.words for one in pledge.agreements] == before and before[1:] == [ON_THE_PAGE]
-    assert pledge.erased_at is not None and pledge.agreement == pledge.agreements[-1]
+    assert pledge.erased_at is not None and pledge.agreement == pledge.agreements[0]

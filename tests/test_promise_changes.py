@@ -1,6 +1,7 @@
 """A promise is changed once, with the consent of staff, never against those who agreed to it without telling them."""
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -607,7 +608,7 @@ def test_nobody_agrees_to_a_promise_that_is_changed_while_stripe_closes_the_old_
 
     monkeypatch.setattr(payments, "expire_card_page", meanwhile)
     sent = client.post(f"{private}/amount", data={"amount": "50", "agreed": "y", "promise": ""}, headers=SAME_ORIGIN)
-    assert sent.status_code == 409 and "The promise of this case was changed" in sent.text
+    assert (sent.status_code, sent.location) == (303, f"{private}?stripe=closed")
     look_anew()
     agreements = db.session.get_one(Pledge, number).agreements
     assert [(one.amount_pence, one.target_pence) for one in agreements] == [(2_500, 600_000)]
@@ -755,6 +756,9 @@ def test_an_address_that_is_confirmed_on_a_page_of_before_the_change_agrees_to_n
         assert ["reach £4,000 by then" in words for words in pages] == [True]
     else:
         assert (pledge.status, pages) == ("confirmed", [])
+        assert (agreed(number)[0], db.session.get_one(Pledge, number).agreement.target_pence) == (  # type: ignore[union-attr]
+            [600_000, 400_000], 400_000,
+        )  # fmt: skip
 
 
 def test_an_address_that_was_confirmed_before_the_change_leads_to_no_page_of_stripes_that_names_the_old_promise(
@@ -835,8 +839,73 @@ def test_no_button_of_a_private_page_agrees_to_a_promise_that_changes_while_stri
     monkeypatch.setattr(payments, "expire_card_page", meanwhile)
     typed = {"amount": "50", "agreed": "y"} if button == "amount" else {"sent": "yes"}
     sent = client.post(f"{private}/{button}", data={**typed, "promise": ""}, headers=SAME_ORIGIN)
-    assert sent.status_code == 409 and "The promise of this case was changed" in sent.text
+    assert (sent.status_code, sent.location) == (303, f"{private}?stripe=closed")
     assert (agreed(number), pages) == (before, [])
+    shown = read(client, sent.location)
+    assert said(shown, "[role=alert]") == NOT_AGREED and "£4,000" in said(shown, ".promise")
+
+
+def test_another_card_agrees_to_a_changed_promise_where_the_page_of_stripes_named_it(app: Flask) -> None:
+    case = a_case(target=600_000)
+    by_page: dict[str, int] = {}
+    for made in ("before the change", "after it"):
+        pledge = confirm(a_pledge(case.round, email=f"{made.split()[0]}@example.org"))
+        if made == "before the change":
+            a_new_card(pledge)
+        by_page[made] = pledge.id
+    keep()
+    changed(case, target=400_000)
+    for made, number in by_page.items():
+        pledge = Pledge.hold(number)
+        if made == "after it":
+            a_new_card(pledge)
+        found = replace(card_found(pledge), payment_method_id=f"pm_new_{number}")
+        pledge.session_params = {"custom_text": {"submit": {"message": f"Agreed {made}."}}}
+        pledge.apply_card(found, now())
+        keep()
+    kept = {made: db.session.get_one(Pledge, number) for made, number in by_page.items()}
+    assert {made: pledge.payment_method_id for made, pledge in kept.items()} == {
+        made: f"pm_new_{number}" for made, number in by_page.items()
+    }
+    old, new = kept["before the change"], kept["after it"]
+    assert [one.target_pence for one in old.agreements] == [600_000]
+    assert [one.target_pence for one in new.agreements] == [600_000, 400_000]
+    assert new.agreement is not None and (new.agreement.words, new.agreement.amount_pence) == (
+        "Agreed after it.", new.amount_pence,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("became", ["cancelled", "closed", "declined"])
+def test_a_page_of_before_the_change_is_told_what_became_of_the_pledge_and_not_of_a_promise(
+    app: Flask, client: FlaskClient, pages: list[str], became: str
+) -> None:
+    case = a_case(target=600_000)
+    pledge = a_pledge(case.round)
+    if became != "closed":
+        confirm(pledge)
+    private, number = f"/pledges/{pledge.link()}", pledge.id
+    keep()
+    changed(case, target=2_500)
+    pledge = Pledge.hold(number)
+    if became == "cancelled":
+        pledge.cancel(now())
+    else:
+        pledge.round.move_deadline(now() - SECOND, "test", now())
+    if became == "declined":
+        pledge.round.close(now())
+        pledge.round.settle(now())
+        pledge.claim(now(), DAY)
+        pledge.apply_charge(payments.ChargeFound("declined", "pi_1", None, 0, "expired_card"), now(), asked=True)
+    keep()
+    where = f"{private}/card" if became == "declined" else f"{private}/card-page"
+    sent = client.post(where, data={"promise": ""}, headers=SAME_ORIGIN)
+    if became == "cancelled":
+        assert (sent.status_code, sent.location) == (303, private)
+    elif became == "closed":
+        assert sent.status_code == 409 and "This case has closed: cards can no longer be saved for it." in sent.text
+    else:
+        assert sent.status_code == 303 and ["as soon as it is saved" in words for words in pages] == [True]
+    assert NOT_AGREED not in sent.text
 
 
 def test_a_private_page_that_refreshes_itself_shows_that_the_promise_was_changed(

@@ -86,9 +86,9 @@ def test_while_pledging_is_paused_the_page_the_form_and_the_post_say_so(app: Fla
     answer = client.post("/cases/the-case/pledges", data={**TERMS, "message": "Long\nthought about."})
     assert answer.status_code == 409 and "Pledging for this case is paused" in answer.text
     # What somebody thought about is given back; the rest is soon typed again.
-    page = BeautifulSoup(answer.text, "html5lib")
-    assert [field.text for field in page.select("textarea")] == ["Long\nthought about."]
-    assert [said(label) for label in page.select(".field label")] == ["Message"]
+    told = BeautifulSoup(answer.text, "html5lib")
+    assert [field.text for field in told.select("textarea")] == ["Long\nthought about."]
+    assert [said(label) for label in told.select(".field label")] == ["Message"]
     assert everything() == before
     switch("the-case", "pledging_paused", False)
     assert "Pledge now" in client.get("/cases/the-case").text

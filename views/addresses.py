@@ -8,7 +8,7 @@ from flask_babel import gettext, lazy_gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
-from models import AddressChange, LinkRequest, Pledge, db
+from models import AddressChange, LinkRequest, Pledge, begin_reading, db
 from views import languages, limits, words
 from views.card_pages import Terms, change_terms, is_outdated, private_page
 from views.forms import EmailForm
@@ -44,8 +44,8 @@ def change_address(pledge: Pledge) -> AnyResponse | tuple[str, int]:
         # Whoever pledges anew with it agrees anew, and so to what the page showed.
         held = Pledge.hold(pledge.id)
         if is_outdated(request.form, held):
-            form.email.errors = [gettext(words.PROMISE_CHANGED_BY_NOW)]
-            return _address_page(held, form), 409
+            begin_reading()
+            return _address_page(held, form, gettext(words.PROMISE_CHANGED_BY_NOW)), 409
         return change_terms(held, Terms.of(held)._replace(email=email), held.round.promise_mark)
     held = Pledge.hold(pledge.id)
     held.ask_other_address(email, now())
@@ -62,8 +62,8 @@ def _require_other_address(pledge: Pledge) -> None:
         pledge.require_other_address()
 
 
-def _address_page(pledge: Pledge, form: EmailForm) -> str:
-    return render_template("pledges/address.html", form=form, **shown(pledge))
+def _address_page(pledge: Pledge, form: EmailForm, problem: str = "") -> str:
+    return render_template("pledges/address.html", form=form, problem=problem, **shown(pledge))
 
 
 @supporters.get("/pledges/new-address/<link>")

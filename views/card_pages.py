@@ -20,7 +20,7 @@ from jobs.card_pages import ASKING
 from jobs.stripe_events import apply_card, card_page_of, with_saved_at
 from models import Pledge, begin_writing, db, write_new
 from money import pounds
-from views import hypermedia, limits, words
+from views import hypermedia, limits
 from views.public import now
 
 log = structlog.get_logger()
@@ -55,10 +55,10 @@ def is_outdated(sent: Mapping[str, str], held: Pledge) -> bool:
     return sent.get("promise", "") != held.round.promise_mark
 
 
-def require_promise(promise_mark: str, held: Pledge) -> None:
-    """Raises Refused if the promise was changed while Stripe closed a page. Needs the round held."""
-    if promise_mark != held.round.promise_mark:
-        raise law.Refused(gettext(words.PROMISE_CHANGED_BY_NOW))
+def promise_moved_on(promise_mark: str, held: Pledge) -> AnyResponse | None:
+    """Where to go instead if the promise was changed while Stripe closed a page: the private page shows the new one,
+    and a button with which to go on. Needs the round held."""
+    return None if promise_mark == held.round.promise_mark else redirect(f"{private_page(held)}?stripe=closed", 303)
 
 
 def note_card_page(made: Pledge) -> None:
@@ -128,8 +128,8 @@ def to_card_page(made: Pledge) -> AnyResponse:
         return _while_stripe_is_away(back, pledge_id, page, key)
     held = Pledge.hold(pledge_id)
     held.card_page_made(key, page.session_id, page.url)
-    # Not this page but the one that the row names now: the terms may have changed while Stripe was asked.
-    url = held.session_url if held.wants_card else None
+    # Not this page but the one that the row names now: the terms, or the promise, may have changed meanwhile.
+    url = held.session_url if held.wants_card and not page_is_gone(held) else None
     db.session.commit()
     return redirect(url or back, 303)
 
@@ -181,8 +181,8 @@ def change_terms(made: Pledge, terms: Terms, promise_mark: str) -> AnyResponse:
     """New terms for a pledge whose card is not saved: the old card page is closed at Stripe first.
 
     If the card was saved on it in the meantime, the pledge stands as it was agreed there; if the terms were
-    changed elsewhere in the meantime, those stand, since only the old page is known to be closed. Raises Refused if
-    another promise than that which the supporter saw holds by then.
+    changed elsewhere in the meantime, those stand, since only the old page is known to be closed. If another promise
+    than that which the supporter saw holds by then, nothing is agreed to.
     """
     pledge_id, back = made.id, private_page(made)
     db.session.commit()
@@ -196,7 +196,8 @@ def change_terms(made: Pledge, terms: Terms, promise_mark: str) -> AnyResponse:
     except payments.StripeTrouble as trouble:
         return _while_stripe_is_away(back, pledge_id, trouble)
     held = Pledge.hold(pledge_id)
-    require_promise(promise_mark, held)
+    if elsewhere := promise_moved_on(promise_mark, held):
+        return elsewhere
     if held.session_key == key:
         held.promise_again(**terms._asdict(), as_of=now())
         note_card_page(held)

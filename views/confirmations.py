@@ -5,7 +5,7 @@ from flask_babel import gettext
 from werkzeug.wrappers import Response as AnyResponse
 
 from law import Refused
-from models import Pledge, db
+from models import Pledge, begin_reading, db
 from views import words
 from views.card_pages import is_outdated, note_card_page, private_page, to_card_page
 from views.public import now
@@ -28,6 +28,8 @@ def confirm_address(pledge: Pledge) -> AnyResponse | tuple[str, int]:
     held = Pledge.hold(pledge.id)
     outdated = is_outdated(request.form, held)
     if outdated and held.may_be_confirmed(now()):
+        # It is only read for that, so nobody who writes has to wait.
+        begin_reading()
         return _confirmation_page(held, gettext(words.PROMISE_CHANGED_BY_NOW)), 409
     waited = held.confirm_by is not None
     held.confirm_email(now())

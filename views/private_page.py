@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from jobs import ring
 from law import Refused
-from models import Bounce, Pledge, Round, Update, db, held_about
+from models import Bounce, Pledge, Round, Update, begin_reading, db, held_about
 from money import figure
 from views import hypermedia, words
 from views.card_pages import (
@@ -20,7 +20,7 @@ from views.card_pages import (
     note_card_page,
     page_is_gone,
     private_page,
-    require_promise,
+    promise_moved_on,
     to_card_page,
 )
 from views.files import as_file
@@ -36,7 +36,9 @@ def pledge_page(pledge: Pledge) -> Response:
 
 
 def read_again(pledge: Pledge) -> Response:
-    """Instead of what a button would have done whose page shows a promise of before: the page as it is now."""
+    """Instead of what a button would have done whose page shows a promise of before: the page as it is now. It is only
+    read for that, so nobody who writes has to wait."""
+    begin_reading()
     state = _state(pledge) | {"problem": gettext(words.PROMISE_CHANGED_BY_NOW)}
     return make_response(render_template("pledges/pledge.html", mark=_mark(state), **state), 409)
 
@@ -46,13 +48,13 @@ def card_page(pledge: Pledge) -> AnyResponse:
     """Continue to Stripe: to the same page while it lives, else to a new one. Or have the letter sent again, with which
     an address is confirmed first."""
     held = Pledge.hold(pledge.id)
-    if is_outdated(request.form, held):
-        return read_again(held)
     unsaved = held.status in ("started", "abandoned")
     if unsaved and not held.round.is_open(now()):
         raise Refused(gettext("This case has closed: cards can no longer be saved for it."))
     if unsaved:
         held.round.require_pledging(now())
+    if (unsaved or held.is_held_for_its_address) and is_outdated(request.form, held):
+        return read_again(held)
     if held.is_held_for_its_address:
         held.ask_confirmation(now())
     if held.status == "abandoned" or (held.status == "started" and page_is_gone(held)):
@@ -62,7 +64,9 @@ def card_page(pledge: Pledge) -> AnyResponse:
 
 def _state(pledge: Pledge) -> dict[str, Any]:
     """What the state of the pledge is told from."""
+    promise_moved_on = request.args.get("stripe") == "closed" and pledge.round.is_open(now())
     return shown(pledge) | {
+        "problem": gettext(words.PROMISE_CHANGED_BY_NOW) if promise_moved_on else "",
         "address_asked": pledge.address_asked(now()),
         "comes_back": Bounce.holds(pledge.email),
         "halt": pledge.round.halt(now()) if pledge.round.is_open(now()) else "",
@@ -201,7 +205,8 @@ def _change_counted(pledge: Pledge, pence: int, promise_mark: str) -> AnyRespons
         if elsewhere := close_card_page(held):
             return elsewhere
         held = Pledge.hold(pledge.id)
-        require_promise(promise_mark, held)
+        if elsewhere := promise_moved_on(promise_mark, held):
+            return elsewhere
     held.change_amount(pence, now())
     raised = held.asked_pence is not None
     if raised:

@@ -23,7 +23,7 @@ from views.card_pages import (
     note_card_page,
     page_is_gone,
     private_page,
-    require_promise,
+    promise_moved_on,
     to_card_page,
 )
 from views.private_page import read_again
@@ -55,17 +55,19 @@ def bank_return() -> AnyResponse:
 def new_card(pledge: Pledge) -> AnyResponse:
     """Save another card: on the page that is open already, else on a new one once the last is closed at Stripe."""
     held = Pledge.hold(pledge.id)
-    if is_outdated(request.form, held):
-        return read_again(held)
-    promise_mark = held.round.promise_mark
     held.require_new_card(now())
+    promise_mark = held.round.promise_mark
+    # Once it is decided the promise is fixed, and another card is agreed to in words of its own.
+    if held.status == "confirmed" and is_outdated(request.form, held):
+        return read_again(held)
     if held.awaits_card and held.asked_pence is None and not page_is_gone(held):
         return to_card_page(held)
     if held.awaits_card:
         if elsewhere := close_card_page(held):
             return elsewhere
         held = Pledge.hold(pledge.id)
-        require_promise(promise_mark, held)
+        if elsewhere := promise_moved_on(promise_mark, held):
+            return elsewhere
         held.require_new_card(now())
     if not held.awaits_card:
         note_card_page(held)
