@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import hashlib
 import hmac
 import json
@@ -51,6 +52,8 @@ ALONE = "WSGI alone"
 PORTS = {BARE: 18110, KEPT: 18111, ANEW: 18112, DJANGO: 18113, PROXY: 18114, BELL: 18115, ALONE: 18116}
 # The Python with what requirements.txt names, and nothing else.
 SHIPPED = str(ROOT / "var" / "shipped" / "bin" / "python")
+# What Python compiles is kept and used, also where the environment says otherwise.
+KEPT_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 # Each open page asks so often.
 EVERY = 10.0
 WORDS = "The department keeps what it has collected for longer than the law allows and says so nowhere "
@@ -69,6 +72,13 @@ class Row:
     goal: float
 
 
+@functools.cache
+def compile_ours() -> None:
+    """As docs/operating.md has it done: compiling takes memory that no process gives back. The libraries were compiled
+    when they were installed."""
+    subprocess.run([SHIPPED, "-m", "compileall", "-q", "-x", r"/(\.venv|var|tests)/", "."], cwd=ROOT, check=True)
+
+
 @dataclass
 class Programs:
     """What was started for the run, each on the first processor, unless it is said otherwise."""
@@ -84,7 +94,7 @@ class Programs:
         with (self.folder / f"{name}.log").open("wb") as log:
             self.running[name] = subprocess.Popen(
                 [*((which("taskset"), "-c", self.processors) if self.processors else ()), *command],
-                cwd=ROOT, env={**os.environ, **self.compiled, **settings}, stdout=log, stderr=log,
+                cwd=ROOT, env={**os.environ, **KEPT_COMPILED, **settings}, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         until = time.monotonic() + 60
@@ -96,17 +106,9 @@ class Programs:
             time.sleep(0.1)
         raise SystemExit(f"{name} did not come up: {(self.folder / f'{name}.log').read_text()[-2000:]}")
 
-    @property
-    def compiled(self) -> dict[str, str]:
-        """Where Python keeps what it compiles, as with an operator: compiling takes what no process gives back."""
-        return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
-
     def serve(self, name: str, factory: str, python: str = SHIPPED, threads: str = "8", **settings: str) -> None:
         """A web server as deploy/systemd starts the one for readers; the one for pledges has 32 threads."""
-        if not (self.folder / "compiled").exists():
-            subprocess.run(
-                [python, "-c", "import app, granian.cli"], cwd=ROOT, env={**os.environ, **self.compiled}, check=True
-            )
+        compile_ours()
         self.start(name, [
             python, "-m", "granian", "--interface", "wsgi", "--http", "1", "--factory", factory,
             "--host", "127.0.0.1", "--port", str(self.ports[name]), "--workers", "1", "--blocking-threads", threads,
@@ -406,11 +408,11 @@ def stored(folder: Path) -> int:
     return found
 
 
-def importing(programs: Programs) -> str:
+def importing() -> str:
     """The time of the processor that a process takes to import the application, beside its libraries alone; the first
     of each eight compiles what the others find compiled."""
     took = []
-    compiled = {**os.environ, **programs.compiled}
+    compiled = {**os.environ, **KEPT_COMPILED}
     for what in ("flask, sqlalchemy, flask_login", "app"):
         code = f"import time; t = time.process_time(); import {what}; print(time.process_time() - t)"
         turns = [float(subprocess.run([SHIPPED, "-c", code], cwd=ROOT, env=compiled, capture_output=True,
@@ -469,7 +471,7 @@ def _measure(programs: Programs, folder: Path, mark: str, asked: argparse.Namesp
     print(f"memory of the web worker after that: {programs.megabytes(KEPT):.0f} MB (goal 100)")
     print(door(programs, asked.rounds), f"({stored(folder):,} stored)")
     print(open_pages(programs, asked.pages, mark))
-    print(importing(programs))
+    print(importing())
     print(f"Load of this machine after: {os.getloadavg()[0]:.1f}.")
 
 
