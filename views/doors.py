@@ -44,7 +44,8 @@ NOT_TYPED = (
 )  # fmt: skip
 # Somebody may not, or may not any more; it is gone; it was decided meanwhile; too often.
 KEEPS_TYPED = (403, 404, 409, 429)
-# The forms that everybody may send, and what is written there: the rest is soon typed again.
+# The forms that everybody may send, and what is written there: the rest is soon typed again. It is given back where a
+# page of ours had asked for it, and so not for a case that does not exist, nor to another site.
 WRITTEN_BY_ANYBODY = {"supporters.pledge": ("message",), "public.comment": ("body",)}
 # The same for everybody who gets them at all, so that any cache may keep them, whoever is logged in.
 SAME_FOR_ALL = ("static", "public.picture")
@@ -336,7 +337,7 @@ def _busy(_error: Busy) -> Response:
 
 def _trouble(code: int, heading: str, words: str) -> Response:
     """Nothing was done; whoever was refused a form of ours finds below what they typed into it."""
-    ours = current_user.is_authenticated or request.endpoint in WRITTEN_BY_ANYBODY
+    ours = current_user.is_authenticated or (code in (409, 429) and request.endpoint in WRITTEN_BY_ANYBODY)
     typed = words_typed() if code in KEEPS_TYPED and request.method == "POST" and ours else []
     return hypermedia.trouble("errors/error.html", code, heading=heading, words=words, typed=typed)
 
