@@ -358,13 +358,19 @@ def _success_without_state(as_of: dt.datetime) -> Asked:
 
 
 def _never_agreed(as_of: dt.datetime) -> Asked:
-    """What holds was agreed to at a time, in words that are kept."""
+    """What holds was agreed to at a time, in words that are kept; and so was another card for a refused payment."""
     agreed = sa.exists().where(
         Agreement.pledge_id == Pledge.id,
         Agreement.amount_pence == Pledge.amount_pence,
         Agreement.agreed_at == Pledge.agreement_at,
     )
-    return _pledges(Pledge.amount_pence).where(~agreed)
+    repaired = sa.exists().where(
+        Event.subject_kind == "pledge", Event.subject_id == Pledge.id, Event.what == "agreed_to_repair"
+    )
+    kept = sa.exists().where(
+        Agreement.pledge_id == Pledge.id, Agreement.version == law.AGREEMENT_OF_REPAIR_VERSION
+    )  # fmt: skip
+    return _pledges(Pledge.amount_pence).where(sa.or_(~agreed, sa.and_(repaired, ~kept)))
 
 
 def _agreed_to_another(as_of: dt.datetime) -> Asked:

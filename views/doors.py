@@ -39,6 +39,8 @@ LOGGED_IN = "whoever is logged in"
 NOT_TYPED = (
     "form_token", "list", "seen", "next", "decision", "ticked", "preview", "version", "page", "then", "by_itself",
     "case", "promise", "form_key", "opened",
+    # The trap, which only programs fill in.
+    "website",
     # A password is typed again rather than shown, and so is every code.
     "password", "new_password", "code", "recovery_code", "new_code", "offer", "codes",
 )  # fmt: skip
