@@ -344,7 +344,7 @@ def test_what_is_agreed_to_with_another_card_is_told_in_the_history_on_staffs_pa
     kept = client.get(f"{private}/data").json["pledge"]  # type: ignore[index]
     assert [one["words"] for one in kept["agreements"]][1:] == ["I allow £25 at once."]
     listed = rows(logged_in(app, a_user("staff")).get(f"/staff/pledges/{public_id}").text, "agreements")
-    assert listed[1][1:] == ["£25, holds", "I allow £25 at once. (version 1)"] and listed[0][1] == "£25"
+    assert listed[1][1:] == ["£25", "I allow £25 at once. (version 2)"] and listed[0][1] == "£25, holds"
 
 
 def test_the_public_is_told_nothing_of_a_switch_reason_or_of_a_refunds(app: Flask) -> None:
