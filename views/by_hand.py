@@ -1,4 +1,4 @@
-"""Whether a pledge form was filled in by somebody: a field that only scripts find, the time that it took, and a
+"""Whether a pledge form was filled in by somebody: a field that only programs find, the time that it took, and a
 question that an operator may ask. None of them is strong, so none decides anything: who is stopped sees the form again,
 with all that was typed and what to do, and Stripe is not asked. See docs/decisions/0040."""
 

@@ -64,9 +64,9 @@ def card_page(pledge: Pledge) -> AnyResponse:
 
 def _state(pledge: Pledge) -> dict[str, Any]:
     """What the state of the pledge is told from."""
-    promise_moved_on = request.args.get("stripe") == "closed" and pledge.round.is_open(now())
+    was_closed = request.args.get("stripe") == "closed" and pledge.round.is_open(now())
     return shown(pledge) | {
-        "problem": gettext(words.PROMISE_CHANGED_BY_NOW) if promise_moved_on else "",
+        "problem": gettext(words.PROMISE_CHANGED_BY_NOW) if was_closed else "",
         "address_asked": pledge.address_asked(now()),
         "comes_back": Bounce.holds(pledge.email),
         "halt": pledge.round.halt(now()) if pledge.round.is_open(now()) else "",
