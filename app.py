@@ -1,33 +1,24 @@
 """The site: what office.py has, with doors and rooms on top."""
 
 import base64
-import functools
 import hashlib
-import re
 import sys
 from pathlib import Path
 
 import click
-from flask import Flask, request
+from flask import Flask
 from flask.cli import ScriptInfo
-from markupsafe import Markup
 
 import beginning  # noqa: F401 - it is there to be first
 import config
 import office
 from models import db
-from views import doors, front_cache, languages, log_ins, webhooks
+from views import doors, front_cache, languages, log_ins, stylesheet, webhooks
 from views.rooms import ROOMS
 
 STATIC = Path(__file__).parent / "static"
 # For the moderators' desk, and for every page.
 OUR_SCRIPTS = ("keys.js", "trouble.js")
-# Where the stylesheet ends for readers.
-READERS_END = "/* For readers it ends here."
-# The rooms of readers, whose pages carry it up to there. A page of any other room, or of none, has all of it.
-READERS_ROOMS = ("public", "supporters")
-# And so have these two, which few open: what they need would burden every reader.
-BUT_WHOLE = ("public.poster", "public.comment_decisions")
 # Nothing that a person types into one of our forms is longer; Stripe's events are shorter too.
 LARGEST_BODY = 256 * 1024
 
@@ -44,7 +35,7 @@ def create_app(overrides: dict[str, object] | None = None) -> Flask:
     log_ins.watch(app)
     for room in ROOMS:
         app.register_blueprint(room)
-    app.add_template_global(functools.partial(_site_css, *map(Markup, app.config["SITE_CSS"])), "site_css")
+    stylesheet.give_to_pages(app)
     app.context_processor({"settings": settings, "scripts": app.config["SCRIPTS"]}.copy)
     _add_commands(app)
     app.wsgi_app = languages.LanguageOfAddress(app.wsgi_app)  # type: ignore[assignment, method-assign]
@@ -60,7 +51,7 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
         "SECRET_KEY": settings.secret_key,
         "SECRET_KEY_FALLBACKS": list(settings.secret_key_fallbacks),
         "SCRIPTS": {name: _integrity(STATIC / name) for name in OUR_SCRIPTS},
-        "SITE_CSS": style(),
+        "SITE_CSS": stylesheet.parts(),
         "MAX_CONTENT_LENGTH": LARGEST_BODY,
         "MAX_FORM_MEMORY_SIZE": LARGEST_BODY,
         "MAX_FORM_PARTS": 100,
@@ -74,24 +65,6 @@ def _flask_settings(settings: config.Settings) -> dict[str, object]:
         "RATELIMIT_STORAGE_URI": settings.redis_url.replace("unix://", "redis+unix://"),
         "RATELIMIT_STORAGE_OPTIONS": {"socket_timeout": 0.2, "socket_connect_timeout": 0.2},
     }
-
-
-def style() -> tuple[str, str]:
-    """The stylesheet as pages carry it: the part that readers need, and the whole.
-
-    Comments and lines are for its authors, and a tenth of a slow page."""
-    written = (STATIC / "site.css").read_text(encoding="utf-8")
-    for_readers, _ = written.split(READERS_END)
-    return _squeezed(for_readers), _squeezed(written)
-
-
-def _squeezed(css: str) -> str:
-    return re.sub(r"/\*.*?\*/|\s+", " ", css, flags=re.DOTALL)
-
-
-def _site_css(for_readers: Markup, whole: Markup) -> Markup:
-    """What the page of this request carries of our own stylesheet."""
-    return for_readers if request.blueprint in READERS_ROOMS and request.endpoint not in BUT_WHOLE else whole
 
 
 def _integrity(file: Path) -> str:

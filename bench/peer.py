@@ -20,8 +20,8 @@ from django.urls import path
 from django.utils.html import linebreaks
 from django.utils.safestring import mark_safe
 
-from app import style
 from bench.peer_pages import PAGE
+from views import stylesheet
 
 ROOT = Path(__file__).resolve().parent.parent
 settings.configure(
@@ -126,7 +126,7 @@ def _page() -> Any:
 
 @functools.cache
 def _css() -> str:
-    return mark_safe(style()[0])  # noqa: S308 - our own file
+    return mark_safe(stylesheet.parts()[0])  # noqa: S308 - our own file
 
 
 @functools.lru_cache(maxsize=512)

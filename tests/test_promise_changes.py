@@ -44,6 +44,20 @@ def changed(case: Case, later: dt.timedelta = 7 * DAY, target: int = 600_000) ->
     return change
 
 
+def consented_while_stripe_closes(app: Flask, patch: pytest.MonkeyPatch, change_id: int, staff_id: int) -> None:
+    """Staff agree to the change in the very moment in which Stripe closes a card page."""
+
+    def consent() -> None:
+        PromiseChange.hold(change_id).consent(db.session.get_one(User, staff_id), now())
+        db.session.commit()
+
+    def closed(session_id: str) -> payments.CardFound:
+        in_another_thread(app, consent)
+        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
+
+    patch.setattr(payments, "expire_card_page", closed)
+
+
 def owed(kind: str) -> list[Letter]:
     look_anew()
     return list(db.session.scalars(sa.select(Letter).where(Letter.kind == kind).order_by(Letter.id)))
@@ -596,17 +610,7 @@ def test_nobody_agrees_to_a_promise_that_is_changed_while_stripe_closes_the_old_
     pledge = a_pledge(case.round)
     private, number = f"/pledges/{pledge.link()}", pledge.id
     keep()
-    change = asked(case, target=400_000).id
-
-    def meanwhile(session_id: str) -> payments.CardFound:
-        in_another_thread(app, consent)
-        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
-
-    def consent() -> None:
-        PromiseChange.hold(change).consent(db.session.get_one(User, staff_id), now())
-        db.session.commit()
-
-    monkeypatch.setattr(payments, "expire_card_page", meanwhile)
+    consented_while_stripe_closes(app, monkeypatch, asked(case, target=400_000).id, staff_id)
     sent = client.post(f"{private}/amount", data={"amount": "50", "agreed": "y", "promise": ""}, headers=SAME_ORIGIN)
     assert (sent.status_code, sent.location) == (303, f"{private}?stripe=closed")
     look_anew()
@@ -825,24 +829,31 @@ def test_no_button_of_a_private_page_agrees_to_a_promise_that_changes_while_stri
     else:
         pledge.session_expires_at = now()
     keep()
-    change = asked(case, target=400_000).id
+    consented_while_stripe_closes(app, monkeypatch, asked(case, target=400_000).id, staff_id)
     before = agreed(number)
-
-    def meanwhile(session_id: str) -> payments.CardFound:
-        in_another_thread(app, consent)
-        return payments.CardFound(session_id, True, False, None, None, None, None, None, None)
-
-    def consent() -> None:
-        PromiseChange.hold(change).consent(db.session.get_one(User, staff_id), now())
-        db.session.commit()
-
-    monkeypatch.setattr(payments, "expire_card_page", meanwhile)
     typed = {"amount": "50", "agreed": "y"} if button == "amount" else {"sent": "yes"}
     sent = client.post(f"{private}/{button}", data={**typed, "promise": ""}, headers=SAME_ORIGIN)
     assert (sent.status_code, sent.location) == (303, f"{private}?stripe=closed")
     assert (agreed(number), pages) == (before, [])
     shown = read(client, sent.location)
     assert said(shown, "[role=alert]") == NOT_AGREED and "£4,000" in said(shown, ".promise")
+
+
+def test_nothing_leads_to_the_page_of_a_raise_that_names_the_promise_of_before(
+    app: Flask, client: FlaskClient, pages: list[str]
+) -> None:
+    case = a_case(target=600_000)
+    pledge = confirm(a_pledge(case.round))
+    pledge.change_amount(4_000, now())
+    pledge.ask_card_page({}, now() + DAY)
+    pledge.card_page_made(pledge.session_key, "cs_raise", "https://checkout.stripe.com/c/raise")
+    private = f"/pledges/{pledge.link()}"
+    keep()
+    # An old tab, from before the card was saved.
+    where = f"{private}/card-page"
+    assert client.post(where, data={"promise": ""}, headers=SAME_ORIGIN).location.endswith("/c/raise")
+    changed(case, target=400_000)
+    assert client.post(where, data={"promise": ""}, headers=SAME_ORIGIN).location == private
 
 
 def test_another_card_agrees_to_a_changed_promise_where_the_page_of_stripes_named_it(app: Flask) -> None:

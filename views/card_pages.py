@@ -107,7 +107,8 @@ def to_card_page(made: Pledge) -> AnyResponse:
     back = private_page(made)
     pledge_id, url, params, key = made.id, made.session_url, made.session_params, made.session_key
     if not made.wants_card or params is None or url is not None:
-        url = url if made.wants_card else None
+        # A page that was open when the promise changed names the old one, and is over for us.
+        url = url if made.wants_card and not page_is_gone(made) else None
         _commit(made)
         if url is None:
             # It may wait for its address to be confirmed.
